@@ -1,0 +1,361 @@
+"""Trains the small causal video VAE that the package carries with it.
+
+The architecture is CogVideoX's (`diffusers.AutoencoderKLCogVideoX`), 64x64 and a
+hundredth of the size, trained on the file that ``collect_renders.py`` writes. Half an
+hour on two CPU cores is enough:
+
+    python scripts/train_video_vae.py renders.safetensors \
+        --output src/genreward_wrappers/assets/video-vae-64 --minutes 25
+
+Interrupted, the same command goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLCogVideoX
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+# A pixel counts as moving where it differs by this much (of 255) from what its task
+# usually looks like there: the arm, the objects, the goal's mark.
+MOVING = 16
+
+# What a step trains on: clips x frames, and how often. Nine frames are the encoder's
+# first chunk, seventeen its first two, and goal images are encoded as single frames.
+BATCHES = ((4, 9, 0.65), (2, 17, 0.2), (24, 1, 0.15))
+MAX_STRIDE = 4
+
+# L1 over the picture is won by the table; the arm and the objects are few pixels.
+MOVING_WEIGHT = 8.0
+KL_WEIGHT = 1e-4
+
+
+@dataclass(frozen=True)
+class Videos:
+    """Some episodes and the usual look of their tasks."""
+
+    frames: NDArray[np.uint8]  # (episodes, time, height, width, 3)
+    usual: NDArray[np.uint8]  # (episodes, height, width, 3)
+
+    @classmethod
+    def load(cls, path: Path) -> tuple[Videos, Videos]:
+        """Reads a file; every seventh episode is held out."""
+        with safe_open(path, "np") as file:
+            frames, task = file.get_tensor("frames"), file.get_tensor("task")
+        usual = np.empty_like(frames[:, 0])
+        for t in np.unique(task):
+            some = frames[task == t][:, ::8].reshape(-1, *frames.shape[2:])
+            usual[task == t] = np.median(some, axis=0).astype(np.uint8)
+        held_out = np.arange(len(frames)) % 7 == 3
+        return (
+            cls(frames[~held_out], usual[~held_out]),
+            cls(frames[held_out], usual[held_out]),
+        )
+
+    def clips(
+        self, rng: np.random.Generator, count: int, length: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draws clips (B, 3, T, H, W) in [0, 1] and where they move (B, 1, T, H, W)."""
+        rows = rng.integers(len(self.frames), size=count)
+        clips = []
+        for row in rows:
+            room = (self.frames.shape[1] - 1) // max(length - 1, 1)
+            stride = rng.integers(1, min(MAX_STRIDE, room) + 1)
+            start = rng.integers(self.frames.shape[1] - stride * (length - 1))
+            clips.append(self.frames[row, start :: stride][:length])
+        return to_tensors(np.stack(clips), self.usual[rows])
+
+
+def to_tensors(
+    clips: NDArray[np.uint8], usual: NDArray[np.uint8]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turns (B, T, H, W, 3) frames into the network's layout and a mask of motion."""
+    change = np.abs(clips.astype(np.int16) - usual[:, None]).max(-1, keepdims=True)
+    moving = torch.from_numpy((change > MOVING).astype(np.float32))
+    video = torch.from_numpy(clips).float() / 255
+    return video.permute(0, 4, 1, 2, 3), moving.permute(0, 4, 1, 2, 3)
+
+
+def augment(video: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Changes brightness and colour of half of the clips a little."""
+    gain = rng.uniform(0.6, 1.3, (len(video), 1)) * rng.uniform(
+        0.8, 1.2, (len(video), 3)
+    )
+    gain[rng.random(len(video)) < 0.5] = 1
+    gains = torch.from_numpy(gain.astype(np.float32))
+    return (video * gains[:, :, None, None, None]).clamp(0, 1)
+
+
+def build() -> AutoencoderKLCogVideoX:
+    """Makes the network with random weights."""
+    return AutoencoderKLCogVideoX(
+        block_out_channels=(16, 32, 32, 64),
+        latent_channels=8,
+        layers_per_block=1,
+        norm_num_groups=8,
+        temporal_compression_ratio=4,
+        sample_height=64,
+        sample_width=64,
+    )
+
+
+def loss_of(
+    vae: AutoencoderKLCogVideoX,
+    video: torch.Tensor,
+    moving: torch.Tensor,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the loss and the plain L1."""
+    video = 2 * video - 1
+    posterior = vae.encode(video).latent_dist
+    decoded = vae.decode(posterior.sample(generator)).sample
+    error = (decoded - video).abs()
+    weight = 1 + MOVING_WEIGHT * moving
+    weighted = (error * weight).mean() / weight.mean()
+    kl = 0.5 * (
+        posterior.mean.square() + posterior.var - 1 - posterior.logvar
+    )
+    return weighted + KL_WEIGHT * kl.mean(), error.mean().detach()
+
+
+@torch.inference_mode()
+def reconstruct(
+    vae: AutoencoderKLCogVideoX, videos: Videos, length: int = 17
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Encodes and decodes every held-out episode, spread over its whole length.
+
+    Returns:
+        Originals and reconstructions in [0, 1], where they move, and the latents.
+    """
+    ticks = np.linspace(0, videos.frames.shape[1] - 1, length).round().astype(int)
+    video, moving = to_tensors(videos.frames[:, ticks], videos.usual)
+    decoded, latents = [], []
+    for part in video.split(4):
+        latents.append(vae.encode(2 * part - 1).latent_dist.mode())
+        decoded.append(vae.decode(latents[-1]).sample.clamp(-1, 1) / 2 + 0.5)
+    return video, torch.cat(decoded), moving, torch.cat(latents)
+
+
+def psnr(
+    video: torch.Tensor, decoded: torch.Tensor, where: torch.Tensor
+) -> float:
+    """Peak signal-to-noise ratio in decibels over the pixels of a mask."""
+    error = (video - decoded).square() * where
+    return -10 * math.log10(float(error.sum() / (3 * where.sum())))
+
+
+def report(vae: AutoencoderKLCogVideoX, videos: Videos) -> dict[str, float]:
+    """Measures the reconstruction of held-out episodes."""
+    video, decoded, moving, latents = reconstruct(vae, videos)
+    single = reconstruct(vae, videos, length=1)
+    return {
+        "psnr": round(psnr(video, decoded, torch.ones_like(moving)), 2),
+        "psnr_moving": round(psnr(video, decoded, moving), 2),
+        "psnr_single_frame": round(
+            psnr(single[0], single[1], torch.ones_like(single[2])), 2
+        ),
+        # What never changing a picture would score: the task's usual look, repeated.
+        "psnr_moving_usual": round(psnr(video, _usual(videos, video), moving), 2),
+        "latent_std": round(float(latents.std()), 4),
+    }
+
+
+def _usual(videos: Videos, like: torch.Tensor) -> torch.Tensor:
+    usual = torch.from_numpy(videos.usual).float() / 255
+    return usual.permute(0, 3, 1, 2)[:, :, None].expand_as(like)
+
+
+class Checkpoint:
+    """Network, optimizer and progress in one safetensors file."""
+
+    def __init__(self, path: Path) -> None:
+        """Remembers where the file is, or will be."""
+        self.path = path
+
+    def save(
+        self,
+        vae: AutoencoderKLCogVideoX,
+        optimizer: torch.optim.Optimizer,
+        progress: dict[str, float],
+    ) -> None:
+        """Writes everything, all or nothing."""
+        tensors = {f"vae.{name}": t for name, t in vae.state_dict().items()}
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": t for key, t in state.items()}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.path.with_suffix(".part")
+        save_file(tensors, unfinished, {"progress": json.dumps(progress)})
+        os.replace(unfinished, self.path)
+
+    def load(
+        self, vae: AutoencoderKLCogVideoX, optimizer: torch.optim.Optimizer
+    ) -> dict[str, float]:
+        """Reads everything back, and returns the progress."""
+        with safe_open(self.path, "pt") as file:
+            progress = json.loads(file.metadata()["progress"])
+        tensors = load_file(self.path)
+        vae.load_state_dict(
+            {k.removeprefix("vae."): t for k, t in tensors.items() if k[:4] == "vae."}
+        )
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for key, tensor in tensors.items():
+            if key.startswith("optimizer."):
+                _, index, name = key.split(".")
+                state.setdefault(int(index), {})[name] = tensor
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+        return dict(progress)
+
+
+def train(args: argparse.Namespace) -> None:
+    """Trains until the minutes are used up, then writes the network."""
+    training, held_out = Videos.load(args.renders)
+    torch.manual_seed(args.seed)
+    vae = build()
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=args.lr, weight_decay=1e-3)
+    checkpoint = Checkpoint(args.checkpoint)
+    step, elapsed = 0, 0.0
+    if args.checkpoint.exists():
+        progress = checkpoint.load(vae, optimizer)
+        if progress["seed"] != args.seed:
+            raise ValueError(
+                f"{args.checkpoint} was trained with --seed {progress['seed']:.0f}, "
+                f"not {args.seed}: remove it or give another --checkpoint"
+            )
+        step, elapsed = int(progress["step"]), progress["elapsed"]
+        _log(f"going on at step {step}, minute {elapsed / 60:.1f}")
+    sizes = {
+        name: sum(p.numel() for p in part.parameters())
+        for name, part in (("encoder", vae.encoder), ("decoder", vae.decoder))
+    }
+    _log(f"parameters {sizes}, episodes {len(training.frames)}+{len(held_out.frames)}")
+
+    limit = args.minutes * 60
+    last_saved = last_reported = elapsed
+    average = None
+    chances = [chance for _, _, chance in BATCHES]
+    while elapsed < limit:
+        tick = time.monotonic()
+        # Every step has random numbers of its own, so that a resumed run draws what
+        # an uninterrupted one would have.
+        rng = np.random.default_rng((args.seed, step))
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        count, length, _ = BATCHES[rng.choice(len(BATCHES), p=chances)]
+        video, moving = training.clips(rng, count, length)
+        loss, l1 = loss_of(vae, augment(video, rng), moving, generator)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        warm = min(1.0, (step + 1) / 50)
+        rate = args.lr * warm * (0.5 + 0.5 * math.cos(math.pi * elapsed / limit))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        step += 1
+        average = float(l1) if average is None else 0.98 * average + 0.02 * float(l1)
+        elapsed += time.monotonic() - tick
+        if step % 50 == 0:
+            _log(f"step {step}, minute {elapsed / 60:.1f}, L1 {average / 2:.4f}")
+        if elapsed - last_saved > 120:
+            progress = {"step": step, "elapsed": elapsed, "seed": args.seed}
+            checkpoint.save(vae, optimizer, progress)
+            last_saved = elapsed
+        if elapsed - last_reported > 300:
+            _log(json.dumps(report(vae.eval(), held_out)))
+            vae.train()
+            last_reported = elapsed
+
+    progress = {"step": step, "elapsed": elapsed, "seed": args.seed}
+    checkpoint.save(vae, optimizer, progress)
+    write(vae.eval(), held_out, args.output, {"seed": args.seed, "steps": step})
+    if args.picture:
+        draw(vae, held_out, args.picture)
+
+
+def write(
+    vae: AutoencoderKLCogVideoX,
+    held_out: Videos,
+    folder: Path,
+    training: dict[str, float],
+) -> None:
+    """Saves the network for `from_pretrained`, in half precision if that is safe."""
+    *_, latents = reconstruct(vae, held_out)
+    vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 6))
+    exact = vae.state_dict()
+    vae.load_state_dict({name: t.half().float() for name, t in exact.items()})
+    *_, rounded = reconstruct(vae, held_out)
+    damage = float((rounded - latents).norm() / latents.norm())
+    half = damage < 0.01
+    if not half:
+        vae.load_state_dict(exact)
+    figures = {
+        **training,
+        **report(vae, held_out),
+        "held_out_episodes": len(held_out.frames),
+        "half_precision_latent_error": round(damage, 5),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        (vae.half() if half else vae).save_pretrained(scratch)
+        vae.float()
+        lines = json.dumps(figures, indent=2, sort_keys=True) + "\n"
+        Path(scratch, "training.json").write_text(lines)
+        for file in Path(scratch).iterdir():
+            os.replace(file, folder / file.name)
+    _log(f"wrote {folder}: {json.dumps(figures)}")
+
+
+def draw(vae: AutoencoderKLCogVideoX, videos: Videos, path: Path) -> None:
+    """Draws held-out clips, each above its reconstruction."""
+    import imageio.v3 as iio
+
+    video, decoded, _, _ = reconstruct(vae, videos)
+    rows = []
+    for clip, copy in list(zip(video, decoded, strict=True))[::3]:
+        for picture in (clip, copy):
+            frames = picture[:, ::2].permute(2, 1, 3, 0)  # height, time, width, 3
+            rows.append(frames.reshape(len(frames), -1, 3))
+    image = (torch.cat(rows) * 255).round().byte().numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    iio.imwrite(path, image)
+
+
+def _log(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("renders", type=Path, help="written by collect_renders.py")
+    parser.add_argument("--output", type=Path, required=True, help="a folder")
+    parser.add_argument("--minutes", type=float, default=25)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--threads", type=int, default=0, help="0: torch's choice")
+    parser.add_argument(
+        "--checkpoint", type=Path, default=Path("runs/video-vae.safetensors")
+    )
+    parser.add_argument("--picture", type=Path, help="a PNG of reconstructions")
+    args = parser.parse_args(argv)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    train(args)
+
+
+if __name__ == "__main__":
+    main()

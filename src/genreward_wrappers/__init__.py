@@ -1,0 +1,78 @@
+"""Gymnasium wrappers that turn generated goal videos into rewards.
+
+Importing this package registers its environments and loads no torch: names come in when
+they are asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from gymnasium import make
+
+from genreward_wrappers.envs.metaworld import register_metaworld
+
+if TYPE_CHECKING:
+    from genreward_wrappers.core import RewardModel, Score, Session, Transition
+    from genreward_wrappers.encoders.registry import load_encoder
+    from genreward_wrappers.frames import TapFrames
+    from genreward_wrappers.goals import GoalBundle, GoalError, load_goal
+    from genreward_wrappers.hosts.gymnasium import (
+        FrameLevelReward,
+        GenRewardWrapper,
+        RewardModelWrapper,
+        VideoLevelReward,
+    )
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "FrameLevelReward": "hosts.gymnasium",
+    "GenRewardWrapper": "hosts.gymnasium",
+    "GoalBundle": "goals",
+    "GoalError": "goals",
+    "RewardModel": "core",
+    "RewardModelWrapper": "hosts.gymnasium",
+    "Score": "core",
+    "Session": "core",
+    "TapFrames": "frames",
+    "Transition": "core",
+    "VideoLevelReward": "hosts.gymnasium",
+    "load_encoder": "encoders.registry",
+    "load_goal": "goals",
+}
+
+__all__ = [
+    "FrameLevelReward",
+    "GenRewardWrapper",
+    "GoalBundle",
+    "GoalError",
+    "RewardModel",
+    "RewardModelWrapper",
+    "Score",
+    "Session",
+    "TapFrames",
+    "Transition",
+    "VideoLevelReward",
+    "load_encoder",
+    "load_goal",
+    "make",
+]
+
+register_metaworld()
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in ("vector", "sb3"):
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(
+        f"module {__name__!r} has no attribute {name!r}; it has {sorted(__all__)} and "
+        "the modules 'vector' and 'sb3'"
+    )
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "sb3", "vector"])

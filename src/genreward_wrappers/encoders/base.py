@@ -1,0 +1,460 @@
+"""What an encoder is, how a clip is cut into chunks, and how clips are streamed.
+
+A causal video encoder takes a clip in chunks: a first one of `Grammar.first` frames,
+then chunks of `Grammar.rest`, each with a cache of what came before. The chunk is the
+unit that may not be cut otherwise: CogVideoX's encoder normalises over the time of a
+chunk, so 17 frames as 9 and 8 give other latents than 17 as 1 and four times 4. A goal
+and an agent's clip are comparable only if both follow the same grammar, which is why
+it is a part of the encoder's fingerprint.
+
+Streaming is a fold over frames. `stream_push` takes one frame of every row and gives
+back a new state and the latents of the chunks that this frame completed::
+
+    state = stream_start(encoder, n=len(frames))
+    for frames, starting in ticks:
+        state = stream_restart(state, starting)
+        state, emitted = stream_push(encoder, state, frames)
+
+Each frame is encoded once, so that a step costs the same however long the clip is.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, Union
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Frames: TypeAlias = Union[Tensor, "np.ndarray[Any, Any]"]
+Mask: TypeAlias = Union[Tensor, "np.ndarray[Any, Any]", Sequence[bool]]
+
+Tree: TypeAlias = Union[
+    Tensor, "dict[str, Tree]", "list[Tree]", "tuple[Tree, ...]", None
+]
+"""Nested dicts, lists and tuples of tensors and None: what an encoder's cache is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """How an encoder cuts a clip into chunks, and how many latents a chunk gives.
+
+    CogVideoX has `Grammar(9, 8, 3, 2)`, Wan `Grammar(1, 4, 1, 1)`, and an encoder of
+    single images `Grammar()`.
+
+    Args:
+        first: Frames of the first chunk.
+        rest: Frames of every later chunk.
+        first_latents: Latents that the first chunk gives.
+        rest_latents: Latents that every later chunk gives.
+
+    Example:
+        >>> grammar = Grammar(9, 8, 3, 2)
+        >>> [frames for frames in range(30) if grammar.is_whole(frames)]
+        [9, 17, 25]
+        >>> grammar.latents(17), grammar.floor(20), grammar.last_frame(3)
+        (5, 17, 16)
+        >>> grammar.spans(17)
+        [(0, 9), (9, 17)]
+    """
+
+    first: int = 1
+    rest: int = 1
+    first_latents: int = 1
+    rest_latents: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse chunks without frames or latents."""
+        if min(self.as_list()) < 1:
+            raise ValueError(f"a grammar's numbers must be positive, got {self}")
+
+    def as_list(self) -> list[int]:
+        """The four numbers, for JSON: first, rest, first_latents, rest_latents."""
+        return [self.first, self.rest, self.first_latents, self.rest_latents]
+
+    def is_whole(self, frames: int) -> bool:
+        """Whether a clip of so many frames ends with its last chunk complete."""
+        return frames >= self.first and (frames - self.first) % self.rest == 0
+
+    def floor(self, frames: int) -> int:
+        """The longest whole length of at most so many frames; 0 if there is none."""
+        return frames - self._into_chunk(frames)
+
+    def ceil(self, frames: int) -> int:
+        """The shortest whole length of at least so many frames."""
+        if frames <= self.first:
+            return self.first
+        return frames + (self.first - frames) % self.rest
+
+    def latents(self, frames: int) -> int:
+        """How many latents a whole clip of so many frames gives."""
+        if not self.is_whole(frames):
+            raise ValueError(
+                f"a clip must have {self}, got {frames} frames; the nearest lengths "
+                f"are {self.floor(frames) or self.first} and {self.ceil(frames)}"
+            )
+        return self.latents_by(frames)
+
+    def latents_by(self, frames: int) -> int:
+        """How many latents are complete once so many frames have been taken."""
+        if frames < self.first:
+            return 0
+        return self.first_latents + (frames - self.first) // self.rest * (
+            self.rest_latents
+        )
+
+    def last_frame(self, latent: int) -> int:
+        """The index of the frame with which a latent is complete: its chunk's last."""
+        if latent < self.first_latents:
+            return self.first - 1
+        chunk = (latent - self.first_latents) // self.rest_latents
+        return self.first + (chunk + 1) * self.rest - 1
+
+    def spans(self, frames: int) -> list[tuple[int, int]]:
+        """The (start, stop) frames of every chunk of a whole clip."""
+        self.latents(frames)
+        starts = [0, *range(self.first, frames, self.rest)]
+        return list(zip(starts, [*starts[1:], frames], strict=True))
+
+    def _into_chunk(self, frames: int) -> int:
+        """How many frames of an incomplete chunk a clip of so many frames ends with."""
+        return frames if frames < self.first else (frames - self.first) % self.rest
+
+    def __str__(self) -> str:
+        """For error messages: `9 + 8k frames`."""
+        return f"{self.first} + {self.rest}k frames"
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """The device that a name stands for; "auto" is CUDA where there is one.
+
+    Raises:
+        ValueError: The name is no device, or that CUDA device is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device must be 'auto', 'cpu', 'cuda' or 'cuda:<index>', got {device!r}"
+        ) from error
+    if resolved.type == "cuda":
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (resolved.index or 0) >= found:
+            raise ValueError(
+                f"device {str(device)!r} was asked for, but torch {torch.__version__} "
+                f"finds {found} CUDA devices here; use 'auto' or 'cpu'"
+            )
+    return resolved
+
+
+def resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    """The floating point type that a name stands for; None is float32.
+
+    The default does not depend on the device: a goal encoded on one machine has to
+    fit the encoder of another.
+    """
+    if dtype is None:
+        return torch.float32
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(
+            f"dtype must be 'float32', 'bfloat16' or 'float16', got {dtype!r}"
+        )
+    return found
+
+
+def as_frames(frames: Frames, layout: str = "n, H, W, 3") -> Tensor:
+    """The frames as a tensor, after a check that they are uint8 RGB, channels last.
+
+    Args:
+        frames: An array or tensor.
+        layout: The names of the axes that are wanted, for the count and the message.
+
+    Raises:
+        ValueError: Another type of number, another layout, or grey frames.
+        TypeError: Neither an array nor a tensor.
+    """
+    if not isinstance(frames, (Tensor, np.ndarray)):
+        raise TypeError(
+            f"frames must be a uint8 array or tensor ({layout}), got "
+            f"{type(frames).__name__}"
+        )
+    shape = tuple(frames.shape)
+    dtype = str(frames.dtype).removeprefix("torch.")
+    axes = layout.count(",") + 1
+    if dtype != "uint8" or len(shape) != axes or shape[-1] != 3 or 0 in shape[1:]:
+        raise ValueError(f"frames must be uint8 ({layout}) RGB, got {dtype} {shape}")
+    if isinstance(frames, Tensor):
+        return frames
+    # torch takes neither negative strides (a flipped render) nor read-only memory.
+    if min(frames.strides, default=0) < 0 or not frames.flags.writeable:
+        frames = frames.copy()
+    return torch.from_numpy(frames)
+
+
+def resize_frames(frames: Tensor, size: tuple[int, int]) -> Tensor:
+    """Shrink uint8 frames (..., H, W, 3) to `size`, with antialiasing.
+
+    The result is rounded to uint8 again, so that a frame kept for later and a frame
+    encoded at once are the same. Frames that have the size already come back as is.
+
+    Raises:
+        ValueError: The frames are smaller than `size` or of another aspect ratio:
+            either would give the encoder pictures that no goal looks like.
+    """
+    height, width = size
+    have_height, have_width = frames.shape[-3:-1]
+    if (have_height, have_width) == (height, width):
+        return frames
+    what = (
+        f"frames of {have_height}x{have_width} cannot be resized to the encoder's "
+        f"{height}x{width} (height x width)"
+    )
+    if have_height < height or have_width < width:
+        raise ValueError(f"{what}: that would enlarge them; render larger frames")
+    # Half a pixel is what rounding the scaled size may cost.
+    if abs(width - have_width * height / have_height) > 0.5:
+        raise ValueError(
+            f"{what}: another aspect ratio; crop them, or give the encoder a size of "
+            f"that ratio"
+        )
+    lead = frames.shape[:-3]
+    planes = frames.reshape(-1, have_height, have_width, 3).permute(0, 3, 1, 2)
+    small = torch.nn.functional.interpolate(
+        planes.float(), size=size, mode="bilinear", antialias=True, align_corners=False
+    )
+    small = small.round_().clamp_(0, 255).to(torch.uint8)
+    return small.permute(0, 2, 3, 1).reshape(*lead, height, width, 3)
+
+
+class VideoEncoder(ABC):
+    """Frames in, latents out: a frozen model that knows no environment and no goal.
+
+    All methods take uint8 RGB frames, channels last, arrays or tensors, of the model's
+    size or larger at its aspect ratio, and give float32 latents on the model's device.
+    An encoder is immutable after construction, so any number of environments share
+    one.
+
+    Attributes:
+        grammar: How clips are cut into chunks.
+        size: The height and width that the model sees.
+        device: Where the model and the latents are.
+        dtype: What the model computes in.
+        latent_shape: The shape D of one latent, channels first.
+        fingerprint: What determines the latents, for JSON: `kind`, `sha256` of the
+            weights, `config`, `grammar`, `size` and `dtype`. Two encoders with equal
+            fingerprints give the same latents, wherever they were loaded from.
+        source: The string that `load_encoder` takes for this encoder; it says where
+            the weights came from and has no part in the fingerprint.
+    """
+
+    grammar: Grammar
+    size: tuple[int, int]
+    device: torch.device
+    dtype: torch.dtype
+    latent_shape: tuple[int, ...]
+    fingerprint: dict[str, Any]
+    source: str
+
+    @abstractmethod
+    def encode_chunk(self, frames: Frames, cache: Tree = None) -> tuple[Tensor, Tree]:
+        """Encode one chunk of n clips, given what came before.
+
+        Args:
+            frames: (n, f, H, W, 3), with f the grammar's `first` where the cache is
+                None, else its `rest`.
+            cache: What this method gave for the chunk before; None begins new clips.
+
+        Returns:
+            Latents (n, t, *D), and the cache for the next chunk: nested dicts and
+            lists of tensors whose leading axis is n. The old cache stays as it was.
+        """
+
+    @abstractmethod
+    def encode_clips(self, frames: Frames) -> Tensor:
+        """Encode whole clips: (n, T, H, W, 3) to (n, t, *D), a few clips at a time."""
+
+    @abstractmethod
+    def encode_images(self, frames: Frames) -> Tensor:
+        """Encode every frame on its own: (n, H, W, 3) to (n, *D)."""
+
+    def prepare(self, frames: Tensor) -> Tensor:
+        """Checked frames (..., H, W, 3) on the model's device and at its size."""
+        return resize_frames(frames.to(self.device), self.size)
+
+    def __repr__(self) -> str:
+        """Name, source, size and device."""
+        return (
+            f"{type(self).__name__}({self.source!r}, size={self.size}, "
+            f"device={str(self.device)!r}, dtype={str(self.dtype)!r})"
+        )
+
+
+def tree_map(fn: Callable[..., Tensor], tree: Tree, *others: Tree) -> Tree:
+    """Apply a function to the tensors of trees of one structure; None stays None."""
+    if tree is None:
+        return None
+    if isinstance(tree, Tensor):
+        return fn(tree, *others)
+    if isinstance(tree, dict):
+        return {
+            key: tree_map(fn, value, *(other[key] for other in others))  # type: ignore[index,call-overload]
+            for key, value in tree.items()
+        }
+    rows = zip(tree, *others, strict=True)
+    return type(tree)(tree_map(fn, *row) for row in rows)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """Where every row is in its clip. Frozen: a push gives a new state.
+
+    Attributes:
+        pending: uint8 (N, P, h, w, 3), the frames of the chunk that is not complete
+            yet, on the encoder's device; P is the longest chunk.
+        count: int64 (N,) on the CPU, the frames taken in this clip.
+        cache: The encoder's cache, leading axis N; None before any chunk.
+    """
+
+    pending: Tensor
+    count: Tensor
+    cache: Tree = None
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.count)
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """The latents of the chunks that a push completed.
+
+    Attributes:
+        rows: int64 (n,) on the CPU, the rows they belong to, ascending.
+        start: int64 (n,) on the CPU, the index of the first of them in its clip.
+        latents: float32 (n, t, *D) on the encoder's device.
+    """
+
+    rows: Tensor
+    start: Tensor
+    latents: Tensor
+
+
+def stream_start(encoder: VideoEncoder, n: int) -> StreamState:
+    """The state of n rows that have taken no frame."""
+    chunk = max(encoder.grammar.first, encoder.grammar.rest)
+    return StreamState(
+        pending=torch.zeros(
+            (n, chunk, *encoder.size, 3), dtype=torch.uint8, device=encoder.device
+        ),
+        count=torch.zeros(n, dtype=torch.int64),
+    )
+
+
+def stream_restart(state: StreamState, mask: Mask) -> StreamState:
+    """Begin a new clip in the masked rows; what they had begun is dropped."""
+    # The rows' frames and cache may stay: a clip's first chunk reads neither.
+    return replace(state, count=state.count.masked_fill(_as_mask(mask, state), 0))
+
+
+def stream_push(
+    encoder: VideoEncoder,
+    state: StreamState,
+    frames: Frames,
+    mask: Mask | None = None,
+) -> tuple[StreamState, list[Emitted]]:
+    """Take one frame of every masked row, and encode the chunks that are complete.
+
+    Rows may be anywhere in their clips. There is at most one forward for the rows that
+    complete their first chunk and one for those that complete a later one. The old
+    state can be pushed again: nothing that it holds is written to.
+
+    Args:
+        encoder: The encoder that the state was started with.
+        state: The rows so far.
+        frames: uint8 (N, H, W, 3).
+        mask: Which rows take their frame; all of them by default.
+
+    Returns:
+        The new state, and nothing, one or two sets of new latents, no row twice.
+    """
+    images = as_frames(frames)
+    if len(images) != len(state):
+        raise ValueError(
+            f"frames must have one row for each of the {len(state)} rows of the "
+            f"state, got {len(images)}"
+        )
+    everyone = torch.arange(len(state))
+    rows = everyone if mask is None else everyone[_as_mask(mask, state)]
+    if len(rows) == 0:
+        return state, []
+
+    grammar = encoder.grammar
+    begun, in_first = state.count[rows], state.count[rows] < grammar.first
+    slot = torch.where(in_first, begun, (begun - grammar.first) % grammar.rest)
+    pending = state.pending.clone()
+    pending[rows, slot] = encoder.prepare(_take(images, rows))
+    count = state.count.clone()
+    count[rows] = begun + 1
+
+    completes_first = begun + 1 == grammar.first
+    completes_later = ~in_first & (slot + 1 == grammar.rest)
+    emitted, caches = [], []
+    for due, length, cache in (
+        (rows[completes_first], grammar.first, None),
+        (rows[completes_later], grammar.rest, state.cache),
+    ):
+        if len(due) == 0:
+            continue
+        chunk = _take(pending, due)[:, :length]
+        old = tree_map(lambda tensor, due=due: _take(tensor, due), cache)
+        latents, new = encoder.encode_chunk(chunk, old)
+        start = [grammar.latents_by(taken - length) for taken in count[due].tolist()]
+        emitted.append(Emitted(due, torch.tensor(start), latents))
+        caches.append((due, new))
+    cache = _put_rows(state.cache, len(state), caches)
+    return StreamState(pending, count, cache), emitted
+
+
+def _as_mask(mask: Mask, state: StreamState) -> Tensor:
+    result = torch.as_tensor(mask).cpu()
+    if result.dtype != torch.bool or result.shape != state.count.shape:
+        raise ValueError(
+            f"mask must be bool ({len(state)},), got "
+            f"{str(result.dtype).removeprefix('torch.')} {tuple(result.shape)}"
+        )
+    return result
+
+
+def _take(tensor: Tensor, rows: Tensor) -> Tensor:
+    """Some rows of a tensor; the tensor itself, not a copy, where they are all."""
+    return tensor if len(rows) == len(tensor) else tensor[rows.to(tensor.device)]
+
+
+def _put_rows(tree: Tree, n: int, parts: list[tuple[Tensor, Tree]]) -> Tree:
+    """A copy of a tree of n rows with some of its rows replaced.
+
+    Without parts it is the tree itself, and with a part of all rows that part.
+    """
+    if not parts:
+        return tree
+    if len(parts[0][0]) == n:
+        return parts[0][1]
+
+    def zeros(part: Tensor) -> Tensor:
+        return part.new_zeros((n, *part.shape[1:]))
+
+    def put(base: Tensor, *new: Tensor) -> Tensor:
+        # The copy is made once for both parts; only then is it written to.
+        result = base.clone()
+        for (rows, _), values in zip(parts, new, strict=True):
+            result.index_copy_(0, rows.to(result.device), values)
+        return result
+
+    base = tree_map(zeros, parts[0][1]) if tree is None else tree
+    return tree_map(put, base, *(new for _, new in parts))

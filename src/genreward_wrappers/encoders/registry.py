@@ -1,0 +1,135 @@
+"""From a string to an encoder, one object for all that ask for the same."""
+
+from __future__ import annotations
+
+import re
+import threading
+import weakref
+from importlib import resources
+from pathlib import Path
+
+import torch
+
+from genreward_wrappers.encoders.base import (
+    VideoEncoder,
+    resolve_device,
+    resolve_dtype,
+)
+from genreward_wrappers.encoders.pixels import PooledPixels
+
+FORMS = (
+    "'pixels' or 'pixels:<grid>'",
+    "'embedded:<name>'",
+    "'hf://<owner>/<repo>[/<subfolder>][@<revision>]'",
+    "or a local folder with config.json and safetensors weights",
+)
+
+# Encoders are immutable, so all environments of a process can share one; it goes when
+# the last of them lets go of it.
+_loaded: weakref.WeakValueDictionary[tuple[object, ...], VideoEncoder] = (
+    weakref.WeakValueDictionary()
+)
+_lock = threading.Lock()
+
+
+def load_encoder(
+    spec: str,
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype | None = None,
+    size: tuple[int, int] | None = None,
+) -> VideoEncoder:
+    """Load an encoder; calls with the same arguments share one object.
+
+    Args:
+        spec: `pixels` or `pixels:<grid>`; `embedded:<name>`, a model that comes with
+            this package; `hf://<owner>/<repo>[/<subfolder>][@<revision>]`; or a local
+            folder with a diffusers `config.json` and safetensors weights.
+        device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:<index>".
+        dtype: What the model computes in, "float32" by default on every device.
+        size: Height and width that the model sees; by default `sample_height` and
+            `sample_width` of the model's configuration, and 64x64 for pixels.
+
+    Raises:
+        ValueError: The string has none of these forms.
+
+    Example:
+        >>> encoder = load_encoder("pixels:4", device="cpu")
+        >>> encoder is load_encoder("pixels:4", device="cpu")
+        True
+    """
+    resolved, number = resolve_device(device), resolve_dtype(dtype)
+    size = None if size is None else (int(size[0]), int(size[1]))
+    key = (spec, _stamp(spec), str(resolved), number, size)
+    with _lock:
+        encoder = _loaded.get(key)
+        if encoder is None:
+            encoder = _load(spec, resolved, number, size)
+            _loaded[key] = encoder
+        return encoder
+
+
+def embedded_encoders() -> list[str]:
+    """The names of the models that come with this package."""
+    assets = resources.files("genreward_wrappers") / "assets"
+    if not assets.is_dir():
+        return []
+    return sorted(
+        folder.name
+        for folder in assets.iterdir()
+        if folder.is_dir() and (folder / "config.json").is_file()
+    )
+
+
+def _load(
+    spec: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    size: tuple[int, int] | None,
+) -> VideoEncoder:
+    pixels = re.fullmatch(r"pixels(?::(\d+))?", spec)
+    if pixels:
+        if dtype != torch.float32:
+            raise ValueError(f"{spec!r} computes in float32, got dtype={dtype}")
+        return PooledPixels(size or (64, 64), int(pixels[1] or 8), device=device)
+
+    # Only the models below need diffusers.
+    from genreward_wrappers.encoders.video_vae import load_video_vae
+
+    hub = re.fullmatch(r"hf://([^/@]+/[^/@]+)(?:/([^@]+?))?/?(?:@(.+))?", spec)
+    if hub:
+        return load_video_vae(
+            hub[1],
+            subfolder=hub[2],
+            revision=hub[3],
+            device=device,
+            dtype=dtype,
+            size=size,
+        )
+    folder = _folder(spec)
+    if folder is None:
+        raise ValueError(f"unknown encoder {spec!r}; it must be {', '.join(FORMS)}")
+    return load_video_vae(folder, device=device, dtype=dtype, size=size, source=spec)
+
+
+def _folder(spec: str) -> Path | None:
+    """The folder that an embedded name or a path stands for, if it is one."""
+    if spec.startswith("embedded:"):
+        name = spec.removeprefix("embedded:")
+        if name not in embedded_encoders():
+            raise ValueError(
+                f"there is no embedded encoder {name!r}; there are "
+                f"{embedded_encoders()}"
+            )
+        return Path(str(resources.files("genreward_wrappers") / "assets" / name))
+    path = Path(spec).expanduser()
+    return path.resolve() if path.is_dir() else None
+
+
+def _stamp(spec: str) -> tuple[object, ...]:
+    """Changes when a folder's files do: a retrained model is not the loaded one."""
+    folder = None if spec.startswith(("pixels", "hf://")) else _folder(spec)
+    if folder is None:
+        return ()
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")])
+    return (folder, *((f.name, f.stat().st_mtime_ns, f.stat().st_size) for f in files))

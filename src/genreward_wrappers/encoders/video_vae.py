@@ -1,0 +1,468 @@
+"""The causal video VAEs of CogVideoX and Wan, streamed.
+
+Both are the encoders of diffusers' `AutoencoderKLCogVideoX` (arXiv 2408.06072) and
+`AutoencoderKLWan` (arXiv 2503.20314), with their caches outside of the model, so that
+one model serves any number of clips at a time. Latents are the mode of the posterior,
+`encode(clip).latent_dist.mode()`, and are scaled by nothing: the scaling factors of
+the configurations belong to the diffusion models. Nothing is ever sampled.
+
+Weights are read from safetensors files only, and strictly: every tensor of the encoder
+has to be there. The decoder is not loaded unless it is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from genreward_wrappers.encoders.base import (
+    Frames,
+    Grammar,
+    Tree,
+    VideoEncoder,
+    as_frames,
+    resolve_device,
+    resolve_dtype,
+    tree_map,
+)
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"
+HUB_PATTERNS = ("config.json", WEIGHTS, INDEX, "diffusion_pytorch_model-*.safetensors")
+ENCODER_PARTS = ("encoder.", "quant_conv.")
+DECODER_PARTS = ("decoder.", "post_quant_conv.")
+
+
+class VideoVAEEncoder(VideoEncoder):
+    """What the video VAEs share; a subclass knows one architecture's chunks and cache.
+
+    Args:
+        model: The diffusers model. It becomes this encoder's own: it is moved, set to
+            evaluation mode and frozen.
+        size: Height and width that the model sees; by default `sample_height` and
+            `sample_width` of its configuration.
+        device: "auto", "cpu", "cuda" or "cuda:<index>".
+        dtype: What the model computes in; float32 by default.
+        sha256: The weights' hash, where it is known; else it is computed.
+        source: Where the model came from, as `load_encoder` takes it.
+    """
+
+    kind: ClassVar[str]
+    config_keys: ClassVar[tuple[str, ...]]
+
+    #: How many pixels (frames x height x width) one forward may have: 56 clips of
+    #: 64x64, one of 480x480. Larger batches are encoded in parts, which bounds memory.
+    pixel_budget: int = 2**21
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        size: tuple[int, int] | None = None,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype | None = None,
+        sha256: str | None = None,
+        source: str = "a model in memory",
+    ) -> None:
+        self.device, self.dtype = resolve_device(device), resolve_dtype(dtype)
+        if sha256 is None:
+            sha256 = hash_tensors(_encoder_part(model.state_dict().items()))
+        model.eval().requires_grad_(False)
+        # diffusers' own `to` warns about every change of type.
+        self.model = torch.nn.Module.to(model, self.device, self.dtype)
+        self.grammar, stride, channels = self._geometry(dict(model.config))
+        self.size = _checked_size(size, dict(model.config), stride, source)
+        self.latent_shape = (channels, self.size[0] // stride, self.size[1] // stride)
+        self.source = source
+        self.fingerprint = {
+            "kind": self.kind,
+            "sha256": sha256,
+            "config": _plain({k: model.config.get(k) for k in self.config_keys}),
+            "grammar": self.grammar.as_list(),
+            "size": list(self.size),
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+    def _geometry(self, config: dict[str, Any]) -> tuple[Grammar, int, int]:
+        """The grammar, the pixels along a latent's side, and the latent channels."""
+        raise NotImplementedError
+
+    def _forward(self, video: Tensor, cache: Tree) -> tuple[Tensor, Tree]:
+        """Moments (n, 2C, t, h, w) of a chunk (n, 3, f, H, W), and its cache."""
+        raise NotImplementedError
+
+    def encode_chunk(self, frames: Frames, cache: Tree = None) -> tuple[Tensor, Tree]:
+        """Encode one chunk of n clips, given what came before; see `VideoEncoder`."""
+        chunk = as_frames(frames, "n, f, H, W, 3")
+        want = self.grammar.first if cache is None else self.grammar.rest
+        if chunk.shape[1] != want:
+            place = "the first" if cache is None else "a later"
+            raise ValueError(
+                f"{place} chunk must have {want} frames, got {chunk.shape[1]}"
+            )
+        with torch.inference_mode():
+            parts = []
+            for rows in self._batches(len(chunk), want):
+                old = tree_map(lambda tensor, rows=rows: tensor[rows], cache)
+                moments, new = self._forward(self._video(chunk[rows]), old)
+                parts.append((_mode(moments), new))
+            latents = torch.cat([part[0] for part in parts])
+            caches = [part[1] for part in parts]
+            merged = (
+                caches[0]
+                if len(caches) == 1
+                else tree_map(lambda *tensors: torch.cat(tensors), *caches)
+            )
+        return latents.clone(), merged
+
+    def encode_clips(self, frames: Frames) -> Tensor:
+        """Encode clips as the library does: (n, T, H, W, 3) to (n, t, *D).
+
+        T is any length that the library encodes without dropping a frame. Clips whose
+        length is whole in the grammar give what streaming them gives; others (16
+        frames, say) are cut otherwise and compare only with clips of their length.
+        """
+        clips = as_frames(frames, "n, T, H, W, 3")
+        self._check_length(clips.shape[1])
+        # The library encodes a clip in chunks of about this length, whatever T is.
+        chunk = min(clips.shape[1], max(self.grammar.first, self.grammar.rest))
+        with torch.inference_mode():
+            parts = [
+                self._whole(self._video(clips[rows]))
+                for rows in self._batches(len(clips), chunk)
+            ]
+            latents = torch.cat(parts)
+        # Inference tensors must not enter a training step; a clone made outside may.
+        return latents.clone()
+
+    def encode_images(self, frames: Frames) -> Tensor:
+        """Encode every frame as a clip of one frame: (n, H, W, 3) to (n, *D)."""
+        return self.encode_clips(as_frames(frames)[:, None])[:, 0]
+
+    def _whole(self, video: Tensor) -> Tensor:
+        """Latents (n, t, C, h, w) of clips (n, 3, T, H, W)."""
+        mode: Tensor = self.model.encode(video).latent_dist.mode()
+        return mode.movedim(1, 2).float()
+
+    def _check_length(self, frames: int) -> None:
+        """Refuse clips that the library does not take whole."""
+
+    def _batches(self, n: int, frames: int) -> Iterator[slice]:
+        """Slices of n rows that keep every forward within the pixel budget."""
+        pixels = frames * self.size[0] * self.size[1]
+        rows = max(1, self.pixel_budget // pixels)
+        return (slice(i, min(i + rows, n)) for i in range(0, max(n, 1), rows))
+
+    def _video(self, frames: Tensor) -> Tensor:
+        """Frames (n, f, H, W, 3) as the models want them: (n, 3, f, h, w) in [-1, 1].
+
+        Contiguous, because the layout decides which kernels run, and with it the last
+        bits of the latents.
+        """
+        video = self.prepare(frames).movedim(-1, 1).to(torch.float32)
+        return (video / 127.5 - 1).to(self.dtype).contiguous()
+
+
+class CogVideoXEncoder(VideoVAEEncoder):
+    """The encoder of diffusers' `AutoencoderKLCogVideoX`: 9 frames, then 8 at a time.
+
+    Its normalisation pools over the time of a chunk, so chunks cannot be cut finer;
+    the first takes the frame that is left over. Four frames give one latent.
+    """
+
+    kind = "cogvideox"
+    config_keys = (
+        "act_fn",
+        "norm_eps",
+        "norm_num_groups",
+        "temporal_compression_ratio",
+    )
+
+    def _geometry(self, config: dict[str, Any]) -> tuple[Grammar, int, int]:
+        rest = int(self.model.num_sample_frames_batch_size)
+        halvings = int(config["temporal_compression_ratio"]).bit_length() - 1
+        latents = rest >> halvings
+        # A chunk of odd length keeps its first frame out of every halving.
+        grammar = Grammar(rest + 1, rest, latents + 1, latents)
+        stride = 2 ** (len(config["block_out_channels"]) - 1)
+        return grammar, stride, int(config["latent_channels"])
+
+    def _forward(self, video: Tensor, cache: Tree) -> tuple[Tensor, Tree]:
+        moments, cache = self.model.encoder(video, conv_cache=cache)
+        if self.model.quant_conv is not None:
+            moments = self.model.quant_conv(moments)
+        return moments, cache
+
+
+class WanEncoder(VideoVAEEncoder):
+    """The encoder of diffusers' `AutoencoderKLWan`: 1 frame, then 4 at a time.
+
+    The finer of the two online: a latent every four frames, from the first frame on.
+    """
+
+    kind = "wan"
+    config_keys = ("temperal_downsample", "attn_scales", "is_residual", "patch_size")
+
+    def _geometry(self, config: dict[str, Any]) -> tuple[Grammar, int, int]:
+        halvings = sum(map(bool, config["temperal_downsample"]))
+        if halvings != 2:
+            raise ValueError(
+                "Wan's encode takes 4 frames at a time, which needs two temporal "
+                f"downsamplings, got {config['temperal_downsample']}"
+            )
+        patch = int(config.get("patch_size") or 1)
+        stride = patch * 2 ** (len(config["dim_mult"]) - 1)
+        return Grammar(1, 4, 1, 1), stride, int(config["z_dim"])
+
+    def _forward(self, video: Tensor, cache: Tree) -> tuple[Tensor, Tree]:
+        patch = self.model.config.get("patch_size")
+        if patch is not None:
+            from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
+
+            video = patchify(video, patch_size=patch)
+        # `encode` keeps this list on the module; the encoder writes to the one it gets.
+        convolutions = self.model._cached_conv_counts["encoder"]
+        features = [None] * convolutions if cache is None else list(cache)
+        moments = self.model.encoder(video, feat_cache=features, feat_idx=[0])
+        return self.model.quant_conv(moments), tree_map(_two_frames, features)
+
+    def _whole(self, video: Tensor) -> Tensor:
+        # What `encode` does, but for two things: no cache is left on the module, which
+        # others may be using, and the last convolution (1x1) sees a chunk, not the
+        # clip. The length changes its last bits, and these are the streamed ones.
+        latents, cache = [], None
+        for start, stop in self.grammar.spans(video.shape[2]):
+            moments, cache = self._forward(video[:, :, start:stop], cache)
+            latents.append(_mode(moments))
+        return torch.cat(latents, dim=1)
+
+    def _check_length(self, frames: int) -> None:
+        if not self.grammar.is_whole(frames):
+            floor = self.grammar.floor(frames)
+            raise ValueError(
+                f"Wan takes clips of {self.grammar}, got {frames} frames; of those it "
+                f"would drop the last {frames - floor}: give {floor} or "
+                f"{self.grammar.ceil(frames)}"
+            )
+
+
+def _two_frames(features: Tensor) -> Tensor:
+    """A causal convolution's cache with two frames, as it is from the second chunk on.
+
+    After the first chunk, of one frame, it has one, and the convolution puts zeros
+    before it. Doing so here gives the same input, and lets rows that are in their
+    second chunk share a forward with rows that are further on.
+    """
+    missing = 2 - features.shape[2]
+    if missing <= 0:
+        return features
+    return torch.nn.functional.pad(features, (0, 0, 0, 0, missing, 0))
+
+
+ENCODERS: dict[str, type[VideoVAEEncoder]] = {
+    "AutoencoderKLCogVideoX": CogVideoXEncoder,
+    "AutoencoderKLWan": WanEncoder,
+}
+
+
+def load_video_vae(
+    folder_or_id: str | Path,
+    *,
+    subfolder: str | None = None,
+    revision: str | None = None,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype | None = None,
+    size: tuple[int, int] | None = None,
+    keep_decoder: bool = False,
+    source: str | None = None,
+) -> VideoVAEEncoder:
+    """Load a video VAE's encoder from a folder or from the Hugging Face hub.
+
+    Args:
+        folder_or_id: A local folder, or a hub id such as "THUDM/CogVideoX-5b-I2V".
+        subfolder: The model's folder inside it, "vae" for that id.
+        revision: A branch, tag or commit of the hub's repository.
+        device: "auto", "cpu", "cuda" or "cuda:<index>".
+        dtype: What the model computes in; float32 by default.
+        size: Height and width that the model sees; by default the configuration's
+            `sample_height` and `sample_width`, which Wan's does not have.
+        keep_decoder: Whether to load the decoder too, as `encoder.model.decode`.
+        source: What to record as the encoder's source; by default what was given.
+
+    Raises:
+        ImportError: diffusers is not installed.
+        FileNotFoundError: A file is missing, or the hub cannot be reached.
+        ValueError: The configuration or the weights are not those of a known model.
+    """
+    diffusers = _import_diffusers()
+    folder = Path(folder_or_id).expanduser()
+    if folder.is_dir():
+        folder = folder / (subfolder or "")
+        source = source or str(folder)
+    else:
+        source = source or _hub_source(str(folder_or_id), subfolder, revision)
+        folder = _download(str(folder_or_id), subfolder, revision)
+    config = _read_config(folder)
+    name = config.get("_class_name")
+    if name not in ENCODERS:
+        raise ValueError(
+            f"{folder / 'config.json'} is of {name!r}; the video VAEs that are known "
+            f"are {', '.join(ENCODERS)}"
+        )
+    weights = _read_weights(folder, keep_decoder)
+    sha256 = hash_tensors(_encoder_part(weights.items()))
+    # Nothing is allocated or initialised until the weights themselves move in.
+    with torch.device("meta"):
+        model = getattr(diffusers, name).from_config(config)
+    if not keep_decoder:
+        model.decoder = model.post_quant_conv = None
+    try:
+        model.load_state_dict(weights, strict=True, assign=True)
+    except RuntimeError as error:
+        raise ValueError(
+            f"the weights in {folder} do not fit its config.json: {error}"
+        ) from error
+    if size is None and "sample_height" in config and "sample_width" in config:
+        size = (config["sample_height"], config["sample_width"])
+    return ENCODERS[name](
+        model, size=size, device=device, dtype=dtype, sha256=sha256, source=source
+    )
+
+
+def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """The sha256 over names, types, shapes and bytes of tensors, in order of name.
+
+    It does not depend on how the tensors are laid out over files, and is that of the
+    type they are stored in, whatever they are computed in.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors, key=lambda item: item[0]):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        flat = tensor.detach().cpu().reshape(-1).view(torch.uint8)
+        digest.update(flat.numpy().data)
+    return digest.hexdigest()
+
+
+def _encoder_part(
+    tensors: Iterable[tuple[str, Tensor]],
+) -> Iterator[tuple[str, Tensor]]:
+    return (item for item in tensors if item[0].startswith(ENCODER_PARTS))
+
+
+def _mode(moments: Tensor) -> Tensor:
+    """The posterior's mode (n, t, C, h, w) from its moments (n, 2C, t, h, w)."""
+    return moments.chunk(2, dim=1)[0].movedim(1, 2).float()
+
+
+def _checked_size(
+    size: tuple[int, int] | None, config: dict[str, Any], stride: int, source: str
+) -> tuple[int, int]:
+    if size is None:
+        try:
+            size = (config["sample_height"], config["sample_width"])
+        except KeyError:
+            raise ValueError(
+                f"the configuration of {source} names no resolution; give "
+                f"size=(height, width)"
+            ) from None
+    height, width = int(size[0]), int(size[1])
+    if min(height, width) < stride or height % stride or width % stride:
+        raise ValueError(
+            f"both sides of size must be multiples of {stride}, got {(height, width)}"
+        )
+    return height, width
+
+
+def _plain(value: Any) -> Any:
+    """A configuration's values as JSON gives them back: lists for tuples."""
+    return json.loads(json.dumps(value))
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        inside = sorted(p.parent.name for p in folder.glob("*/config.json"))
+        hint = f"; folders inside that have one: {', '.join(inside)}" if inside else ""
+        raise FileNotFoundError(f"there is no config.json in {folder}{hint}")
+    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return config
+
+
+def _read_weights(folder: Path, keep_decoder: bool) -> dict[str, Tensor]:
+    """The tensors of a folder's safetensors file or, by their index, files."""
+    from safetensors import safe_open
+
+    if (folder / INDEX).is_file():
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        files = sorted(set(index["weight_map"].values()))
+    else:
+        files = [WEIGHTS]
+    for name in files:
+        if not (folder / name).is_file():
+            found = sorted(
+                p.name for p in folder.glob("*.*") if p.name != "config.json"
+            )
+            raise FileNotFoundError(
+                f"there is no {name} in {folder}, which has {found or 'no weights'}; "
+                "only safetensors are read, as other formats can run code: load the "
+                "model with diffusers where you trust it, and save_pretrained() it"
+            )
+    weights = {}
+    for name in files:
+        with safe_open(folder / name, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 - it is no mapping
+                if keep_decoder or not key.startswith(DECODER_PARTS):
+                    # A clone, as what this gives is a view of the file: saving over
+                    # it would change, or crash, a model that is in use.
+                    weights[key] = file.get_tensor(key).clone()
+    return weights
+
+
+def _hub_source(repository: str, subfolder: str | None, revision: str | None) -> str:
+    tail = f"/{subfolder}" if subfolder else ""
+    return f"hf://{repository}{tail}{f'@{revision}' if revision else ''}"
+
+
+def _download(repository: str, subfolder: str | None, revision: str | None) -> Path:
+    """Fetch a model's files from the hub, or find them in its cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    prefix = f"{subfolder}/" if subfolder else ""
+    try:
+        snapshot = snapshot_download(
+            repository,
+            revision=revision,
+            allow_patterns=[prefix + pattern for pattern in HUB_PATTERNS],
+        )
+    except HFValidationError as error:
+        raise ValueError(
+            f"{repository!r} is neither a local folder nor a hub id 'owner/repo'"
+        ) from error
+    except OSError as error:
+        # The hub's own errors, being offline among them, are all OSErrors.
+        include = f" --include '{prefix}*'" if prefix else ""
+        pinned = f" --revision {revision}" if revision else ""
+        raise FileNotFoundError(
+            f"cannot get {repository!r} (subfolder {subfolder}, revision {revision}) "
+            f"from the Hugging Face hub: {error}\nWhere the hub can be reached, run\n"
+            f"  hf download {repository}{include}{pinned} --local-dir <folder>\n"
+            f"and give the local folder, '<folder>/{subfolder or ''}', instead."
+        ) from error
+    return Path(snapshot) / (subfolder or "")
+
+
+def _import_diffusers() -> Any:
+    try:
+        import diffusers
+    except ImportError as error:
+        raise ImportError(
+            "video VAEs need diffusers: pip install 'genreward-wrappers[video]'"
+        ) from error
+    return diffusers

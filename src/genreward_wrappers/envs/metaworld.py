@@ -1,0 +1,434 @@
+"""Meta-World's fifty tasks as one well-behaved pixel environment.
+
+`MetaWorldEnv` is a thin layer over the `metaworld` package (version 3). The physics,
+the rewards and the success test are upstream's own. What differs, and why:
+
+- **Seeds.** ``reset(seed=...)`` seeds; upstream ignores it. Every episode has random
+  positions, the same ones in every process for the same seed; upstream freezes them.
+- **Pictures.** Every environment has its own renderer, and the picture is upright
+  (upstream's corner cameras hang upside down). One step is rendered at most once, and
+  not at all where nobody looks.
+- **Speed.** Software rendering is several times faster without shadows, reflections
+  and multisampling: ``render_quality="fast"``, the default.
+- **Time.** There is no limit at 500 steps; time limits are the registration's (256).
+- **State.** The goal position is part of it, and the state after a reset is that of the
+  picture after a reset (upstream's lags behind by one episode for some tasks).
+
+Importing this module imports neither mujoco nor metaworld.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import EzPickle
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from genreward_wrappers.envs._gl import OffscreenRenderer
+
+TASKS: tuple[str, ...] = (
+    "assembly-v3",
+    "basketball-v3",
+    "bin-picking-v3",
+    "box-close-v3",
+    "button-press-topdown-v3",
+    "button-press-topdown-wall-v3",
+    "button-press-v3",
+    "button-press-wall-v3",
+    "coffee-button-v3",
+    "coffee-pull-v3",
+    "coffee-push-v3",
+    "dial-turn-v3",
+    "disassemble-v3",
+    "door-close-v3",
+    "door-lock-v3",
+    "door-open-v3",
+    "door-unlock-v3",
+    "drawer-close-v3",
+    "drawer-open-v3",
+    "faucet-close-v3",
+    "faucet-open-v3",
+    "hammer-v3",
+    "hand-insert-v3",
+    "handle-press-side-v3",
+    "handle-press-v3",
+    "handle-pull-side-v3",
+    "handle-pull-v3",
+    "lever-pull-v3",
+    "peg-insert-side-v3",
+    "peg-unplug-side-v3",
+    "pick-out-of-hole-v3",
+    "pick-place-v3",
+    "pick-place-wall-v3",
+    "plate-slide-back-side-v3",
+    "plate-slide-back-v3",
+    "plate-slide-side-v3",
+    "plate-slide-v3",
+    "push-back-v3",
+    "push-v3",
+    "push-wall-v3",
+    "reach-v3",
+    "reach-wall-v3",
+    "shelf-place-v3",
+    "soccer-v3",
+    "stick-pull-v3",
+    "stick-push-v3",
+    "sweep-into-v3",
+    "sweep-v3",
+    "window-close-v3",
+    "window-open-v3",
+)
+"""Every task, spelled out so that registering them does not import metaworld."""
+
+CAMERAS: tuple[str, ...] = (
+    "corner2",
+    "corner",
+    "corner3",
+    "corner4",
+    "topview",
+    "behindGripper",
+    "gripperPOV",
+)
+"""The cameras upstream defines; the first is the default."""
+
+# Upstream's corner2 is far away. This place is what pixel-based work on Meta-World has
+# settled on; upstream's corner4 is there, too, from version 3 on.
+_CORNER2_POSITION = (0.75, 0.075, 0.7)
+
+# Upstream's own control step: 5 physics steps of 2.5 ms.
+_UPSTREAM_FPS = 80
+
+
+class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
+    """One Meta-World task with random object and goal positions in every episode.
+
+    Actions are the gripper's displacement (x, y, z) and its closing effort, all in
+    [-1, 1]. Episodes never end by themselves; the registered environments are cut
+    after 256 steps.
+
+    ``info`` holds upstream's entries of the last repeat, with ``success`` (a float, as
+    upstream has it) and ``is_success`` (a bool, as stable-baselines3 wants it) true if
+    any of the repeats was a success.
+
+    Attributes:
+        task: Upstream's name of the task, such as "pick-place-v3".
+        camera: The camera's name.
+        size: (height, width) of the picture.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> import genreward_wrappers
+        >>> env = gym.make("metaworld/drawer-close")  # doctest: +SKIP
+        >>> frame, info = env.reset(seed=0)  # doctest: +SKIP
+        >>> frame.shape, frame.dtype  # doctest: +SKIP
+        ((64, 64, 3), dtype('uint8'))
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    _NO_MODE: ClassVar[str] = (
+        "render() was called on a MetaWorldEnv without a render mode: pass "
+        'render_mode="rgb_array" when making the environment'
+    )
+
+    def __init__(
+        self,
+        task: str = "pick-place-v3",
+        obs: Literal["pixels", "state", "dict"] = "pixels",
+        reward: Literal["dense", "sparse"] = "dense",
+        size: int | Sequence[int] = 64,
+        camera: str = "corner2",
+        render_quality: Literal["fast", "full"] = "fast",
+        action_repeat: int = 1,
+        render_mode: Literal["rgb_array"] | None = None,
+    ) -> None:
+        """Builds the task's simulation; no picture is drawn yet.
+
+        Args:
+            task: One of `TASKS`; the ending "-v3" may be left out.
+            obs: "pixels" for the frame, "state" for upstream's 39 numbers with the goal
+                position, "dict" for both under these names.
+            reward: "dense" for upstream's hand-written reward (about 10 a step once the
+                task is solved), "sparse" for 1 in case of success, else 0.
+            size: Of the picture: a number, or (height, width).
+            camera: One of `CAMERAS`. "corner2" stands at (0.75, 0.075, 0.7) instead of
+                upstream's place, closer to the table.
+            render_quality: "fast" leaves out shadows, reflections and multisampling,
+                "full" draws what upstream draws.
+            action_repeat: How often an action is applied in a step; dense rewards of
+                the repeats are added up.
+            render_mode: "rgb_array" makes `render` return the frame.
+        """
+        EzPickle.__init__(
+            self,
+            task,
+            obs,
+            reward,
+            size,
+            camera,
+            render_quality,
+            action_repeat,
+            render_mode,
+        )
+        self.task = _task_name(task)
+        _check_choice("obs", obs, ("pixels", "state", "dict"))
+        _check_choice("reward", reward, ("dense", "sparse"))
+        _check_choice("camera", camera, CAMERAS)
+        _check_choice("render_quality", render_quality, ("fast", "full"))
+        if render_mode is not None:
+            _check_choice("render_mode", render_mode, ("rgb_array",))
+        self.size = _height_width(size)
+        self.camera = camera
+        self.render_mode = render_mode
+        self.action_repeat = _positive_int("action_repeat", action_repeat)
+        self.metadata = {
+            **self.metadata,
+            "render_fps": _UPSTREAM_FPS / self.action_repeat,
+        }
+        self._obs_kind = obs
+        self._sparse = reward == "sparse"
+        self._fast = render_quality == "fast"
+        self._renderer: OffscreenRenderer | None = None
+        self._frame: NDArray[np.uint8] | None = None
+
+        self._sim = _simulation(self.task)
+        self._camera_id = int(self._sim.model.camera(camera).id)
+        if camera == "corner2":
+            self._sim.model.cam_pos[self._camera_id] = _CORNER2_POSITION
+
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (4,), np.float32)
+        pixels = gym.spaces.Box(0, 255, (*self.size, 3), np.uint8)
+        bounds = self._sim.sawyer_observation_space
+        state = gym.spaces.Box(bounds.low, bounds.high, dtype=np.float64)
+        self._state_space = state
+        self.observation_space: gym.Space[Any] = {
+            "pixels": pixels,
+            "state": state,
+            "dict": gym.spaces.Dict({"pixels": pixels, "state": state}),
+        }[obs]
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Starts an episode with new random positions.
+
+        Args:
+            seed: Starts the random numbers anew; None goes on with them.
+            options: Not used.
+        """
+        super().reset(seed=seed, options=options)
+        sim = self._sim
+        sim.np_random = self.np_random
+        sim.reset()
+        # Some tasks move their object after upstream's last look at it, and leave the
+        # state and the picture at where it was before.
+        _mujoco().mj_forward(sim.model, sim.data)
+        sim._prev_obs = sim._get_curr_obs_combined_no_goal()
+        self._frame = None
+        info = {"success": 0.0, "is_success": False}
+        return self._observation(sim._get_obs()), info
+
+    def step(
+        self, action: NDArray[np.float32]
+    ) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Applies an action `action_repeat` times.
+
+        Args:
+            action: (4,) clipped to [-1, 1].
+        """
+        action = np.asarray(action, np.float32)
+        if action.shape != (4,) or not np.isfinite(action).all():
+            raise ValueError(
+                "an action is 4 finite numbers in [-1, 1], got "
+                f"{np.array2string(action, threshold=8)} of shape {action.shape}"
+            )
+        action = np.clip(action, -1.0, 1.0)
+        dense, success = 0.0, 0.0
+        for _ in range(self.action_repeat):
+            state, reward, _, _, upstream_info = self._sim.step(action)
+            dense += float(reward)
+            success = max(success, float(upstream_info["success"]))
+        self._frame = None
+        info = {**upstream_info, "success": success, "is_success": success > 0}
+        reward = success if self._sparse else dense
+        return self._observation(state), reward, False, False, info
+
+    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+        """Returns the upright (height, width, 3) frame of the current state.
+
+        The frame is drawn once a step, whoever asks for it.
+        """
+        if self.render_mode is None:
+            gym.logger.warn(self._NO_MODE)
+            return None
+        return self._pixels().copy()
+
+    def close(self) -> None:
+        """Frees the renderer; may be called again."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def _observation(self, state: NDArray[np.float64]) -> Any:
+        if self._obs_kind == "pixels":
+            return self._pixels().copy()
+        space = self._state_space
+        state = np.clip(state, space.low, space.high)
+        if self._obs_kind == "state":
+            return state
+        return {"pixels": self._pixels().copy(), "state": state}
+
+    def _pixels(self) -> NDArray[np.uint8]:
+        if self._frame is None:
+            if self._renderer is None:
+                from genreward_wrappers.envs._gl import OffscreenRenderer
+
+                self._renderer = OffscreenRenderer(
+                    self._sim.model, *self.size, fast=self._fast
+                )
+            picture = self._renderer.render(self._sim.data, self._camera_id)
+            # The picture arrives bottom row first. Turning it over sets it right,
+            # except for the upside-down cameras: turned by half a circle on top of
+            # that, what is left to do is to swap left and right.
+            upside_down = self.camera.startswith("corner")
+            picture = picture[:, ::-1] if upside_down else picture[::-1]
+            self._frame = np.ascontiguousarray(picture)
+        return self._frame
+
+
+class ScriptedPolicy:
+    """Upstream's hand-written policy for a task, which acts on the state.
+
+    Example:
+        >>> policy = scripted_policy("drawer-close")  # doctest: +SKIP
+        >>> action = policy.get_action(state)  # doctest: +SKIP
+    """
+
+    def __init__(self, task: str) -> None:
+        """Looks the policy up.
+
+        Args:
+            task: One of `TASKS`; the ending "-v3" may be left out.
+        """
+        self.task = _task_name(task)
+        self._policy = _metaworld("metaworld.policies").ENV_POLICY_MAP[self.task]()
+
+    def get_action(self, state: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Returns the (4,) action for a state, clipped to [-1, 1]."""
+        with warnings.catch_warnings():
+            # Upstream warns at nearly every step that the environment will clip.
+            warnings.filterwarnings("ignore", message="Constant.* may be too high")
+            action = self._policy.get_action(np.asarray(state, np.float64))
+        return np.clip(np.asarray(action, np.float32), -1.0, 1.0)
+
+    def __call__(self, state: NDArray[np.float64]) -> NDArray[np.float32]:
+        """The same as `get_action`."""
+        return self.get_action(state)
+
+
+def scripted_policy(task: str) -> ScriptedPolicy:
+    """Returns upstream's scripted policy for a task, its actions clipped.
+
+    It acts on the state: make the environment with ``obs="state"`` or ``obs="dict"``.
+
+    Args:
+        task: One of `TASKS`; the ending "-v3" may be left out.
+    """
+    return ScriptedPolicy(task)
+
+
+def register_metaworld() -> None:
+    """Registers ``metaworld/<task>`` for all fifty tasks, cut after 256 steps.
+
+    Tasks that are registered already are left as they are.
+    """
+    for task in TASKS:
+        env_id = f"metaworld/{task.removesuffix('-v3')}"
+        if env_id not in gym.registry:
+            gym.register(
+                id=env_id,
+                entry_point="genreward_wrappers.envs.metaworld:MetaWorldEnv",
+                max_episode_steps=256,
+                kwargs={"task": task},
+            )
+
+
+def _metaworld(module: str) -> Any:
+    """Imports a module of the metaworld package, in an order that is safe."""
+    import importlib
+
+    from genreward_wrappers.envs._gl import choose_backend
+
+    choose_backend()
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name not in ("metaworld", "mujoco"):
+            raise
+        raise ImportError(
+            f"Meta-World environments need the package {error.name!r}: "
+            'pip install "genreward-wrappers[metaworld]"'
+        ) from error
+
+
+def _mujoco() -> Any:
+    return sys.modules["mujoco"]
+
+
+def _simulation(task: str) -> Any:
+    """Upstream's environment, with a new random position at every reset."""
+    sim = _metaworld("metaworld.env_dict").ALL_V3_ENVIRONMENTS[task]()
+    # What upstream's own benchmarks set through `set_task`, which takes pickles.
+    sim._set_task_called = True
+    sim._freeze_rand_vec = False
+    sim.seeded_rand_vec = True
+    sim._partially_observable = False
+    # A cached property, computed when the goal was still hidden.
+    sim.__dict__.pop("sawyer_observation_space", None)
+    sim.max_path_length = sys.maxsize
+    return sim
+
+
+def _task_name(task: str) -> str:
+    name = task if str(task).endswith("-v3") else f"{task}-v3"
+    if name not in TASKS:
+        near = difflib.get_close_matches(name, TASKS, n=3, cutoff=0.5)
+        hint = f"did you mean {_either(near)}? " if near else ""
+        raise ValueError(
+            f"unknown Meta-World task {task!r}: {hint}There are {len(TASKS)}, listed "
+            "in genreward_wrappers.envs.metaworld.TASKS"
+        )
+    return name
+
+
+def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be {_either(choices)}, got {value!r}")
+
+
+def _either(choices: Sequence[str]) -> str:
+    return " or ".join(", ".join(map(repr, choices)).rsplit(", ", 1))
+
+
+def _height_width(size: int | Sequence[int]) -> tuple[int, int]:
+    pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
+    try:
+        height, width = (_positive_int("size", side) for side in pair)
+    except ValueError:
+        raise ValueError(
+            f"size must be a positive number of pixels or (height, width), got {size!r}"
+        ) from None
+    return height, width
+
+
+def _positive_int(name: str, value: object) -> int:
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a positive whole number, got {value!r}")
+    return int(value)

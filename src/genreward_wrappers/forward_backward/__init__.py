@@ -1,0 +1,1 @@
+"""Forward-backward representations: how likely (s, a) is to reach a state."""

@@ -1,0 +1,275 @@
+"""Where the pixels come from: the observation, a key of it, `render()`, or info.
+
+Every host asks the same question once, at construction, and gets a `FrameSource`.
+`TapFrames` serves agents that act on states: it renders where the environment lives, in
+the worker process, and only the frames that a reward will look at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.core import ActType, ObsType
+from gymnasium.utils import RecordConstructorArgs
+
+from genreward_wrappers.core import Float32, Int64, UInt8
+
+#: The info key under which `TapFrames` hands its frames to the host.
+TAP = "tapped_frame"
+
+FRAMES = '"auto", "obs", "obs:<key>", "render" or "info:<key>"'
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSource:
+    """Where one host takes its frames from.
+
+    Attributes:
+        kind: "obs", "render" or "info".
+        key: The key of the Dict observation or of the info, where there is one.
+    """
+
+    kind: Literal["obs", "render", "info"]
+    key: str | None = None
+
+    def of_observation(self, observation: Any) -> Any:
+        """The frame (or batch of frames) inside an observation."""
+        return observation if self.key is None else observation[self.key]
+
+
+def find_source(
+    frames: str,
+    space: spaces.Space[Any],
+    *,
+    render_mode: str | None,
+    metadata: dict[str, Any],
+) -> FrameSource:
+    """Turns the ``frames=`` argument of a wrapper into a `FrameSource`.
+
+    Args:
+        frames: What the user asked for; "auto" takes the observation if it is an RGB
+            image, else the only RGB image in a Dict, else frames tapped by `TapFrames`,
+            else `render()`.
+        space: The observation space of a single environment.
+        render_mode: The environment's render mode.
+        metadata: The environment's metadata, where `TapFrames` announces itself.
+
+    Raises:
+        ValueError: There are no pixels where the user said, or none anywhere.
+    """
+    kind, _, key = frames.partition(":")
+    if kind == "auto" and not key:
+        return _search(space, render_mode, metadata)
+    if kind == "render" and not key:
+        _check_render_mode(render_mode)
+        return FrameSource("render")
+    if kind == "info" and key:
+        return FrameSource("info", key)
+    if kind == "obs":
+        if key:
+            if not isinstance(space, spaces.Dict) or key not in space.spaces:
+                raise ValueError(
+                    f"frames={frames!r}: there is no {key!r} in the observation space "
+                    f"{space}"
+                )
+            part = space[key]
+        else:
+            part = space
+        fault = _fault(part)
+        if fault:
+            raise ValueError(f"frames={frames!r}: {fault}")
+        return FrameSource("obs", key or None)
+    raise ValueError(f"frames={frames!r}: expected {FRAMES}")
+
+
+def _search(
+    space: spaces.Space[Any], render_mode: str | None, metadata: dict[str, Any]
+) -> FrameSource:
+    if not _fault(space):
+        return FrameSource("obs")
+    if isinstance(space, spaces.Dict):
+        images = [key for key, part in space.spaces.items() if not _fault(part)]
+        if len(images) == 1:
+            return FrameSource("obs", images[0])
+        if len(images) > 1:
+            raise ValueError(
+                f"the observation holds {len(images)} images, {images}: say which one "
+                f'the reward looks at, frames="obs:{images[0]}" for example'
+            )
+    if metadata.get(TAP):
+        return FrameSource("info", TAP)
+    if render_mode == "rgb_array":
+        return FrameSource("render")
+    raise ValueError(
+        f"no pixels anywhere: {_fault(space)}, and render_mode is {render_mode!r}. "
+        'Make the environment with pixel observations, or with render_mode="rgb_array"'
+    )
+
+
+def _check_render_mode(render_mode: str | None) -> None:
+    if render_mode != "rgb_array":
+        raise ValueError(
+            'frames="render" needs an environment made with render_mode="rgb_array", '
+            f"got render_mode={render_mode!r}"
+        )
+
+
+def _fault(space: spaces.Space[Any]) -> str:
+    """Why a space does not hold frames; empty if it does."""
+    wanted = "frames are uint8 RGB images of shape (height, width, 3)"
+    if not isinstance(space, spaces.Box):
+        return f"{wanted}, the observation space is {space}"
+    what = f"the observation is {space.dtype} {space.shape}"
+    if len(space.shape) < 2:
+        return f"{wanted}, {what}"
+    if len(space.shape) == 3 and space.shape[-1] == 3:
+        if space.dtype != np.uint8:
+            return f"{wanted}, {what}: give the image before it is scaled to float"
+        return ""
+    if len(space.shape) == 3 and space.shape[0] == 3:
+        return f"{wanted}, {what}: channels come first; wrap before they are moved"
+    if len(space.shape) == 2 or space.shape[-1] == 1:
+        return f"{wanted}, {what}: it is grey; wrap before the colours are dropped"
+    return f"{wanted}, {what}: it is stacked; wrap before frames are stacked"
+
+
+@lru_cache(maxsize=64)
+def sample_steps(length: int, horizon: int) -> tuple[int, ...]:
+    """The steps of an episode at which a clip of some length has its frames.
+
+    Evenly spread, first and last step included; step 0 is the frame of the reset.
+
+    >>> sample_steps(5, 256)
+    (0, 64, 128, 192, 256)
+    """
+    if not 2 <= length <= horizon + 1:
+        raise ValueError(
+            f"a clip of {length} frames does not fit an episode of {horizon} steps; "
+            f"its length must be between 2 and {horizon + 1}"
+        )
+    return tuple(int(step) for step in np.rint(np.linspace(0, horizon, length)))
+
+
+@lru_cache(maxsize=64)
+def _area_weights(source: int, target: int) -> Float32:
+    """(target, source) shares of each source pixel in each target pixel."""
+    edges = np.linspace(0, source, target + 1)
+    low = np.maximum(edges[:-1, None], np.arange(source)[None])
+    high = np.minimum(edges[1:, None], np.arange(1, source + 1)[None])
+    shares = np.clip(high - low, 0, None)
+    weights: Float32 = (shares / shares.sum(1, keepdims=True)).astype(np.float32)
+    return weights
+
+
+def area_resize(frame: UInt8, size: tuple[int, int]) -> UInt8:
+    """Shrinks one (H, W, 3) frame by averaging the pixels that fall together."""
+    if frame.shape[:2] == size:
+        return frame
+    rows = _area_weights(frame.shape[0], size[0])
+    columns = _area_weights(frame.shape[1], size[1])
+    small = np.einsum(
+        "yh,hwc,xw->yxc", rows, frame.astype(np.float32), columns, optimize=True
+    )
+    return np.rint(small).astype(np.uint8)
+
+
+def image_size(size: int | tuple[int, int] | list[int]) -> tuple[int, int]:
+    """(height, width) from what a user may give as a size."""
+    pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
+    if len(pair) != 2 or not all(
+        isinstance(side, (int, np.integer)) and side > 0 for side in pair
+    ):
+        raise ValueError(
+            f"size={size!r}: expected a positive int or (height, width) of them"
+        )
+    return int(pair[0]), int(pair[1])
+
+
+class TapFrames(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstructorArgs):
+    """Puts the frames a reward will look at into info, and renders no others.
+
+    For agents that act on states: the policy sees the observation as it was, and the
+    reward host outside, which takes the frames out of info again, sees the pixels.
+    Rendering happens where the environment runs, so worker processes render in
+    parallel and send only small images.
+
+    Example:
+        >>> import gymnasium as gym
+        >>> env = TapFrames(
+        ...     gym.make("CartPole-v1", render_mode="rgb_array"), size=(40, 60)
+        ... )
+        >>> _, info = env.reset(seed=0)
+        >>> info["tapped_frame"].shape
+        (40, 60, 3)
+        >>> env.close()
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[ObsType, ActType],
+        size: int | tuple[int, int] = 64,
+        length: int | None = None,
+        horizon: int | None = None,
+    ) -> None:
+        """Wraps an environment made with ``render_mode="rgb_array"``.
+
+        Args:
+            env: The environment.
+            size: (height, width) of the frames to send, the reward model's own.
+            length: Frames a clip, as in the reward's ``length=``: only those steps are
+                rendered. None renders every step.
+            horizon: Steps an episode; None takes the environment's time limit.
+        """
+        RecordConstructorArgs.__init__(self, size=size, length=length, horizon=horizon)
+        super().__init__(env)
+        _check_render_mode(env.render_mode)
+        self._size = image_size(size)
+        self._sampled: frozenset[int] | None = None
+        if length is not None:
+            horizon = horizon or (env.spec.max_episode_steps if env.spec else None)
+            if horizon is None:
+                raise ValueError(
+                    f"length={length} needs to know how long an episode is: the "
+                    "environment has no time limit, so give horizon="
+                )
+            self._sampled = frozenset(sample_steps(length, horizon))
+        self._step = 0
+        self.metadata = {**env.metadata, TAP: True}
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[ObsType, dict[str, Any]]:
+        """Resets, and always taps the first frame."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._step = 0
+        return observation, {**info, TAP: self._render()}
+
+    def step(
+        self, action: ActType
+    ) -> tuple[ObsType, float, bool, bool, dict[str, Any]]:
+        """Steps, and taps the frame if it is one of the sampled ones."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._step += 1
+        if self._sampled is None or self._step in self._sampled:
+            info = {**info, TAP: self._render()}
+        return observation, float(reward), terminated, truncated, info
+
+    def _render(self) -> UInt8:
+        frame = self.env.render()
+        if not isinstance(frame, np.ndarray):
+            raise TypeError(
+                f"render() returned {type(frame).__name__}, expected one uint8 array "
+                "of shape (height, width, 3)"
+            )
+        return area_resize(frame, self._size)
+
+
+def position_in_clip(steps: Int64, horizon: int) -> Float32:
+    """(N,) how much of its time an episode has used, from 0 to 1."""
+    progress: Float32 = np.minimum(steps / np.float32(horizon), 1).astype(np.float32)
+    return progress

@@ -1,0 +1,1 @@
+"""Hosts: the reset and step of each world, turned into `Session.begin` and `score`."""

@@ -1,0 +1,76 @@
+"""``observe="progress"``: the place in the clip, added to the observation.
+
+A reward that compares frame t with frame t of a video depends on the time. An agent
+that cannot see the time faces a reward that is not Markov.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from genreward_wrappers.core import Float32
+
+KEY = "progress"
+#: Under which key an observation that cannot hold a number moves into a Dict.
+REST = "observation"
+
+
+def check_observe(observe: str | None, horizon: int | None) -> None:
+    """Raises unless ``observe`` is something this package can add."""
+    if observe not in (None, KEY):
+        raise ValueError(f'observe={observe!r}: expected None or "progress"')
+    if observe == KEY and horizon is None:
+        raise ValueError(
+            'observe="progress" needs to know how long an episode is: the environment '
+            "has no time limit, so give horizon="
+        )
+
+
+def extend_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    """The space of observations that carry the progress.
+
+    A Dict gets a key, a flat Box one more entry; anything else (an image) becomes
+    ``{"observation": ..., "progress": ...}``.
+    """
+    progress = spaces.Box(0.0, 1.0, (1,), np.float32)
+    if isinstance(space, spaces.Dict):
+        if KEY in space.spaces:
+            raise ValueError(
+                f'observe="progress": the observation has a {KEY!r} already: {space}'
+            )
+        return spaces.Dict({**space.spaces, KEY: progress})
+    if _is_flat(space):
+        assert isinstance(space, spaces.Box)
+        dtype = space.dtype
+        return spaces.Box(
+            np.append(space.low, np.zeros(1, dtype)),
+            np.append(space.high, np.ones(1, dtype)),
+            dtype=dtype.type,
+        )
+    return spaces.Dict({REST: space, KEY: progress})
+
+
+def extend(space: spaces.Space[Any], observation: Any, progress: Float32) -> Any:
+    """Adds progress to one observation, or to a batch of them.
+
+    Args:
+        space: The space of a single observation, before `extend_space`.
+        observation: One observation or a batch.
+        progress: Of shape (1,) for one, (N, 1) for a batch.
+    """
+    if isinstance(space, spaces.Dict):
+        return {**observation, KEY: progress}
+    if _is_flat(space):
+        return np.concatenate([observation, progress.astype(space.dtype)], axis=-1)
+    return {REST: observation, KEY: progress}
+
+
+def _is_flat(space: spaces.Space[Any]) -> bool:
+    return (
+        isinstance(space, spaces.Box)
+        and len(space.shape) == 1
+        and space.dtype.kind == "f"
+    )

@@ -1,0 +1,426 @@
+"""The constructors of the reward wrappers, written once for all hosts.
+
+`GenRewardWrapper` means the same in a single environment, in a vector environment and
+in stable-baselines3. What differs between those is how they reset and step, which is
+the host's part; what is the same, the arguments and the models they make, is here. A
+public class is one of these recipes over one of the hosts.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os import fspath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gymnasium import spaces
+from typing_extensions import Unpack
+
+from genreward_wrappers.core import RewardModel
+
+if TYPE_CHECKING:
+    from genreward_wrappers.goals import GoalBundle
+    from genreward_wrappers.rewards.frame_level import FrameOptions
+    from genreward_wrappers.rewards.video_level import VideoOptions
+
+Goal = "str | PathLike[str] | GoalBundle | None"
+
+
+@dataclass(frozen=True, slots=True)
+class EnvFacts:
+    """What a recipe has to know about the environment, whatever host it is in.
+
+    Attributes:
+        env_id: Its id, to look the goal up by.
+        horizon: Its time limit in steps.
+        camera: The camera of its frames, if it says.
+        action_space: The space of one environment's actions.
+    """
+
+    env_id: str | None
+    horizon: int | None
+    camera: str | None
+    action_space: spaces.Space[Any]
+
+
+class Part(NamedTuple):
+    """A reward model and its weight in the agent's reward."""
+
+    model: RewardModel[Any]
+    weight: float
+
+
+Build = Callable[[EnvFacts], Sequence[Part]]
+
+
+class Host:
+    """What a recipe needs from the class it is mixed into."""
+
+    def _attach(
+        self,
+        env: Any,
+        build: Build,
+        *,
+        env_weight: float,
+        frames: str,
+        observe: str | None,
+        horizon: int | None,
+        arguments: dict[str, Any],
+    ) -> None:
+        """Wraps the environment, and binds a session of the models that build makes.
+
+        Args:
+            env: What to wrap.
+            build: Makes the models, once the facts about the environment are known.
+            env_weight: The weight of the environment's own reward.
+            frames: Where the pixels come from.
+            observe: "progress" or None.
+            horizon: Steps of an episode; None takes the environment's time limit.
+            arguments: The constructor's, for the environment's spec.
+        """
+        raise NotImplementedError
+
+
+class RewardModelRecipe(Host):
+    """Rewards an agent by any `RewardModel`."""
+
+    def __init__(
+        self,
+        env: Any,
+        model: RewardModel[Any],
+        *,
+        weight: float = 1.0,
+        env_weight: float = 0.0,
+        frames: str = "auto",
+        observe: str | None = None,
+        horizon: int | None = None,
+    ) -> None:
+        """Wraps an environment.
+
+        Args:
+            env: The environment, with pixels somewhere.
+            model: The reward model. One model may serve any number of wrappers.
+            weight: The weight of the model's score.
+            env_weight: The weight of the environment's own reward.
+            frames: Where the pixels come from: "auto", "obs", "obs:<key>", "render" or
+                "info:<key>".
+            observe: "progress" adds the place in the episode to the observation.
+            horizon: Steps of an episode, where the environment has no time limit.
+        """
+        self._attach(
+            env,
+            lambda facts: [Part(model, weight)],
+            env_weight=env_weight,
+            frames=frames,
+            observe=observe,
+            horizon=horizon,
+            arguments={
+                "model": model,
+                "weight": weight,
+                "env_weight": env_weight,
+                "frames": frames,
+                "observe": observe,
+                "horizon": horizon,
+            },
+        )
+
+
+class VideoLevelRecipe(Host):
+    """Rewards an agent for following a goal video."""
+
+    def __init__(
+        self,
+        env: Any,
+        goal: Any = None,
+        *,
+        weight: float | None = None,
+        env_weight: float = 0.0,
+        preset: str = "default",
+        encoder: Any = None,
+        frames: str = "auto",
+        observe: str | None = None,
+        horizon: int | None = None,
+        device: str = "auto",
+        dtype: str | None = None,
+        **options: Unpack[VideoOptions],
+    ) -> None:
+        """Wraps an environment.
+
+        Args:
+            env: The environment, with pixels somewhere.
+            goal: A goal bundle, its path, "hf://owner/repo/file.safetensors@revision",
+                or None for the embedded goal of the environment's id.
+            weight: The weight of the score; None is the preset's own, usually 1.
+            env_weight: The weight of the environment's own reward: by default it is
+                replaced.
+            preset: "default", or "paper" for the released code's configuration.
+            encoder: None loads the bundle's own; "pixels" is the control.
+            frames: Where the pixels come from: "auto", "obs", "obs:<key>", "render" or
+                "info:<key>".
+            observe: "progress" adds the place in the episode to the observation: a
+                reward that depends on the time is not Markov without it.
+            horizon: Steps of an episode; None takes the environment's time limit.
+            device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:<index>".
+            dtype: What the encoder computes in: "float32", "bfloat16" or "float16".
+            **options: How the video is read, compared and paid: ``reading``,
+                ``length``, ``window``, ``every``, ``score``, ``contrast``, ``payment``,
+                ``discount``, ``goals``. See `rewards.video_level.VideoLevel`.
+        """
+
+        def build(facts: EnvFacts) -> list[Part]:
+            return [
+                _video_part(
+                    facts, goal, encoder, weight, preset, device, dtype, options
+                )
+            ]
+
+        self._attach(
+            env,
+            build,
+            env_weight=env_weight,
+            frames=frames,
+            observe=observe,
+            horizon=horizon,
+            arguments={
+                "goal": _recorded(goal),
+                "weight": weight,
+                "env_weight": env_weight,
+                "preset": preset,
+                "encoder": encoder,
+                "frames": frames,
+                "observe": observe,
+                "horizon": horizon,
+                "device": device,
+                "dtype": dtype,
+                **options,
+            },
+        )
+
+
+class FrameLevelRecipe(Host):
+    """Rewards an agent for actions that lead to a goal video's key frame."""
+
+    def __init__(
+        self,
+        env: Any,
+        goal: Any = None,
+        *,
+        weight: float = 1.0,
+        env_weight: float = 0.0,
+        encoder: Any = None,
+        frames: str = "auto",
+        observe: str | None = None,
+        horizon: int | None = None,
+        device: str = "auto",
+        dtype: str | None = None,
+        **options: Unpack[FrameOptions],
+    ) -> None:
+        """Wraps an environment.
+
+        Args:
+            env: The environment, with pixels somewhere.
+            goal: As for the video-level reward; the bundle must hold
+                forward-backward nets.
+            weight: The weight of the score.
+            env_weight: The weight of the environment's own reward.
+            encoder: None loads the bundle's own.
+            frames: Where the pixels come from: "auto", "obs", "obs:<key>", "render" or
+                "info:<key>".
+            observe: "progress" adds the place in the episode to the observation.
+            horizon: Steps of an episode; None takes the environment's time limit.
+            device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:<index>".
+            dtype: What the encoder computes in.
+            **options: ``form``, ``heads``, ``discount``. See
+                `rewards.frame_level.FrameLevel`.
+        """
+
+        def build(facts: EnvFacts) -> list[Part]:
+            from genreward_wrappers.rewards.frame_level import FrameLevel
+
+            bundle = _find(goal, facts)
+            model = FrameLevel(
+                bundle,
+                encoder,
+                action_space=facts.action_space,
+                device=device,
+                dtype=dtype,
+                **options,
+            )
+            return [Part(model, weight)]
+
+        self._attach(
+            env,
+            build,
+            env_weight=env_weight,
+            frames=frames,
+            observe=observe,
+            horizon=horizon,
+            arguments={
+                "goal": _recorded(goal),
+                "weight": weight,
+                "env_weight": env_weight,
+                "encoder": encoder,
+                "frames": frames,
+                "observe": observe,
+                "horizon": horizon,
+                "device": device,
+                "dtype": dtype,
+                **options,
+            },
+        )
+
+
+class GenRewardRecipe(Host):
+    """Both rewards of GenReward and the environment's own, weighted, in one session.
+
+    A bundle without forward-backward nets has no frame-level reward: the wrapper says
+    so once, and goes on without it.
+    """
+
+    def __init__(
+        self,
+        env: Any,
+        goal: Any = None,
+        *,
+        video_weight: float | None = None,
+        frame_weight: float | None = None,
+        env_weight: float = 1.0,
+        preset: str = "default",
+        encoder: Any = None,
+        frames: str = "auto",
+        observe: str | None = None,
+        horizon: int | None = None,
+        device: str = "auto",
+        dtype: str | None = None,
+        frame_options: dict[str, Any] | None = None,
+        **options: Unpack[VideoOptions],
+    ) -> None:
+        """Wraps an environment.
+
+        Args:
+            env: The environment, with pixels somewhere.
+            goal: A goal bundle, its path, "hf://owner/repo/file.safetensors@revision",
+                or None for the embedded goal of the environment's id.
+            video_weight: The weight of the video-level score; None is the preset's
+                own, usually 1.
+            frame_weight: The weight of the frame-level score; likewise.
+            env_weight: The weight of the environment's own reward.
+            preset: "default", or "paper" for the released code's configuration.
+            encoder: None loads the bundle's own; "pixels" is the control.
+            frames: Where the pixels come from: "auto", "obs", "obs:<key>", "render" or
+                "info:<key>".
+            observe: "progress" adds the place in the episode to the observation: a
+                reward that depends on the time is not Markov without it.
+            horizon: Steps of an episode; None takes the environment's time limit.
+            device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:<index>".
+            dtype: What the encoder computes in: "float32", "bfloat16" or "float16".
+            frame_options: How the frame-level score is formed: ``form``, ``heads``,
+                ``discount``. See `rewards.frame_level.FrameLevel`.
+            **options: How the video is read, compared and paid. See
+                `rewards.video_level.VideoLevel`.
+        """
+
+        def build(facts: EnvFacts) -> list[Part]:
+            from genreward_wrappers.rewards.frame_level import FRAME_WEIGHTS, FrameLevel
+
+            bundle = _find(goal, facts)
+            parts = [
+                _video_part(
+                    facts, bundle, encoder, video_weight, preset, device, dtype, options
+                )
+            ]
+            own = FRAME_WEIGHTS.get(preset, 1.0)
+            weight = own if frame_weight is None else frame_weight
+            if bundle.nets and weight != 0:
+                model = FrameLevel(
+                    bundle,
+                    encoder,
+                    action_space=facts.action_space,
+                    device=device,
+                    dtype=dtype,
+                    **(frame_options or {}),
+                )
+                parts.append(Part(model, weight))
+            elif not bundle.nets and frame_weight != 0:
+                warnings.warn(
+                    f"{bundle!r} has no frame-level part: the reward is the "
+                    "video-level score and the environment's own. frame_weight=0 "
+                    "silences this",
+                    stacklevel=5,
+                )
+            return parts
+
+        self._attach(
+            env,
+            build,
+            env_weight=env_weight,
+            frames=frames,
+            observe=observe,
+            horizon=horizon,
+            arguments={
+                "goal": _recorded(goal),
+                "video_weight": video_weight,
+                "frame_weight": frame_weight,
+                "env_weight": env_weight,
+                "preset": preset,
+                "encoder": encoder,
+                "frames": frames,
+                "observe": observe,
+                "horizon": horizon,
+                "device": device,
+                "dtype": dtype,
+                "frame_options": frame_options,
+                **options,
+            },
+        )
+
+
+def _video_part(
+    facts: EnvFacts,
+    goal: Any,
+    encoder: Any,
+    weight: float | None,
+    preset: str,
+    device: str,
+    dtype: str | None,
+    options: VideoOptions,
+) -> Part:
+    from genreward_wrappers.rewards.video_level import PRESETS, WEIGHTS, VideoLevel
+
+    if preset not in PRESETS:
+        raise ValueError(
+            f"preset={preset!r}: expected one of {', '.join(map(repr, PRESETS))}"
+        )
+    chosen: Any = {**PRESETS[preset], **options}
+    model = VideoLevel(
+        _find(goal, facts),
+        encoder,
+        horizon=facts.horizon,
+        device=device,
+        dtype=dtype,
+        **chosen,
+    )
+    return Part(model, WEIGHTS.get(preset, 1.0) if weight is None else weight)
+
+
+def _find(goal: Any, facts: EnvFacts) -> GoalBundle:
+    from genreward_wrappers.goals import GoalError, load_goal
+
+    bundle = load_goal(goal, facts.env_id)
+    if bundle.camera and facts.camera and bundle.camera != facts.camera:
+        raise GoalError(
+            f"{bundle!r} was filmed by the camera {bundle.camera!r}, the environment "
+            f"shows {facts.camera!r}: make it with camera={bundle.camera!r}, or make a "
+            "goal with its camera"
+        )
+    return bundle
+
+
+def _recorded(goal: Any) -> Any:
+    """A goal as a spec can hold it: by its source, if it has one."""
+    from genreward_wrappers.goals import GoalBundle
+
+    if isinstance(goal, GoalBundle):
+        return goal.source or goal
+    return goal if goal is None else fspath(goal)

@@ -1,0 +1,352 @@
+"""The video-level reward: how closely an episode follows a goal video.
+
+Paper: GenReward (Wang et al., CVPR 2026, arXiv 2512.00961), the cosine of a trajectory
+and a goal video in the latent space of the fine-tuned CogVideoX's causal video VAE.
+
+Weights: any `VideoEncoder`; the goal bundle names the one it is made for.
+
+Recipe: a `Reading` turns the trajectory into latents, a similarity compares them with
+the goal's latents of the same time, a payment decides when the score is paid. The
+released code (``preset="paper"``) compares each half of an episode with the whole goal
+by one cosine of everything, background included, twice an episode. The default is what
+taught agents best in short learning runs: single frames, the distance of the changes
+since the first frame, at every step. The documentation has the table of those runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from typing_extensions import TypedDict
+
+from genreward_wrappers.core import (
+    Bool,
+    Float32,
+    Int64,
+    RewardModel,
+    Score,
+    Transition,
+    UInt8,
+    UInt64,
+)
+from genreward_wrappers.encoders.base import VideoEncoder, as_frames
+from genreward_wrappers.encoders.pixels import PooledPixels
+from genreward_wrappers.encoders.registry import load_encoder
+from genreward_wrappers.goals import GoalBundle, GoalError
+from genreward_wrappers.rewards.readings import (
+    FramesReading,
+    Reading,
+    StreamReading,
+    Stretch,
+    WindowReading,
+)
+from genreward_wrappers.rewards.similarity import (
+    SIMILARITIES,
+    Comparison,
+    calibrate,
+)
+
+READINGS = ("frames", "stream", "window")
+PAYMENTS = ("level", "hold", "difference")
+CHOICES = ("nearest", "mean", "max")
+
+
+class VideoOptions(TypedDict, total=False):
+    """How the video is read, compared and paid; see `VideoLevel`."""
+
+    reading: Literal["frames", "stream", "window"]
+    length: int | None
+    window: int
+    every: int
+    score: Literal["tracking", "motion", "last_change", "cosine", "centred"]
+    contrast: float
+    payment: Literal["level", "hold", "difference"]
+    discount: float
+    goals: Literal["nearest", "mean", "max"]
+
+
+#: Named sets of options; explicit options override them.
+PRESETS: dict[str, VideoOptions] = {
+    "default": {},
+    # The released configuration: windows of 128 steps, 16 frames each, one global
+    # cosine with the whole goal clip.
+    "paper": {
+        "reading": "window",
+        "window": 128,
+        "length": 16,
+        "every": 128,
+        "score": "cosine",
+        "payment": "level",
+        "goals": "nearest",
+    },
+}
+
+#: The weight of the score in a preset; 1 where nothing is said. The released alpha.
+WEIGHTS = {"paper": 0.01}
+
+
+@dataclass(frozen=True, slots=True)
+class VideoMemory:
+    """What `VideoLevel` remembers of each row's episode.
+
+    Attributes:
+        reading: The memory of the reading.
+        choice: (N,) the goal that each row follows, for ``goals="nearest"``.
+        latest: (N,) the newest score of the episode.
+        scored: (N,) whether there is one.
+    """
+
+    reading: Any
+    choice: Tensor
+    latest: Float32
+    scored: Bool
+
+
+class VideoLevel(RewardModel[VideoMemory]):
+    """Scores how closely episodes follow the goal videos of a bundle.
+
+    Example:
+        >>> from genreward_wrappers import load_goal
+        >>> model = VideoLevel(
+        ...     load_goal("metaworld/pick-place"), encoder="pixels", horizon=256
+        ... )
+        >>> model.name
+        'video'
+    """
+
+    name = "video"
+
+    def __init__(
+        self,
+        goal: GoalBundle,
+        encoder: VideoEncoder | str | None = None,
+        *,
+        horizon: int | None = None,
+        reading: str = "frames",
+        length: int | None = None,
+        window: int = 128,
+        every: int = 1,
+        score: str = "tracking",
+        contrast: float = 1.0,
+        payment: str = "level",
+        discount: float = 0.99,
+        goals: str = "nearest",
+        device: str = "auto",
+        dtype: str | None = None,
+    ) -> None:
+        """Binds the goal.
+
+        Args:
+            goal: The goal bundle.
+            encoder: None loads the one that the bundle is made for; "pixels" is the
+                control that every learned encoder has to beat.
+            horizon: Steps of an episode; "frames" and "stream" align the goal with it.
+            reading: "frames", "stream" or "window"; see `rewards.readings`.
+            length: Frames of the clip that a reading takes: None is every step for
+                "frames", the longest up to 129 that fits for "stream", and 16 for
+                "window".
+            window: Steps of a window, for the window reading.
+            every: Steps between the starts of two windows.
+            score: "tracking", "motion", "last_change", "cosine" or "centred"; see
+                `rewards.similarity`.
+            contrast: For "tracking": an agent that stands still earns, on average,
+                exp(-contrast) of what following exactly earns.
+            payment: "level" pays a score when there is a new one, "hold" pays the
+                newest at every step, "difference" pays discount * new - old.
+            discount: The discount of the difference; the agent's own.
+            goals: With several goal videos: "nearest" follows the one whose first frame
+                is most like the episode's, "mean" and "max" compare with all of them.
+            device: "auto", "cpu", "cuda" or "cuda:<index>".
+            dtype: What the encoder computes in; None is float32.
+
+        Raises:
+            ValueError: An option is not one of those named here.
+            GoalError: The bundle does not fit the encoder.
+        """
+        _one_of("reading", reading, READINGS)
+        _one_of("score", score, tuple(SIMILARITIES))
+        _one_of("payment", payment, PAYMENTS)
+        _one_of("goals", goals, CHOICES)
+        self.goal = goal
+        self.encoder = bind_encoder(goal, encoder, device=device, dtype=dtype)
+        self.reading = self._make_reading(reading, horizon, length, window, every)
+        self._similarity = SIMILARITIES[score]
+        self._payment = payment
+        self._discount = np.float32(discount)
+        self._combine = goals
+        self._reference = self.reading.goal.flatten(0, 1).mean(0)
+        self.sharpness = calibrate(self.reading.goal, contrast)
+        # Which goal is nearest is asked of coarse pixels: no encoder has to be trusted
+        # with it, and it costs nothing.
+        height, width = self.encoder.size
+        grid = next(n for n in range(8, 0, -1) if height % n == 0 == width % n)
+        self._pixels = PooledPixels(self.encoder.size, grid, device="cpu")
+        self._first_pixels = self._look(goal.videos[:, 0])
+
+    def wants(self, steps: Int64) -> Bool:
+        """The frames that the reading samples."""
+        return self.reading.wants(steps)
+
+    def reset(
+        self, memory: VideoMemory | None, frames: UInt8, mask: Bool, seeds: UInt64
+    ) -> VideoMemory:
+        """Begins the episodes of some rows, and chooses their goals."""
+        choice = (
+            torch.zeros(len(mask), dtype=torch.int64)
+            if memory is None
+            else memory.choice
+        )
+        if self._combine == "nearest" and len(self.goal.videos) > 1:
+            looks = self._look(frames[mask])
+            nearest = torch.cdist(looks, self._first_pixels).argmin(1)
+            choice = choice.index_copy(
+                0, torch.from_numpy(np.flatnonzero(mask)), nearest
+            )
+        return VideoMemory(
+            reading=self.reading.reset(memory and memory.reading, frames, mask),
+            choice=choice,
+            latest=np.zeros(len(mask), np.float32)
+            if memory is None
+            else np.where(mask, np.float32(0), memory.latest),
+            scored=np.zeros(len(mask), np.bool_)
+            if memory is None
+            else memory.scored & ~mask,
+        )
+
+    def step(
+        self, memory: VideoMemory, transition: Transition
+    ) -> tuple[Score, VideoMemory]:
+        """Scores the rows that have something new, and pays."""
+        stretch, reading = self.reading.step(memory.reading, transition)
+        new = np.zeros(len(transition.active), np.bool_)
+        latest = memory.latest
+        if stretch is not None:
+            rows = stretch.rows.numpy()
+            new[rows] = True
+            latest = memory.latest.copy()
+            latest[rows] = self._scores(stretch, memory.choice[stretch.rows])
+        scored = memory.scored | new
+        if self._payment == "level":
+            due, value = new, latest
+        elif self._payment == "hold":
+            due, value = scored & transition.active, latest
+        else:
+            # The first score of an episode has nothing to be the difference to.
+            due = new & memory.scored
+            value = self._discount * latest - memory.latest
+        paid = Score(np.where(due, value, np.float32(0)), due)
+        return paid, VideoMemory(reading, memory.choice, latest, scored)
+
+    def _scores(self, stretch: Stretch, choice: Tensor) -> Float32:
+        """(n,) one score a row, over the goals that it is compared with."""
+        goal = self.reading.goal
+        device = goal.device
+        time = stretch.time.to(device)
+        if self._combine == "nearest":
+            which = choice.to(device)[:, None]
+        else:
+            which = torch.arange(len(goal), device=device).expand(len(time), -1)
+        comparison = Comparison(
+            agent=stretch.agent[:, None],
+            agent_first=stretch.first[:, None, None],
+            goal=goal[which[:, :, None], time[:, None]],
+            goal_first=goal[which, 0][:, :, None],
+            goal_last=goal[which, -1][:, :, None],
+            seen=stretch.seen[:, None, :, None],
+            reference=self._reference,
+            sharpness=self.sharpness,
+        )
+        scores = self._similarity(comparison)
+        together = scores.amax(1) if self._combine == "max" else scores.mean(1)
+        result: Float32 = together.float().cpu().numpy()
+        return result
+
+    def _make_reading(
+        self,
+        reading: str,
+        horizon: int | None,
+        length: int | None,
+        window: int,
+        every: int,
+    ) -> Reading:
+        videos = self.goal.videos
+        if reading == "window":
+            return WindowReading(self.encoder, videos, window, length or 16, every)
+        if horizon is None:
+            raise ValueError(
+                f"reading={reading!r} compares an episode with the goal at the same "
+                "time and needs to know how long an episode is: the environment has no "
+                'time limit, so give horizon=, or use reading="window"'
+            )
+        kind = FramesReading if reading == "frames" else StreamReading
+        return kind(self.encoder, videos, horizon, length)
+
+    def _look(self, frames: UInt8) -> Tensor:
+        small = self.encoder.prepare(as_frames(frames))
+        return self._pixels.encode_images(small.cpu()).flatten(1)
+
+
+def bind_encoder(
+    goal: GoalBundle,
+    encoder: VideoEncoder | str | None,
+    *,
+    device: str = "auto",
+    dtype: str | None = None,
+) -> VideoEncoder:
+    """The encoder to use with a bundle, checked against the bundle's fingerprint.
+
+    Raises:
+        GoalError: The fingerprints differ, and both are in the message.
+    """
+    if encoder is None:
+        source = goal.encoder.get("source")
+        if not source:
+            raise GoalError(
+                f"{goal!r} names no encoder: give encoder=, for example "
+                '"embedded:video-vae-64" or "pixels"'
+            )
+        encoder = source
+    if isinstance(encoder, str):
+        size = goal.encoder.get("fingerprint", {}).get("size")
+        encoder = load_encoder(
+            encoder, device=device, dtype=dtype, size=tuple(size) if size else None
+        )
+    if isinstance(encoder, PooledPixels):
+        # The control has no weights that a goal could be made with.
+        return encoder
+    expected = goal.encoder.get("fingerprint")
+    if expected and _essence(expected) != _essence(encoder.fingerprint):
+        raise GoalError(
+            f"{goal!r} was made with another encoder than {encoder!r}.\n"
+            f"  the goal's:    {json.dumps(_essence(expected), sort_keys=True)}\n"
+            "  the encoder's: "
+            f"{json.dumps(_essence(encoder.fingerprint), sort_keys=True)}\n"
+            "Use the goal's encoder, or bind the goal to this one with "
+            "goal.with_(encoder=encoder_card(encoder))"
+        )
+    return encoder
+
+
+def encoder_card(encoder: VideoEncoder) -> dict[str, Any]:
+    """What a goal bundle keeps about its encoder."""
+    return {"source": encoder.source, "fingerprint": dict(encoder.fingerprint)}
+
+
+def _essence(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """A fingerprint without the precision: bfloat16 is the same encoder, rounded."""
+    essence = {k: v for k, v in fingerprint.items() if k != "dtype"}
+    normal: dict[str, Any] = json.loads(json.dumps(essence))
+    return normal
+
+
+def _one_of(name: str, value: object, accepted: tuple[str, ...]) -> None:
+    if value not in accepted:
+        raise ValueError(
+            f"{name}={value!r}: expected one of {', '.join(map(repr, accepted))}"
+        )

@@ -1,0 +1,15 @@
+"""The reward wrappers for stable-baselines3's vector environments."""
+
+from genreward_wrappers.hosts.sb3 import (
+    VecFrameLevelReward,
+    VecGenReward,
+    VecRewardModel,
+    VecVideoLevelReward,
+)
+
+__all__ = [
+    "VecFrameLevelReward",
+    "VecGenReward",
+    "VecRewardModel",
+    "VecVideoLevelReward",
+]

@@ -1,0 +1,265 @@
+"""A pixel environment, two tiny reward models, and checks to run on one's own.
+
+`check_reward_model` holds a model to the contracts that every host relies on; run it in
+the tests of a model of your own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from genreward_wrappers.core import (
+    Bool,
+    RewardModel,
+    Score,
+    Session,
+    Transition,
+    UInt8,
+    UInt64,
+)
+from genreward_wrappers.frames import image_size
+
+
+class PointMass(gym.Env[Any, NDArray[np.float32]]):
+    """A red disc pushed about an arena towards a green one.
+
+    The state is the disc's position; an action moves it by up to ``speed`` along either
+    axis. The shortest path is a straight line, so every distance is known.
+
+    Example:
+        >>> env = PointMass(size=32)
+        >>> observation, _ = env.reset(seed=1)
+        >>> observation.shape, observation.dtype
+        ((32, 32, 3), dtype('uint8'))
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
+
+    def __init__(
+        self,
+        size: int | tuple[int, int] = 64,
+        obs: str = "pixels",
+        horizon: int = 50,
+        speed: float = 0.1,
+        discrete: bool = False,
+        render_mode: str | None = None,
+    ) -> None:
+        """Makes an arena.
+
+        Args:
+            size: (height, width) of the frames, or one number for both.
+            obs: "pixels", "state" or "dict" (both).
+            horizon: Steps after which an episode is truncated.
+            speed: How far one step goes; the arena is 2 wide.
+            discrete: Whether the actions are right, up, left and down.
+            render_mode: None or "rgb_array".
+        """
+        if obs not in ("pixels", "state", "dict"):
+            raise ValueError(f'obs={obs!r}: expected "pixels", "state" or "dict"')
+        self.size = image_size(size)
+        self.obs, self.horizon, self.speed = obs, horizon, speed
+        self.discrete, self.render_mode = discrete, render_mode
+        pixels = spaces.Box(0, 255, (*self.size, 3), np.uint8)
+        state = spaces.Box(-1.0, 1.0, (4,), np.float32)
+        both = spaces.Dict({"pixels": pixels, "state": state})
+        space: Any = {"pixels": pixels, "state": state, "dict": both}[obs]
+        self.observation_space = space
+        actions: Any = (
+            spaces.Discrete(4) if discrete else spaces.Box(-1.0, 1.0, (2,), np.float32)
+        )
+        self.action_space = actions
+        self.position = np.zeros(2)
+        self.target = np.zeros(2)
+        height, width = self.size
+        rows, columns = np.mgrid[0:height, 0:width]
+        self._grid = np.stack(
+            [2 * (columns + 0.5) / width - 1, 1 - 2 * (rows + 0.5) / height], axis=-1
+        )
+        self._step = 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Puts disc and target at random places, or where ``options`` say."""
+        super().reset(seed=seed)
+        options = options or {}
+        self.position = np.array(
+            options.get("position", self.np_random.uniform(-0.9, 0.9, 2))
+        )
+        self.target = np.array(
+            options.get("target", self.np_random.uniform(-0.9, 0.9, 2))
+        )
+        self._step = 0
+        return self._observe(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Moves the disc. The reward is minus the distance left."""
+        if self.discrete:
+            move = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)][int(action)], float)
+        else:
+            move = np.clip(np.asarray(action, float), -1, 1)
+        self.position = np.clip(self.position + self.speed * move, -1, 1)
+        self._step += 1
+        distance = float(np.linalg.norm(self.position - self.target))
+        there = distance < self.speed
+        cut = self._step >= self.horizon
+        return self._observe(), -distance, there, cut, {"is_success": there}
+
+    def render(self) -> Any:
+        """The arena, seen from above."""
+        frame = np.full((*self.size, 3), 230, np.uint8)
+        for centre, colour in (
+            (self.target, (40, 160, 60)),
+            (self.position, (200, 40, 40)),
+        ):
+            frame[((self._grid - centre) ** 2).sum(-1) < 0.15**2] = colour
+        return frame
+
+    def _observe(self) -> Any:
+        if self.obs == "pixels":
+            return self.render()
+        state = np.concatenate([self.position, self.target]).astype(np.float32)
+        if self.obs == "state":
+            return state
+        return {"pixels": self.render(), "state": state}
+
+
+class Brightness(RewardModel[None]):
+    """Pays the mean brightness of the next frame, from 0 to 1. Has no memory."""
+
+    name = "brightness"
+
+    def reset(self, memory: None, frames: UInt8, mask: Bool, seeds: UInt64) -> None:
+        """Nothing to remember."""
+        return None
+
+    def step(self, memory: None, transition: Transition) -> tuple[Score, None]:
+        """Pays at every step."""
+        value = transition.next_frames.mean((1, 2, 3)).astype(np.float32) / np.float32(
+            255
+        )
+        return Score(value, transition.active), None
+
+
+class Traveller(RewardModel[Any]):
+    """Pays everything a host can get wrong, as one number.
+
+    The change since the episode's first frame, the change of this step, the action, the
+    step's number, and noise of the episode's own seed. A frame or a memory that crosses
+    an episode, a wrong action, a lost seed: each changes the reward.
+    """
+
+    name = "traveller"
+
+    def reset(
+        self, memory: Any, frames: UInt8, mask: Bool, seeds: UInt64
+    ) -> tuple[NDArray[np.float64], UInt64]:
+        """Remembers what the first frames look like, and the seeds."""
+        looks = _look(frames)
+        if memory is None:
+            return looks, seeds
+        return np.where(mask, looks, memory[0]), np.where(mask, seeds, memory[1])
+
+    def step(self, memory: Any, transition: Transition) -> tuple[Score, Any]:
+        """Pays at every step."""
+        first, seeds = memory
+        before, after = _look(transition.frames), _look(transition.next_frames)
+        actions = transition.actions.reshape(len(first), -1).sum(1)
+        noise = [
+            np.random.default_rng([int(s), int(t)]).random()
+            for s, t in zip(seeds, transition.steps, strict=True)
+        ]
+        value = (after - first) + 10 * (after - before) + actions + np.array(noise)
+        return Score(value.astype(np.float32), transition.active), memory
+
+
+def check_reward_model(
+    model: RewardModel[Any],
+    *,
+    size: tuple[int, int] = (64, 64),
+    action_space: spaces.Space[Any] | None = None,
+    steps: int = 40,
+    tolerance: float = 1e-5,
+) -> None:
+    """Raises `AssertionError` unless a model keeps the contracts of a `RewardModel`.
+
+    Rows score as they would alone, whatever runs beside them and whenever they reset;
+    inactive rows score nothing and keep their memory; an old memory can be stepped
+    again with the same result.
+
+    Args:
+        model: The model.
+        size: (height, width) of the frames to try it on.
+        action_space: Of one environment; None is a flat Box of two.
+        steps: Length of the trial.
+        tolerance: Relative difference that batching may make, by rounding.
+
+    Example:
+        >>> check_reward_model(Brightness())
+    """
+    rng = np.random.default_rng(0)
+    space = action_space or spaces.Box(-1.0, 1.0, (2,), np.float32)
+    space.seed(0)
+    count = 3
+    shape = (steps + 1, count, *size, 3)
+    frames = rng.integers(0, 256, shape).astype(np.uint8)
+    actions = np.stack(
+        [[np.asarray(space.sample()) for _ in range(count)] for _ in range(steps)]
+    )
+    # Row 0 runs through, row 1 rests now and then, row 2 starts anew in between.
+    active = np.ones((steps, count), np.bool_)
+    active[3::5, 1] = False
+    restart = np.zeros((steps, count), np.bool_)
+    restart[[steps // 4, steps // 2], 2] = True
+    no = np.zeros(count, np.bool_)
+
+    def run(rows: list[int]) -> list[NDArray[Any]]:
+        session = Session([model], len(rows))
+        session.begin(frames[0][rows], seed=list(rows))
+        values = []
+        for t in range(steps):
+            before = session.snapshot()
+            for _ in range(2):
+                session.restore(before)
+                score = session.score(
+                    actions[t][rows],
+                    frames[t + 1][rows],
+                    no[rows],
+                    no[rows],
+                    active=active[t][rows],
+                )[model.name]
+                values.append(np.where(score.due, score.value, np.nan))
+            assert np.array_equal(values[-1], values[-2], equal_nan=True), (
+                f"{model.name!r} changed its old memory at step {t}: the same step "
+                f"gave {values[-2]} and then {values[-1]}"
+            )
+            assert not score.due[~active[t][rows]].any(), (
+                f"{model.name!r} was due in an inactive row at step {t}"
+            )
+            if restart[t][rows].any():
+                session.begin(frames[t + 1][rows], restart[t][rows])
+        return values[::2]
+
+    together = np.stack(run([0, 1, 2]))
+    for row in range(count):
+        alone = np.stack(run([row]))[:, 0]
+        assert np.allclose(
+            alone, together[:, row], rtol=tolerance, atol=tolerance, equal_nan=True
+        ), (
+            f"{model.name!r} scores row {row} otherwise alone than beside others: "
+            f"{alone} against {together[:, row]}"
+        )
+    assert np.isfinite(together).any(), (
+        f"{model.name!r} was never due in {steps} steps: try more"
+    )
+
+
+def _look(frames: UInt8) -> NDArray[np.float64]:
+    """One number for what a frame looks like, in which every pixel counts."""
+    flat = frames.reshape(len(frames), -1).astype(np.float64)
+    return flat @ np.linspace(0, 1, flat.shape[1]) / (255 * flat.shape[1])
