@@ -154,9 +154,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     args.output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = args.output.with_suffix(".part")
-    save_file(
-        tensors, unfinished, {"renders": json.dumps(description, sort_keys=True)}
-    )
+    save_file(tensors, unfinished, {"renders": json.dumps(description, sort_keys=True)})
     os.replace(unfinished, args.output)
     for task, name in enumerate(TASKS):
         rows = tensors["task"] == task

@@ -47,7 +47,9 @@ def tiny_cogvideox(seed: int = 0, **config: object) -> torch.nn.Module:
     torch.manual_seed(seed)
     return diffusers.AutoencoderKLCogVideoX(
         **{
-            "block_out_channels": (8, 16, 16, 16),
+            "block_out_channels": (8, 16, 16),
+            "down_block_types": ("CogVideoXDownBlock3D",) * 3,
+            "up_block_types": ("CogVideoXUpBlock3D",) * 3,
             "latent_channels": 8,
             "layers_per_block": 1,
             "norm_num_groups": 4,
@@ -60,7 +62,8 @@ def tiny_cogvideox(seed: int = 0, **config: object) -> torch.nn.Module:
 
 def tiny_wan(seed: int = 0, **config: object) -> torch.nn.Module:
     torch.manual_seed(seed)
-    shape = {"base_dim": 4, "z_dim": 4, "num_res_blocks": 1}
+    shape = {"base_dim": 4, "z_dim": 4, "num_res_blocks": 1, "dim_mult": [1, 2, 2]}
+    shape["temperal_downsample"] = [True, True]
     statistics = {"latents_mean": [0.0] * 4, "latents_std": [1.0] * 4}
     return diffusers.AutoencoderKLWan(**{**shape, **statistics, **config})
 
@@ -158,7 +161,7 @@ def test_a_grammar_has_positive_numbers() -> None:
 @pytest.mark.parametrize("name", ENCODERS)
 def test_the_grammar_is_the_models(name: str) -> None:
     encoder = ENCODERS[name]()
-    for frames in [n for n in range(1, 18) if encoder.grammar.is_whole(n)]:
+    for frames in (encoder.grammar.first, encoder.grammar.first + encoder.grammar.rest):
         latents = encoder.encode_clips(video(1, frames))
         shape = (1, encoder.grammar.latents(frames), *encoder.latent_shape)
         assert tuple(latents.shape) == shape
@@ -181,27 +184,26 @@ def test_streaming_is_the_librarys_encode_bit_for_bit(make, frames: int) -> None
         # Its final 1x1 convolution is a matrix product over the whole clip, and the
         # last bits of a matrix product may depend on its size: that is tested below.
         encoder.model.quant_conv = torch.nn.Identity()
-    expected = library_encode(encoder, clip)
-    assert torch.equal(stream(encoder, clip), expected)
-    assert torch.equal(encoder.encode_clips(clip), expected)
+    assert torch.equal(stream(encoder, clip), library_encode(encoder, clip))
 
 
 @pytest.mark.parametrize("make", [wan, wan_2_2])
 def test_streaming_wan_to_its_last_convolution(make) -> None:
-    encoder, clip = make(), video(1, 17)
-    assert_close(stream(encoder, clip), library_encode(encoder, clip), 1e-6)
-    assert torch.equal(stream(encoder, clip), encoder.encode_clips(clip))
+    encoder, clip = make(), video(1, 9)
+    streamed = stream(encoder, clip)
+    assert_close(streamed, library_encode(encoder, clip), 1e-6)
+    assert torch.equal(streamed, encoder.encode_clips(clip))
 
 
 def test_cogvideox_chunks_cannot_be_cut_finer() -> None:
     """Why the grammar matters: 9 + 4 + 4 frames are other latents than 9 + 8."""
     encoder, clip = cogvideox(), video(1, 17)
     whole = encoder.encode_clips(clip)
-    finer = replace(encoder.grammar, rest=4, rest_latents=1)
-    encoder.grammar = finer
-    assert torch.equal(stream(encoder, clip)[:, :3], whole[:, :3])
+    encoder.grammar = replace(encoder.grammar, rest=4, rest_latents=1)
+    finer = stream(encoder, clip)
+    assert torch.equal(finer[:, :3], whole[:, :3])
     with pytest.raises(AssertionError, match="off"):
-        assert_close(stream(encoder, clip), whole, 1e-3)
+        assert_close(finer, whole, 1e-3)
 
 
 def test_rows_anywhere_in_their_clips(encoder: VideoEncoder) -> None:
@@ -295,7 +297,8 @@ def test_old_states_stay_usable(encoder: VideoEncoder) -> None:
 
     def push(state: StreamState, tick: int) -> tuple[StreamState, list[Emitted]]:
         # Rows drift apart, so that parts of the cache are replaced.
-        state = stream_restart(state, np.array([False, tick == 2, tick == 11]))
+        if tick in (2, 11):
+            state = stream_restart(state, np.array([False, tick == 2, tick == 11]))
         return stream_push(encoder, state, frames[:, tick], [True, True, tick != 5])
 
     for tick in range(20):
@@ -439,14 +442,14 @@ def test_flipped_and_read_only_arrays_are_taken() -> None:
 
 
 def test_frames_are_shrunk_with_antialiasing() -> None:
-    stripes = torch.zeros((1, 64, 96, 3), dtype=torch.uint8)
-    stripes[:, :, ::2] = 255
-    small = resize_frames(stripes, (32, 48))
-    assert small.shape == (1, 32, 48, 3)
+    lines = torch.zeros((1, 64, 96, 3), dtype=torch.uint8)
+    lines[:, :, ::4] = 255
+    small = resize_frames(lines, (16, 24))
+    assert small.shape == (1, 16, 24, 3)
     assert small.dtype == torch.uint8
-    # Nearest or plain bilinear sampling may give black or white here.
-    assert (small[:, :, 2:-2].float() - 127.5).abs().max() < 3
-    assert resize_frames(stripes, (64, 96)) is stripes
+    # Without antialiasing, no sample comes near the one white column in four.
+    assert (small[:, :, 2:-2].float() - 255 / 4).abs().max() < 1
+    assert resize_frames(lines, (64, 96)) is lines
 
 
 @pytest.mark.parametrize(
@@ -529,14 +532,18 @@ def test_the_load_path_is_not_in_the_fingerprint(folder: Path, tmp_path: Path) -
     assert sharded.fingerprint == whole.fingerprint
     assert sharded.source != whole.source
     with torch.no_grad():
-        assert whole.model.decode(torch.zeros(1, 8, 1, 2, 2)).sample.shape[1] == 3
+        assert whole.model.decode(torch.zeros(1, 8, 1, 4, 4)).sample.shape[1] == 3
 
 
 def test_a_model_in_use_survives_its_file(tmp_path: Path) -> None:
     tiny_cogvideox().save_pretrained(tmp_path)
     encoder, images = load_encoder(str(tmp_path), device="cpu"), video(1)
     before = encoder.encode_images(images)
-    tiny_cogvideox(seed=1).save_pretrained(tmp_path)
+    tiny_cogvideox(seed=1).save_pretrained(tmp_path / "other")
+    # In place: a file that is replaced would stay as it was for those who read it.
+    other = (tmp_path / "other" / video_vae.WEIGHTS).read_bytes()
+    with (tmp_path / video_vae.WEIGHTS).open("r+b") as file:
+        file.write(other)
     assert torch.equal(encoder.encode_images(images), before)
     retrained = load_encoder(str(tmp_path), device="cpu")
     assert retrained.fingerprint != encoder.fingerprint
@@ -609,7 +616,7 @@ def test_wan_needs_a_size(tmp_path: Path) -> None:
     tiny_wan().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"names no resolution; give size="):
         load_encoder(str(tmp_path), device="cpu")
-    with pytest.raises(ValueError, match=r"multiples of 8, got \(30, 32\)"):
+    with pytest.raises(ValueError, match=r"multiples of 4, got \(30, 32\)"):
         load_encoder(str(tmp_path), device="cpu", size=(30, 32))
 
 

@@ -29,7 +29,7 @@ def make_env(horizon, obs="pixels", tap=False, wrap=None, discrete=False):
     )
     if tap:
         env = TapFrames(env, size=16)
-    if wrap:
+    if wrap is not None:
         env = RewardModelWrapper(env, Traveller(), **wrap)
     return env
 
@@ -276,12 +276,12 @@ def test_step_before_reset_and_after_the_end(single):
         )
         env = vector.RewardModelWrapper(envs, Traveller())
     action = env.action_space.sample()
-    with pytest.raises((RuntimeError, AssertionError), match="reset"):
+    with pytest.raises(RuntimeError, match="before reset"):
         env.step(action)
     env.reset(seed=0)
     env.step(action)
     env.step(action)
-    with pytest.raises((RuntimeError, AssertionError), match=r"end|autoreset"):
+    with pytest.raises(RuntimeError, match="after the end"):
         env.step(action)
 
 

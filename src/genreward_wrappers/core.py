@@ -151,7 +151,7 @@ class Session:
         # Rows draw their seeds alone, so that an environment earns the same noise
         # whatever runs beside it.
         entropy = np.random.SeedSequence().generate_state(num_envs, np.uint64)
-        self._base_seeds: UInt64 = entropy
+        self._base_seeds: UInt64 = np.asarray(entropy, np.uint64)
         self._episodes = np.zeros(num_envs, np.uint64)
         self._everyone = np.ones(num_envs, np.bool_)
 
@@ -223,15 +223,8 @@ class Session:
             A `Score` for each model, by its name.
         """
         active = self._everyone if active is None else active
-        if self._frames is None:
-            raise RuntimeError("step() came before reset(): call reset() first")
-        if not self._running[active].all():
-            rows = np.flatnonzero(active & ~self._running).tolist()
-            raise RuntimeError(
-                "step() came after the end of an episode"
-                + (f" in environments {rows}" if self.num_envs > 1 else "")
-                + ": call reset() first"
-            )
+        self.check_running(active)
+        assert self._frames is not None
         self._check_shape(next_frames)
         self._steps = self._steps + active
         transition = Transition(
@@ -254,6 +247,22 @@ class Session:
         self._frames = np.array(next_frames)
         self._running = self._running & ~(active & (terminated | truncated))
         return scores
+
+    def check_running(self, active: Bool | None = None) -> None:
+        """Raises unless the rows in ``active`` are in the middle of an episode.
+
+        Hosts ask before they step their environment, which may not mind.
+        """
+        if self._frames is None:
+            raise RuntimeError("step() came before reset(): call reset() first")
+        running = self._running if active is None else self._running | ~active
+        if not running.all():
+            rows = np.flatnonzero(~running).tolist()
+            raise RuntimeError(
+                "step() came after the end of an episode"
+                + (f" in environments {rows}" if self.num_envs > 1 else "")
+                + ": call reset() first"
+            )
 
     def snapshot(self) -> Snapshot:
         """Everything needed to come back to this point. Costs nothing."""

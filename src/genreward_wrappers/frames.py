@@ -175,7 +175,8 @@ def area_resize(frame: UInt8, size: tuple[int, int]) -> UInt8:
     small = np.einsum(
         "yh,hwc,xw->yxc", rows, frame.astype(np.float32), columns, optimize=True
     )
-    return np.rint(small).astype(np.uint8)
+    rounded: UInt8 = np.rint(small).astype(np.uint8)
+    return rounded
 
 
 def image_size(size: int | tuple[int, int] | list[int]) -> tuple[int, int]:

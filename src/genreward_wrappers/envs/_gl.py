@@ -29,12 +29,20 @@ def choose_backend() -> None:
     To be called right before the first import of mujoco, which reads the variable then
     and would otherwise settle for GLFW, which needs a display.
     """
-    if sys.platform != "linux" or os.environ.get("MUJOCO_GL"):
-        return
-    if os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+    if os.environ.get("MUJOCO_GL") or not _headless():
         return
     import_triton_first()
-    os.environ["MUJOCO_GL"] = "egl" if _egl_works() else "osmesa"
+    if _egl_works():
+        os.environ["MUJOCO_GL"] = "egl"
+    elif ctypes.util.find_library("OSMesa") is not None:
+        os.environ["MUJOCO_GL"] = "osmesa"
+    # Else it stays as it is: without OSMesa's library that value would break the import
+    # of mujoco itself, which environments without pixels can do without.
+
+
+def _headless() -> bool:
+    displays = ("DISPLAY", "WAYLAND_DISPLAY")
+    return sys.platform == "linux" and not any(map(os.environ.get, displays))
 
 
 def _egl_works() -> bool:
@@ -89,7 +97,13 @@ def _context_class() -> Any:
         # Not mujoco.gl_context: it is stuck with the choice of whoever imported mujoco
         # first, perhaps before the variable was set.
         return importlib.import_module(f"mujoco.{backend}").GLContext
-    return importlib.import_module("mujoco.gl_context").GLContext
+    context = getattr(importlib.import_module("mujoco.gl_context"), "GLContext", None)
+    if context is None or (not backend and _headless()):
+        raise RuntimeError(
+            "MuJoCo cannot draw here: there is no display, and neither EGL (libegl1) "
+            f"nor OSMesa (libosmesa6) works, or MUJOCO_GL={backend!r} turned them off"
+        )
+    return context
 
 
 class OffscreenRenderer:
@@ -109,6 +123,8 @@ class OffscreenRenderer:
             fast: Without shadows, reflections and multisampling, which is where a
                 software renderer spends its time.
         """
+        self._gl: Any = None
+        self._context: Any = None
         import_triton_first()
         import mujoco
 
@@ -128,7 +144,7 @@ class OffscreenRenderer:
         if fast:
             self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
             self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
-        self._gl: Any = _context_class()(width, height)
+        self._gl = _context_class()(width, height)
         self._gl.make_current()
         self._context = mujoco.MjrContext(
             model, mujoco.mjtFontScale.mjFONTSCALE_100.value
@@ -165,10 +181,15 @@ class OffscreenRenderer:
         # GL names are numbers that start over in every context: freed while another
         # one is current, this renderer's would take that one's objects away.
         self._gl.make_current()
-        self._context.free()
+        if self._context is not None:
+            self._context.free()
         self._gl.free()
         self._gl = None
         _open_renderers.discard(self)
+
+    def __del__(self) -> None:
+        """Environments are often dropped without being closed."""
+        self.close()
 
 
 def _close_all() -> None:

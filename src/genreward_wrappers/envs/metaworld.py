@@ -22,7 +22,7 @@ from __future__ import annotations
 import difflib
 import sys
 import warnings
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -133,10 +133,6 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012
-    _NO_MODE: ClassVar[str] = (
-        "render() was called on a MetaWorldEnv without a render mode: pass "
-        'render_mode="rgb_array" when making the environment'
-    )
 
     def __init__(
         self,
@@ -191,6 +187,8 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
         self.metadata = {
             **self.metadata,
             "render_fps": _UPSTREAM_FPS / self.action_repeat,
+            # Vector environments pass metadata on, and goals are checked against it.
+            "camera": camera,
         }
         self._obs_kind = obs
         self._sparse = reward == "sparse"
@@ -208,11 +206,9 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
         bounds = self._sim.sawyer_observation_space
         state = gym.spaces.Box(bounds.low, bounds.high, dtype=np.float64)
         self._state_space = state
-        self.observation_space: gym.Space[Any] = {
-            "pixels": pixels,
-            "state": state,
-            "dict": gym.spaces.Dict({"pixels": pixels, "state": state}),
-        }[obs]
+        spaces: dict[str, gym.Space[Any]] = {"pixels": pixels, "state": state}
+        both = gym.spaces.Dict(spaces)
+        self.observation_space = both if obs == "dict" else spaces[obs]
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -224,12 +220,14 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
             options: Not used.
         """
         super().reset(seed=seed, options=options)
+        import mujoco
+
         sim = self._sim
         sim.np_random = self.np_random
         sim.reset()
         # Some tasks move their object after upstream's last look at it, and leave the
         # state and the picture at where it was before.
-        _mujoco().mj_forward(sim.model, sim.data)
+        mujoco.mj_forward(sim.model, sim.data)
         sim._prev_obs = sim._get_curr_obs_combined_no_goal()
         self._frame = None
         info = {"success": 0.0, "is_success": False}
@@ -260,15 +258,19 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
         reward = success if self._sparse else dense
         return self._observation(state), reward, False, False, info
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """Returns the upright (height, width, 3) frame of the current state.
 
         The frame is drawn once a step, whoever asks for it.
         """
         if self.render_mode is None:
-            gym.logger.warn(self._NO_MODE)
+            gym.logger.warn(
+                "render() was called on a MetaWorldEnv without a render mode: pass "
+                'render_mode="rgb_array" when making the environment'
+            )
             return None
-        return self._pixels().copy()
+        frame: NDArray[np.uint8] = self._pixels().copy()
+        return frame
 
     def close(self) -> None:
         """Frees the renderer; may be called again."""
@@ -370,16 +372,13 @@ def _metaworld(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name not in ("metaworld", "mujoco"):
+        package = str(error.name).partition(".")[0]
+        if package not in ("metaworld", "mujoco"):
             raise
         raise ImportError(
-            f"Meta-World environments need the package {error.name!r}: "
+            f"Meta-World environments need the package {package!r}: "
             'pip install "genreward-wrappers[metaworld]"'
         ) from error
-
-
-def _mujoco() -> Any:
-    return sys.modules["mujoco"]
 
 
 def _simulation(task: str) -> Any:
@@ -418,10 +417,10 @@ def _either(choices: Sequence[str]) -> str:
 
 
 def _height_width(size: int | Sequence[int]) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
     try:
+        pair = (size, size) if isinstance(size, (int, np.integer)) else size
         height, width = (_positive_int("size", side) for side in pair)
-    except ValueError:
+    except (TypeError, ValueError):
         raise ValueError(
             f"size must be a positive number of pixels or (height, width), got {size!r}"
         ) from None

@@ -72,6 +72,7 @@ class GymnasiumHost(
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Steps the environment and adds the scores to its reward."""
+        self.session.check_running()
         observation, env_reward, terminated, truncated, info = self.env.step(action)
         frame, info = self._frame(observation, info, wanted=bool(self.session.wanted))
         scores = self.session.score(
@@ -95,6 +96,7 @@ class GymnasiumHost(
         frame: Any
         if self._source.kind == "info":
             key = self._source.key
+            assert key is not None
             frame = info.get(key)
             if key == TAP and frame is not None:
                 info = {name: value for name, value in info.items() if name != TAP}

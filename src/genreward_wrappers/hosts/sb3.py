@@ -92,6 +92,7 @@ class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Remembers the actions, which the reward may ask about."""
+        self.session.check_running()
         self._actions = np.array(actions)
         self.venv.step_async(actions)
 
@@ -110,7 +111,7 @@ class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
         next_frames = frames
         if ended.any() and self._source.kind == "obs":
             next_frames = np.array(frames)
-            for row in np.flatnonzero(ended):
+            for row in np.flatnonzero(ended).tolist():
                 next_frames[row] = self._source.of_observation(
                     infos[row]["terminal_observation"]
                 )
@@ -152,7 +153,7 @@ class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
             return frames
         key = self._source.key
         assert key is not None
-        found = [
+        found: list[Any] = [
             info.get(key) if only is None or only[row] else None
             for row, info in enumerate(infos)
         ]
@@ -187,7 +188,7 @@ class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
     def _extend_terminal(self, infos: list[dict[str, Any]], ended: Bool) -> None:
         assert self._horizon is not None
         progress = position_in_clip(self.session.steps, self._horizon)
-        for row in np.flatnonzero(ended):
+        for row in np.flatnonzero(ended).tolist():
             infos[row]["terminal_observation"] = extend(
                 self.venv.observation_space,
                 infos[row]["terminal_observation"],

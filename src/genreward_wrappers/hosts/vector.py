@@ -109,6 +109,7 @@ class VectorHost(
         """Steps all environments and adds the scores to their rewards."""
         # A row that NEXT_STEP is about to reset has no transition in this step.
         resetting = self._ended & (self._mode == AutoresetMode.NEXT_STEP)
+        self.session.check_running(~resetting)
         wanted = self.session.wanted | resetting
         observations, env_rewards, terminated, truncated, infos = self.env.step(actions)
         ended = np.asarray(terminated | truncated)

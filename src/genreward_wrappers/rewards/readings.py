@@ -237,9 +237,9 @@ class WindowReading:
         hit[self._offsets % every] = True
         self._hit = hit
         self._rank = np.cumsum(hit) - 1
-        counts = np.cumsum(np.tile(hit, 2 + window // every))
-        counts = np.append(0, counts)
-        self._slots = int((counts[window:] - counts[:-window]).max())
+        # The most wanted steps that ever lie within one window.
+        turns = np.tile(hit, 2 + window // every)
+        self._slots = int(np.convolve(turns, np.ones(window), "valid").max())
         self.goal = encoder.encode_clips(_resample(videos, length)).flatten(2)
 
     def wants(self, steps: Int64) -> Bool:

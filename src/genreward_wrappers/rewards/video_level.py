@@ -243,6 +243,11 @@ class VideoLevel(RewardModel[VideoMemory]):
         paid = Score(np.where(due, value, np.float32(0)), due)
         return paid, VideoMemory(reading, memory.choice, latest, scored)
 
+    def chosen(self, memory: VideoMemory) -> Int64:
+        """(N,) the index of the goal video that each row follows."""
+        choice: Int64 = memory.choice.numpy()
+        return choice
+
     def _scores(self, stretch: Stretch, choice: Tensor) -> Float32:
         """(n,) one score a row, over the goals that it is compared with."""
         goal = self.reading.goal
@@ -314,6 +319,9 @@ def bind_encoder(
         encoder = source
     if isinstance(encoder, str):
         size = goal.encoder.get("fingerprint", {}).get("size")
+        if size is None and encoder.startswith("pixels"):
+            # The goal's own size, down to where an 8x8 grid fits.
+            size = [side - side % 8 for side in goal.frame_size]
         encoder = load_encoder(
             encoder, device=device, dtype=dtype, size=tuple(size) if size else None
         )

@@ -1,0 +1,47 @@
+"""What several tests share: no network, a small goal, a small random video VAE."""
+
+from __future__ import annotations
+
+import os
+
+# Before anything imports huggingface_hub, which reads it once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import pytest
+
+from genreward_wrappers import GoalBundle
+
+
+@pytest.fixture(scope="session")
+def goal() -> GoalBundle:
+    """Three videos of a square that crosses a noisy 32x32 picture, 33 frames each."""
+    rng = np.random.default_rng(0)
+    videos = np.empty((3, 33, 32, 32, 3), np.uint8)
+    for k, video in enumerate(videos):
+        still = rng.integers(0, 100, (32, 32, 3))
+        for t, frame in enumerate(video):
+            frame[:] = still
+            row, column = 4 + 8 * k, round(t / 32 * 24)
+            frame[row : row + 8, column : column + 8] = (250, 200 - 60 * k, 60 * k)
+    return GoalBundle(videos, env_id="toy/square", prompt="a square crosses")
+
+
+@pytest.fixture(scope="session")
+def vae():
+    """A small random AutoencoderKLCogVideoX at 32x32, as an encoder."""
+    import torch
+    from diffusers import AutoencoderKLCogVideoX
+
+    from genreward_wrappers.encoders.video_vae import CogVideoXEncoder
+
+    torch.manual_seed(0)
+    model = AutoencoderKLCogVideoX(
+        block_out_channels=(8, 8, 8, 8),
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=4,
+        sample_height=32,
+        sample_width=32,
+    )
+    return CogVideoXEncoder(model, size=(32, 32), device="cpu", source="test")
