@@ -133,9 +133,7 @@ def table(path: Path) -> str:
         for step in steps:
             known = [c[str(step)] for c in curves if str(step) in c]
             rates.append(f"{np.mean(known):.2f}" if known else "")
-        lines.append(
-            "| " + " | ".join([task, reward, str(len(curves)), *rates]) + " |"
-        )
+        lines.append("| " + " | ".join([task, reward, str(len(curves)), *rates]) + " |")
     return "\n".join(lines)
 
 

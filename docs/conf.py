@@ -44,10 +44,17 @@ class WrapperTable(SphinxDirective):
         from genreward_wrappers import sb3, vector
 
         homes = [
-            ("genreward_wrappers", genreward_wrappers, [
-                "GenRewardWrapper", "VideoLevelReward", "FrameLevelReward",
-                "RewardModelWrapper", "TapFrames",
-            ]),
+            (
+                "genreward_wrappers",
+                genreward_wrappers,
+                [
+                    "GenRewardWrapper",
+                    "VideoLevelReward",
+                    "FrameLevelReward",
+                    "RewardModelWrapper",
+                    "TapFrames",
+                ],
+            ),
             ("genreward_wrappers.vector", vector, vector.__all__),
             ("genreward_wrappers.sb3", sb3, sb3.__all__),
         ]
@@ -72,7 +79,9 @@ def _row(cells: tuple[str, ...], code: int = 0) -> nodes.row:
     row = nodes.row()
     for index, cell in enumerate(cells):
         text = nodes.literal if index < code else nodes.inline
-        row += nodes.entry("", nodes.paragraph("", "", text(cell, cell.replace("`", ""))))
+        row += nodes.entry(
+            "", nodes.paragraph("", "", text(cell, cell.replace("`", "")))
+        )
     return row
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 
-# Before anything imports huggingface_hub, which reads it once.
+# Before anything imports huggingface_hub or torch, which read them once. The tests'
+# models are tiny: a second thread costs more than it brings.
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
 from typing import Any
 
 import cloudpickle
@@ -355,7 +356,9 @@ def test_the_tasks_are_those_of_the_installed_package():
 def test_registered_with_a_time_limit_and_only_once():
     register_metaworld()
     before = dict(gym.registry)
-    register_metaworld()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # gymnasium warns when it overwrites one
+        register_metaworld()
     assert dict(gym.registry) == before
     for task in TASKS:
         spec = gym.spec(f"metaworld/{task.removesuffix('-v3')}")
@@ -492,6 +495,31 @@ def test_rendering_before_torch_does_not_end_the_process():
     )
     nothing = {"MUJOCO_GL": None, "DISPLAY": None, "WAYLAND_DISPLAY": None}
     assert run(code, **nothing) in ("egl", "osmesa")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="fork")
+def test_a_fork_after_drawing_is_an_error_and_not_a_standstill():
+    code = (
+        "import multiprocessing\n"
+        "from genreward_wrappers.envs.metaworld import MetaWorldEnv\n"
+        "def child(env, say):\n"
+        "    for draw in (env, MetaWorldEnv('reach')):\n"
+        "        try:\n"
+        "            draw.reset(seed=0)\n"
+        "        except RuntimeError as error:\n"
+        "            say.put('spawn' in str(error))\n"
+        "        draw.close()\n"
+        "    say.put('end')\n"
+        "env = MetaWorldEnv('reach')\n"
+        "env.reset(seed=0)\n"
+        "fork = multiprocessing.get_context('fork')\n"
+        "said = fork.Queue()\n"
+        "process = fork.Process(target=child, args=(env, said), daemon=True)\n"
+        "process.start()\n"
+        "print([said.get(timeout=60) for _ in range(3)])\n"
+        "env.reset(seed=1)"
+    )
+    assert run(code) == "[True, True, 'end']"
 
 
 def test_the_backend_is_not_chosen_for_users(monkeypatch):

@@ -125,9 +125,7 @@ def _play(
     observation, _ = env.reset(seed=seed)
     model = env.session.models[0]
     followed = int(model.chosen(env.session.snapshot().memories[0])[0])
-    episode = Episode(
-        name, [observation["pixels"]], goal=model.goal.videos[followed]
-    )
+    episode = Episode(name, [observation["pixels"]], goal=model.goal.videos[followed])
     over = False
     while not over:
         observation, reward, terminated, truncated, info = env.step(

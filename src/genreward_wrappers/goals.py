@@ -229,8 +229,8 @@ def load_goal(
     """Finds a goal bundle by whatever names it.
 
     Args:
-        goal: A bundle, a path, ``"hf://owner/repo/file.safetensors[@revision]"``, the id
-            of an environment with an embedded goal, or None for that of ``env_id``.
+        goal: A bundle, a path, ``"hf://owner/repo/file.safetensors[@revision]"``, the
+            id of an environment with an embedded goal, or None for that of ``env_id``.
         env_id: The environment's id.
 
     Example:
@@ -388,7 +388,7 @@ def _download(address: str) -> str:
         )
     except Exception as error:
         raise GoalError(
-            f"could not get {address} ({type(error).__name__}: {error}). If there is no "
-            "network here, download the file elsewhere and give its path"
+            f"could not get {address} ({type(error).__name__}: {error}). If there is "
+            "no network here, download the file elsewhere and give its path"
         ) from error
     return path

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _open_renderers: weakref.WeakSet[OffscreenRenderer] = weakref.WeakSet()
+_drawing_process: int | None = None
 
 
 def choose_backend() -> None:
@@ -106,6 +107,18 @@ def _context_class() -> Any:
     return context
 
 
+def _check_process() -> None:
+    """Raises in a forked child of a process that has drawn: GL would hang there."""
+    global _drawing_process
+    if _drawing_process not in (None, os.getpid()):
+        raise RuntimeError(
+            "this process was forked from one that had already drawn a picture, and "
+            "GL does not survive a fork: start workers with the method 'spawn' or "
+            "'forkserver', as in AsyncVectorEnv(..., context='spawn')"
+        )
+    _drawing_process = os.getpid()
+
+
 class OffscreenRenderer:
     """Renders one MuJoCo model at one size, in a GL context of its own.
 
@@ -125,6 +138,7 @@ class OffscreenRenderer:
         """
         self._gl: Any = None
         self._context: Any = None
+        _check_process()
         import_triton_first()
         import mujoco
 
@@ -158,6 +172,7 @@ class OffscreenRenderer:
 
     def render(self, data: Any, camera: int) -> NDArray[np.uint8]:
         """Draws the state in ``data``; row 0 is the *bottom* of the picture."""
+        _check_process()
         self._gl.make_current()
         self._camera.fixedcamid = camera
         self._mujoco.mjv_updateScene(
@@ -176,7 +191,7 @@ class OffscreenRenderer:
 
     def close(self) -> None:
         """Frees the context; further calls do nothing."""
-        if self._gl is None:
+        if self._gl is None or _drawing_process != os.getpid():
             return
         # GL names are numbers that start over in every context: freed while another
         # one is current, this renderer's would take that one's objects away.

@@ -205,7 +205,6 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
         pixels = gym.spaces.Box(0, 255, (*self.size, 3), np.uint8)
         bounds = self._sim.sawyer_observation_space
         state = gym.spaces.Box(bounds.low, bounds.high, dtype=np.float64)
-        self._state_space = state
         spaces: dict[str, gym.Space[Any]] = {"pixels": pixels, "state": state}
         both = gym.spaces.Dict(spaces)
         self.observation_space = both if obs == "dict" else spaces[obs]
@@ -281,8 +280,6 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
     def _observation(self, state: NDArray[np.float64]) -> Any:
         if self._obs_kind == "pixels":
             return self._pixels().copy()
-        space = self._state_space
-        state = np.clip(state, space.low, space.high)
         if self._obs_kind == "state":
             return state
         return {"pixels": self._pixels().copy(), "state": state}

@@ -347,7 +347,7 @@ class GenRewardRecipe(Host):
                     f"{bundle!r} has no frame-level part: the reward is the "
                     "video-level score and the environment's own. frame_weight=0 "
                     "silences this",
-                    stacklevel=5,
+                    stacklevel=4,
                 )
             return parts
 

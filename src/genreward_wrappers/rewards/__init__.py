@@ -1,1 +1,1 @@
-"""Reward models: one file a method. Each is a pure fold, see `genreward_wrappers.core`."""
+"""Reward models, one file a method: pure folds, as `core` has it."""

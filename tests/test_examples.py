@@ -1,0 +1,32 @@
+"""The examples run, as a user would run them, for a few hundred steps."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"), [("sb3_ppo", 512), ("sb3_sac", 260), ("any_pixel_env", 256)]
+)
+def test_example(name, steps, tmp_path):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / f"{name}.py", "--steps", str(steps)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "total_timesteps" in done.stdout, "the agent has logged its training"
+
+
+def test_every_example_is_run():
+    tested = {"sb3_ppo", "sb3_sac", "any_pixel_env"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
