@@ -30,6 +30,8 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_google_docstring = True
+# Named tuples document their fields twice otherwise.
+napoleon_use_ivar = True
 default_role = "code"
 # The README links to its own pages and files, which live elsewhere in the built docs.
 suppress_warnings = ["myst.xref_missing"]

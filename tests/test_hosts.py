@@ -336,3 +336,91 @@ def test_gym_make_wrappers_do_not_hide_the_frames():
     env.reset(seed=0)
     ends = [env.step(env.action_space.sample())[3] for _ in range(5)]
     assert ends == [False] * 4 + [True]
+
+
+def make_gen_env(horizon, path, name, options):
+    """An environment with one of the public wrappers inside, in a worker perhaps."""
+    import genreward_wrappers
+
+    env = PointMass(size=32, horizon=horizon)
+    return getattr(genreward_wrappers, name)(env, path, **options)
+
+
+@pytest.fixture(scope="module")
+def goal_path(goal, tmp_path_factory):
+    """The small goal with untrained forward-backward nets, as a file."""
+    import torch
+
+    from genreward_wrappers.forward_backward.nets import FBConfig, FBNets
+
+    torch.manual_seed(0)
+    config = FBConfig(features=3 * 8 * 8, actions=2, z=8, hidden=16)
+    weights, shape = FBNets(config).to_arrays()
+    statistics = {"mean": 0.0, "std": 1.0}
+    path = tmp_path_factory.mktemp("goals") / "goal.safetensors"
+    nets_config = {**shape, "statistics": statistics}
+    goal.with_(nets=weights, nets_config=nets_config).save(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode), ids=lambda m: m.name)
+@pytest.mark.parametrize("kind", [SyncVectorEnv, AsyncVectorEnv])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("VideoLevelReward", {}),
+        ("VideoLevelReward", {"reading": "stream", "length": 5, "payment": "hold"}),
+        ("VideoLevelReward", {"reading": "window", "window": 4, "length": 3}),
+        ("FrameLevelReward", {"form": "difference"}),
+        ("GenRewardWrapper", {"video_weight": 2.0, "frame_weight": 0.5}),
+    ],
+    ids=["frames", "stream", "window", "frame-level", "both"],
+)
+def test_each_reward_inside_equals_outside(mode, kind, name, options, goal_path):
+    options = {"encoder": "pixels", "horizon": 12, "device": "cpu", **options}
+    if name == "FrameLevelReward":
+        options["horizon"] = None
+    inside = kind(
+        [partial(make_gen_env, h, goal_path, name, options) for h in HORIZONS],
+        autoreset_mode=mode,
+    )
+    outside = getattr(vector, name)(
+        kind([partial(PointMass, size=32, horizon=h) for h in HORIZONS],
+             autoreset_mode=mode),
+        goal_path,
+        **options,
+    )  # fmt: skip
+    actions = actions_of(inside.action_space, 40)
+    expected, _, _ = run_vector(inside, actions, mode)
+    actual, _, _ = run_vector(outside, actions, mode)
+    # Batches of another size round otherwise, and by no more.
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+    assert len(np.unique(actual)) > 10
+
+
+@pytest.mark.parametrize("kind", [DummyVecEnv, SubprocVecEnv])
+def test_gen_reward_in_sb3_equals_single_environments(kind, goal_path):
+    from genreward_wrappers.sb3 import VecGenReward
+
+    options = {"encoder": "pixels", "horizon": 12, "device": "cpu"}
+    venv = VecGenReward(
+        kind([partial(PointMass, size=32, horizon=h) for h in HORIZONS]),
+        goal_path,
+        **options,
+    )
+    venv.action_space.seed(5)
+    actions = [
+        np.stack([venv.action_space.sample() for _ in HORIZONS]) for _ in range(40)
+    ]
+    venv.seed(3)
+    venv.reset()
+    rewards = np.array([venv.step(action)[1] for action in actions])
+    venv.close()
+    for row, horizon in enumerate(HORIZONS):
+        env = make_gen_env(horizon, goal_path, "GenRewardWrapper", options)
+        env.reset(seed=3 + row)
+        for step, action in enumerate(actions):
+            _, reward, terminated, truncated, _ = env.step(action[row])
+            assert rewards[step, row] == pytest.approx(reward, rel=1e-5, abs=1e-5)
+            if terminated or truncated:
+                env.reset()

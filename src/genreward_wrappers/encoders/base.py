@@ -271,17 +271,17 @@ class VideoEncoder(ABC):
             cache: What this method gave for the chunk before; None begins new clips.
 
         Returns:
-            Latents (n, t, *D), and the cache for the next chunk: nested dicts and
+            Latents `(n, t, *D)`, and the cache for the next chunk: nested dicts and
             lists of tensors whose leading axis is n. The old cache stays as it was.
         """
 
     @abstractmethod
     def encode_clips(self, frames: Frames) -> Tensor:
-        """Encode whole clips: (n, T, H, W, 3) to (n, t, *D), a few clips at a time."""
+        """Encode whole clips: (n, T, H, W, 3) to `(n, t, *D)`, some at a time."""
 
     @abstractmethod
     def encode_images(self, frames: Frames) -> Tensor:
-        """Encode every frame on its own: (n, H, W, 3) to (n, *D)."""
+        """Encode every frame on its own: (n, H, W, 3) to `(n, *D)`."""
 
     def prepare(self, frames: Tensor) -> Tensor:
         """Checked frames (..., H, W, 3) on the model's device and at its size."""
@@ -337,7 +337,7 @@ class Emitted:
     Attributes:
         rows: int64 (n,) on the CPU, the rows they belong to, ascending.
         start: int64 (n,) on the CPU, the index of the first of them in its clip.
-        latents: float32 (n, t, *D) on the encoder's device.
+        latents: float32 `(n, t, *D)` on the encoder's device.
     """
 
     rows: Tensor

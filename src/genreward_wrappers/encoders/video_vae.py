@@ -122,7 +122,7 @@ class VideoVAEEncoder(VideoEncoder):
         return latents.clone(), merged
 
     def encode_clips(self, frames: Frames) -> Tensor:
-        """Encode clips as the library does: (n, T, H, W, 3) to (n, t, *D).
+        """Encode clips as the library does: (n, T, H, W, 3) to `(n, t, *D)`.
 
         T is any length that the library encodes without dropping a frame. Clips whose
         length is whole in the grammar give what streaming them gives; others (16
@@ -142,7 +142,7 @@ class VideoVAEEncoder(VideoEncoder):
         return latents.clone()
 
     def encode_images(self, frames: Frames) -> Tensor:
-        """Encode every frame as a clip of one frame: (n, H, W, 3) to (n, *D)."""
+        """Encode every frame as a clip of one frame: (n, H, W, 3) to `(n, *D)`."""
         return self.encode_clips(as_frames(frames)[:, None])[:, 0]
 
     def _whole(self, video: Tensor) -> Tensor:

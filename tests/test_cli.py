@@ -1,0 +1,144 @@
+"""The command line, as a user types it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from genreward_wrappers import GoalBundle
+from genreward_wrappers.cli import main
+from genreward_wrappers.goal_pipeline.pack import pack, read_video, write_video
+
+RNG = np.random.default_rng(0)
+
+
+def film(path, shape=(20, 64, 64)):
+    """A bright column that moves to the right, written as a video."""
+    frames = np.full((*shape, 3), 30, np.uint8)
+    for t, frame in enumerate(frames):
+        frame[:, 2 * t : 2 * t + 16] = (200, 120, 40)
+    if path.suffix == ".npy":
+        np.save(path, frames)
+    else:
+        write_video(path, frames)
+    return frames
+
+
+@pytest.mark.parametrize("name", ["goal.mp4", "goal.gif", "goal.npy"])
+def test_pack_and_inspect(name, tmp_path, capsys):
+    video, goal = tmp_path / name, tmp_path / "goal.safetensors"
+    if name.endswith("gif"):
+        import imageio.v3 as imageio
+
+        frames = film(tmp_path / "x.npy")
+        imageio.imwrite(video, frames, plugin="pyav", codec="gif", fps=10,
+                        out_pixel_format="rgb8")  # fmt: skip
+    else:
+        frames = film(video)
+    command = ["pack", str(video), "--env", "My-v0", "--prompt", "move right"]
+    assert main([*command, "--length", "33", "--output", str(goal)]) == 0
+    assert "1 videos of 33 frames" in capsys.readouterr().out
+    bundle = GoalBundle.load(goal)
+    assert (bundle.env_id, bundle.prompt) == ("My-v0", "move right")
+    assert bundle.encoder["source"] == "embedded:video-vae-64"
+    index = np.rint(np.linspace(0, len(frames) - 1, 33)).astype(int)
+    # Video codecs lose a little; arrays lose nothing.
+    error = np.abs(bundle.videos[0].astype(int) - frames[index]).mean()
+    assert error <= (0 if name.endswith("npy") else 16)
+    assert main(["inspect", str(goal)]) == 0
+    assert "move right" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.mp4"], "no video at nowhere.mp4"),
+        (["text.mp4"], "does not decode"),
+        (["one.npy"], "at least 2 frames"),
+        (["float.npy"], "got float64"),
+        (["small.npy"], "would have to be enlarged to 64x64"),
+        (["wide.npy"], "another aspect ratio"),
+        (["fine.npy", "--size", "1", "2", "3"], "one or two numbers"),
+        (["fine.npy", "--length", "1"], "at least 2 frames"),
+        (["fine.npy", "--encoder", "embedded:huge"], "no embedded encoder 'huge'"),
+    ],
+)
+def test_pack_bad_input(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.mp4").write_text("not a video")
+    np.save("one.npy", np.zeros((1, 64, 64, 3), np.uint8))
+    np.save("float.npy", np.zeros((5, 64, 64, 3)))
+    np.save("small.npy", np.zeros((5, 32, 32, 3), np.uint8))
+    np.save("wide.npy", np.zeros((5, 64, 128, 3), np.uint8))
+    np.save("fine.npy", np.zeros((5, 64, 64, 3), np.uint8))
+    assert main(["pack", *arguments, "--output", "goal.safetensors"]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("genreward pack: ")
+    assert not (tmp_path / "goal.safetensors").exists()
+
+
+def test_pack_shrinks_larger_videos():
+    video = RNG.integers(0, 256, (9, 128, 192, 3)).astype(np.uint8)
+    goal = pack([video, video], size=(32, 48), length=9, encoder=None)
+    assert goal.videos.shape == (2, 9, 32, 48, 3)
+    blocks = video.reshape(9, 32, 4, 48, 4, 3).mean((2, 4))
+    np.testing.assert_allclose(goal.videos[0], blocks, atol=0.51)
+
+
+def test_video_round_trip(tmp_path):
+    frames = film(tmp_path / "x.mp4", (12, 64, 96))
+    again = read_video(tmp_path / "x.mp4")
+    assert again.shape == frames.shape
+    assert np.abs(again.astype(int) - frames).mean() < 8
+
+
+def test_demo_plays_and_draws(tmp_path, capsys):
+    assert main(["demo", "--output", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    for word in ("scripted", "noisy", "random", "reward_video", "reward_env"):
+        assert word in printed
+    assert (tmp_path / "out" / "rewards.png").stat().st_size > 20_000
+    assert len(read_video(tmp_path / "out" / "policies.mp4")) == 129
+
+
+def test_demo_ranks_the_policies(tmp_path):
+    """What the demo is for: the reward puts three policies in their order."""
+    from genreward_wrappers.demo import run_demo
+
+    episodes = run_demo("metaworld/pick-place", None, tmp_path, 3, "cpu")
+    scripted, _, random = (sum(e.rewards["reward_video"]) for e in episodes)
+    assert episodes[0].success
+    assert not episodes[2].success
+    assert scripted > random
+
+
+def test_errors_are_one_line_and_status_one(capsys):
+    assert main(["inspect", "metaworld/nothing"]) == 1
+    assert "no embedded goal for 'metaworld/nothing'" in capsys.readouterr().err
+    assert main(["demo", "--env", "CarRacing-v3"]) == 1
+    assert "scripted policy" in capsys.readouterr().err
+    assert main([]) == 2
+    assert "demo" in capsys.readouterr().out
+    assert main(["goals"]) == 0
+    assert "metaworld/pick-place" in capsys.readouterr().out
+
+
+def test_ctrl_c_stops_without_a_traceback(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "genreward_wrappers", "demo", "--output", tmp_path],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped" in error
+    assert "Traceback" not in error
