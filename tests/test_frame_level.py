@@ -119,6 +119,19 @@ def test_forms_are_those_of_the_value(goal):
     )
 
 
+def test_a_difference_never_crosses_an_episode(goal):
+    model = FrameLevel(with_nets(goal, nets()), "pixels", form="difference")
+    session = Session([model], 1)
+    frame, no = goal.videos[:1, 0], np.zeros(1, bool)
+    for _ in range(2):
+        session.begin(frame)
+        due = [
+            session.score(np.zeros((1, 2)), frame, no, no)["frame"].due[0]
+            for _ in range(3)
+        ]
+        assert due == [False, True, True]
+
+
 @pytest.mark.parametrize("form", ["value", "difference"])
 def test_contracts(goal, form):
     model = FrameLevel(with_nets(goal, nets()), "pixels", form=form)
