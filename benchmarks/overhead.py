@@ -2,15 +2,17 @@
 
     python -m benchmarks.overhead
 
-Four tables, each from one run on this machine: microseconds a step of every host with a
-model that does nothing; where the wall time of a pixel environment goes; streamed
-against re-encoded video at the same cadence; one model for N environments against a
-model in each.
+Five tables, each from one run on this machine: the import; microseconds a step of every
+host with a model that does nothing; where the wall time of a pixel environment goes;
+streamed against re-encoded video at the same cadence; one model for N environments
+against a model in each.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -118,6 +120,20 @@ def table(title: str, head: list[str], rows: list[list[str]]) -> None:
     print(f"\n{title}\n")
     for row in [head, ["---"] * len(head), *rows]:
         print("| " + " | ".join(row) + " |")
+
+
+def imports() -> None:
+    """What importing the package adds to importing gymnasium, in fresh processes."""
+
+    def seconds(module: str) -> float:
+        code = f"import time; t = time.perf_counter(); import {module}"
+        code += "; print(time.perf_counter() - t)"
+        run = partial(subprocess.check_output, [sys.executable, "-c", code])
+        return min(float(run()) for _ in range(5))
+
+    gymnasium, ours = seconds("gymnasium"), seconds("genreward_wrappers")
+    rows = [[f"{1e3 * gymnasium:.0f}", f"{1e3 * ours:.0f}"]]
+    table("Import, ms", ["gymnasium", "genreward_wrappers (with gymnasium)"], rows)
 
 
 def hosts() -> None:
@@ -269,11 +285,12 @@ def batching(goal: GoalBundle) -> None:
 
 
 def main() -> None:
-    """Prints the four tables."""
+    """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps", type=int, default=256)
     args = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    imports()
     hosts()
     shares(args.steps)
     goal = load_goal("metaworld/pick-place")

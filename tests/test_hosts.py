@@ -424,3 +424,20 @@ def test_gen_reward_in_sb3_equals_single_environments(kind, goal_path):
             assert rewards[step, row] == pytest.approx(reward, rel=1e-5, abs=1e-5)
             if terminated or truncated:
                 env.reset()
+
+
+def test_an_environment_of_another_world_is_told_where_to_go():
+    worlds = {
+        RewardModelWrapper: PointMass(),
+        vector.RewardModelWrapper: SyncVectorEnv([PointMass]),
+        VecRewardModel: DummyVecEnv([PointMass]),
+    }
+    for wrapper, own in worlds.items():
+        for env in worlds.values():
+            if env is own:
+                wrapper(env, Traveller())
+                continue
+            with pytest.raises(TypeError, match="expected a .*genreward_wrappers.sb3"):
+                wrapper(env, Traveller())
+    with pytest.raises(ValueError, match="horizon=0"):
+        RewardModelWrapper(PointMass(), Traveller(), horizon=0)

@@ -218,43 +218,63 @@ def check_reward_model(
     restart[[steps // 4, steps // 2], 2] = True
     no = np.zeros(count, np.bool_)
 
-    def run(rows: list[int]) -> list[NDArray[Any]]:
-        session = Session([model], len(rows))
-        session.begin(frames[0][rows], seed=list(rows))
+    def play(
+        session: Session, rows: list[int], first: int, last: int
+    ) -> list[NDArray[Any]]:
+        """The steps from first to last; NaN where nothing was due."""
         values = []
-        for t in range(steps):
-            before = session.snapshot()
-            for _ in range(2):
-                session.restore(before)
-                score = session.score(
-                    actions[t][rows],
-                    frames[t + 1][rows],
-                    no[rows],
-                    no[rows],
-                    active=active[t][rows],
-                )[model.name]
-                values.append(np.where(score.due, score.value, np.nan))
-            assert np.array_equal(values[-1], values[-2], equal_nan=True), (
-                f"{model.name!r} changed its old memory at step {t}: the same step "
-                f"gave {values[-2]} and then {values[-1]}"
-            )
-            assert not score.due[~active[t][rows]].any(), (
-                f"{model.name!r} was due in an inactive row at step {t}"
-            )
-            if restart[t][rows].any():
+        for t in range(first, last):
+            score = session.score(
+                actions[t][rows],
+                frames[t + 1][rows],
+                no[rows],
+                no[rows],
+                active=active[t][rows],
+            )[model.name]
+            values.append(np.where(score.due, score.value, np.nan))
+            if restart[t][rows].any() and t + 1 < last:
                 session.begin(frames[t + 1][rows], restart[t][rows])
-        return values[::2]
+        return values
 
-    together = np.stack(run([0, 1, 2]))
-    for row in range(count):
-        alone = np.stack(run([row]))[:, 0]
+    def alone(row: int) -> NDArray[Any]:
+        """Each of a row's episodes in a session of its own."""
+        starts = [0, *(np.flatnonzero(restart[:, row]) + 1).tolist()]
+        values = []
+        for episode, (first, last) in enumerate(
+            zip(starts, [*starts[1:], steps], strict=True)
+        ):
+            session = Session([model], 1)
+            session.begin(frames[first][[row]], seed=[row])
+            for _ in range(episode):
+                # Only the seed moves on: to that of the row's next episode.
+                session.begin(frames[first][[row]])
+            values += play(session, [row], first, last)
+        return np.array(values)[:, 0]
+
+    everyone, middle = list(range(count)), steps // 3
+    session = Session([model], count)
+    session.begin(frames[0], seed=everyone)
+    together = play(session, everyone, 0, middle)
+    if restart[middle - 1].any():
+        session.begin(frames[middle], restart[middle - 1])
+    snapshot = session.snapshot()
+    rest = play(session, everyone, middle, steps)
+    session.restore(snapshot)
+    again = play(session, everyone, middle, steps)
+    assert np.array_equal(rest, again, equal_nan=True), (
+        f"{model.name!r} changed its old memory: from the same snapshot the same steps "
+        f"gave {rest} and then {again}"
+    )
+    values = np.array(together + rest)
+    for row in everyone:
+        own = alone(row)
         assert np.allclose(
-            alone, together[:, row], rtol=tolerance, atol=tolerance, equal_nan=True
+            own, values[:, row], rtol=tolerance, atol=tolerance, equal_nan=True
         ), (
             f"{model.name!r} scores row {row} otherwise alone than beside others: "
-            f"{alone} against {together[:, row]}"
+            f"{own} against {values[:, row]}"
         )
-    assert np.isfinite(together).any(), (
+    assert np.isfinite(values).any(), (
         f"{model.name!r} was never due in {steps} steps: try more"
     )
 

@@ -19,6 +19,7 @@ from genreward_wrappers.hosts.recipes import (
     Host,
     RewardModelRecipe,
     VideoLevelRecipe,
+    known_horizon,
 )
 
 
@@ -40,6 +41,7 @@ class GymnasiumHost(
         horizon: int | None,
         arguments: dict[str, Any],
     ) -> None:
+        self._check_kind(env, gym.Env, "gymnasium.Env")
         # Goals and models are immutable and may be large: recorded, not copied.
         RecordConstructorArgs.__init__(self, _disable_deepcopy=True, **arguments)
         gym.Wrapper.__init__(self, env)
@@ -146,7 +148,7 @@ def facts_of(env: gym.Env[Any, Any], horizon: int | None) -> EnvFacts:
     spec = env.spec
     return EnvFacts(
         env_id=spec.id if spec else None,
-        horizon=horizon or (spec.max_episode_steps if spec else None),
+        horizon=known_horizon(horizon, spec),
         camera=env.metadata.get("camera"),
         action_space=env.action_space,
     )

@@ -15,6 +15,7 @@ from os import fspath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from typing_extensions import Unpack
 
 from genreward_wrappers.core import RewardModel
@@ -44,6 +45,15 @@ class EnvFacts:
     action_space: spaces.Space[Any]
 
 
+def known_horizon(horizon: int | None, spec: EnvSpec | None) -> int | None:
+    """Steps of an episode: what the user says, else the environment's time limit."""
+    if horizon is None:
+        return spec.max_episode_steps if spec else None
+    if horizon < 1:
+        raise ValueError(f"horizon={horizon}: expected at least 1 step")
+    return int(horizon)
+
+
 class Part(NamedTuple):
     """A reward model and its weight in the agent's reward."""
 
@@ -56,6 +66,19 @@ Build = Callable[[EnvFacts], Sequence[Part]]
 
 class Host:
     """What a recipe needs from the class it is mixed into."""
+
+    @classmethod
+    def _check_kind(cls, env: Any, kind: type, expected: str) -> None:
+        """Refuses an environment of another world, and says which wrapper it takes."""
+        if isinstance(env, kind):
+            return
+        name = cls.__name__
+        raise TypeError(
+            f"{name} expected a {expected}, got {type(env).__name__}. Single "
+            "environments take genreward_wrappers.GenRewardWrapper and its like, "
+            "gymnasium.vector environments those of genreward_wrappers.vector, "
+            "stable-baselines3's those of genreward_wrappers.sb3"
+        )
 
     def _attach(
         self,

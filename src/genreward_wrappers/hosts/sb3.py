@@ -30,6 +30,7 @@ from genreward_wrappers.hosts.recipes import (
     Host,
     RewardModelRecipe,
     VideoLevelRecipe,
+    known_horizon,
 )
 
 __all__ = [
@@ -54,6 +55,7 @@ class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
         horizon: int | None,
         arguments: dict[str, Any],
     ) -> None:
+        self._check_kind(env, VecEnv, "stable_baselines3 VecEnv")
         facts = facts_of(env, horizon)
         check_observe(observe, facts.horizon)
         source = find_source(
@@ -209,7 +211,7 @@ def facts_of(venv: VecEnv, horizon: int | None) -> EnvFacts:
     metadata = venv.get_attr("metadata")[0]
     return EnvFacts(
         env_id=spec.id if spec else None,
-        horizon=horizon or (spec.max_episode_steps if spec else None),
+        horizon=known_horizon(horizon, spec),
         camera=metadata.get("camera"),
         action_space=venv.action_space,
     )

@@ -28,6 +28,7 @@ from genreward_wrappers.hosts.recipes import (
     Host,
     RewardModelRecipe,
     VideoLevelRecipe,
+    known_horizon,
 )
 
 __all__ = [
@@ -56,6 +57,7 @@ class VectorHost(
         horizon: int | None,
         arguments: dict[str, Any],
     ) -> None:
+        self._check_kind(env, VectorEnv, "gymnasium.vector.VectorEnv")
         RecordConstructorArgs.__init__(self, _disable_deepcopy=True, **arguments)
         VectorWrapper.__init__(self, env)
         self._mode = _autoreset_mode(env)
@@ -238,7 +240,7 @@ def facts_of(env: VectorEnv[Any, Any, Any], horizon: int | None) -> EnvFacts:
         spec = env.unwrapped.get_attr("spec")[0]
     return EnvFacts(
         env_id=spec.id if isinstance(spec, gym.envs.registration.EnvSpec) else None,
-        horizon=horizon or (spec.max_episode_steps if spec else None),
+        horizon=known_horizon(horizon, spec),
         camera=env.metadata.get("camera"),
         action_space=env.single_action_space,
     )

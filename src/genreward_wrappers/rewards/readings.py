@@ -135,7 +135,6 @@ class StreamReading:
 
         stream: StreamState
         trail: Tensor
-        filled: Tensor
 
     def __init__(
         self, encoder: VideoEncoder, videos: UInt8, horizon: int, length: int | None
@@ -164,42 +163,42 @@ class StreamReading:
                 trail=torch.zeros(
                     len(mask), self.latents, size, device=self.encoder.device
                 ),
-                filled=torch.zeros(len(mask), dtype=torch.int64),
             )
-        restarted = replace(
-            memory,
-            stream=stream_restart(memory.stream, mask),
-            filled=memory.filled.masked_fill(torch.from_numpy(mask), 0),
-        )
-        _, begun = self._push(restarted, frames, mask)
-        return begun
+        # What the trail holds of the episode before lies past the new one's end.
+        restarted = replace(memory, stream=stream_restart(memory.stream, mask))
+        return self._push(restarted, frames, mask)[-1]
 
     def step(self, memory: Memory, t: Transition) -> tuple[Stretch | None, Memory]:
         """Takes the sampled frames; a row has news when one of its chunks is full."""
         mask = t.active & self.wants(t.steps)
         if not mask.any():
             return None, memory
-        rows, memory = self._push(memory, t.next_frames, mask)
+        rows, filled, memory = self._push(memory, t.next_frames, mask)
         if len(rows) == 0:
             return None, memory
         there = rows.to(memory.trail.device)
         agent = memory.trail[there]
         time = torch.arange(self.latents).expand(len(rows), -1)
-        seen = (time < memory.filled[rows, None]).to(agent)
+        seen = (time < filled[:, None]).to(agent)
         return Stretch(rows, agent, agent[:, 0], seen, time), memory
 
-    def _push(self, memory: Memory, frames: UInt8, mask: Bool) -> tuple[Tensor, Memory]:
+    def _push(
+        self, memory: Memory, frames: UInt8, mask: Bool
+    ) -> tuple[Tensor, Tensor, Memory]:
+        """The rows with new latents, how many they have by now, and the memory."""
         state, emitted = stream_push(self.encoder, memory.stream, frames, mask)
         if not emitted:
-            return torch.zeros(0, dtype=torch.int64), replace(memory, stream=state)
-        trail, filled = memory.trail.clone(), memory.filled.clone()
+            none = torch.zeros(0, dtype=torch.int64)
+            return none, none, replace(memory, stream=state)
+        trail = memory.trail.clone()
+        rows, filled = [], []
         for part in emitted:
             count = part.latents.shape[1]
             columns = part.start[:, None] + torch.arange(count)
             trail[part.rows[:, None], columns] = part.latents.flatten(2)
-            filled[part.rows] = part.start + count
-        rows = torch.cat([part.rows for part in emitted])
-        return rows, self.Memory(state, trail, filled)
+            rows.append(part.rows)
+            filled.append(part.start + count)
+        return torch.cat(rows), torch.cat(filled), self.Memory(state, trail)
 
 
 class WindowReading:
