@@ -87,12 +87,19 @@ def test_every_damaged_byte_is_found(full, tmp_path):
     # The nets' weights have no checksum of their own, as packed videos do.
     weights = good.find(full.nets["a"].tobytes())
     places += range(weights, weights + full.nets["a"].nbytes, 5)
+    found = 0
     for place in places:
         bad = bytearray(good)
         bad[place] ^= 1 << int(rng.integers(8))
         path.write_bytes(bad)
-        with pytest.raises(GoalError, match="goal"):
-            GoalBundle.load(path)
+        try:
+            loaded = GoalBundle.load(path)
+        except GoalError:
+            found += 1
+        else:
+            # A bit that packing does not use, at the end of a deflated stream.
+            assert loaded == full
+    assert found >= len(places) - 1
     path.write_bytes(good)
     assert GoalBundle.load(path) == full
 

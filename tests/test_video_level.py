@@ -387,3 +387,18 @@ def test_a_still_goal_is_refused():
     still = GoalBundle(np.zeros((1, 5, 32, 32, 3), np.uint8))
     with pytest.raises(ValueError, match="nothing moves"):
         VideoLevel(still, "pixels", horizon=H)
+
+
+def test_wrappers_alike_encode_their_goal_once(vae, goal):
+    one, two, other = (
+        VideoLevel(g, vae, horizon=h, score=score)
+        for g, h, score in [
+            (goal, H, "tracking"),
+            (goal.with_(), H, "motion"),
+            (goal, H - 1, "tracking"),
+        ]
+    )
+    assert one.reading is two.reading
+    assert one.reading is not other.reading
+    changed = goal.with_(videos=goal.videos[:, ::-1], key_frames=())
+    assert VideoLevel(changed, vae, horizon=H).reading is not one.reading

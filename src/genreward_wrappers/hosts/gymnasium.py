@@ -34,31 +34,26 @@ class GymnasiumHost(
         self,
         env: gym.Env[Any, Any],
         build: Build,
-        *,
-        env_weight: float,
-        frames: str,
-        observe: str | None,
-        horizon: int | None,
         arguments: dict[str, Any],
     ) -> None:
         self._check_kind(env, gym.Env, "gymnasium.Env")
         # Goals and models are immutable and may be large: recorded, not copied.
         RecordConstructorArgs.__init__(self, _disable_deepcopy=True, **arguments)
         gym.Wrapper.__init__(self, env)
-        facts = facts_of(env, horizon)
+        facts = facts_of(env, arguments["horizon"])
         self._horizon = facts.horizon
+        self._observe = observe = arguments["observe"]
         check_observe(observe, self._horizon)
         self._source = find_source(
-            frames,
+            arguments["frames"],
             env.observation_space,
             render_mode=env.render_mode,
             metadata=env.metadata,
         )
-        self._observe = observe
         if observe:
             self.observation_space = extend_space(env.observation_space)
         parts = build(facts)
-        self._env_weight = float(env_weight)
+        self._env_weight = float(arguments["env_weight"])
         self._weights = {part.model.name: float(part.weight) for part in parts}
         self.session = Session([part.model for part in parts], num_envs=1)
         self._last = np.zeros((1, 0, 0, 3), np.uint8)

@@ -80,27 +80,14 @@ class Host:
             "stable-baselines3's those of genreward_wrappers.sb3"
         )
 
-    def _attach(
-        self,
-        env: Any,
-        build: Build,
-        *,
-        env_weight: float,
-        frames: str,
-        observe: str | None,
-        horizon: int | None,
-        arguments: dict[str, Any],
-    ) -> None:
+    def _attach(self, env: Any, build: Build, arguments: dict[str, Any]) -> None:
         """Wraps the environment, and binds a session of the models that build makes.
 
         Args:
             env: What to wrap.
             build: Makes the models, once the facts about the environment are known.
-            env_weight: The weight of the environment's own reward.
-            frames: Where the pixels come from.
-            observe: "progress" or None.
-            horizon: Steps of an episode; None takes the environment's time limit.
-            arguments: The constructor's, for the environment's spec.
+            arguments: The constructor's own. The environment's spec records them all;
+                the host reads ``env_weight``, ``frames``, ``observe`` and ``horizon``.
         """
         raise NotImplementedError
 
@@ -134,11 +121,7 @@ class RewardModelRecipe(Host):
         self._attach(
             env,
             lambda facts: [Part(model, weight)],
-            env_weight=env_weight,
-            frames=frames,
-            observe=observe,
-            horizon=horizon,
-            arguments={
+            {
                 "model": model,
                 "weight": weight,
                 "env_weight": env_weight,
@@ -201,11 +184,7 @@ class VideoLevelRecipe(Host):
         self._attach(
             env,
             build,
-            env_weight=env_weight,
-            frames=frames,
-            observe=observe,
-            horizon=horizon,
-            arguments={
+            {
                 "goal": _recorded(goal),
                 "weight": weight,
                 "env_weight": env_weight,
@@ -275,11 +254,7 @@ class FrameLevelRecipe(Host):
         self._attach(
             env,
             build,
-            env_weight=env_weight,
-            frames=frames,
-            observe=observe,
-            horizon=horizon,
-            arguments={
+            {
                 "goal": _recorded(goal),
                 "weight": weight,
                 "env_weight": env_weight,
@@ -377,11 +352,7 @@ class GenRewardRecipe(Host):
         self._attach(
             env,
             build,
-            env_weight=env_weight,
-            frames=frames,
-            observe=observe,
-            horizon=horizon,
-            arguments={
+            {
                 "goal": _recorded(goal),
                 "video_weight": video_weight,
                 "frame_weight": frame_weight,

@@ -48,18 +48,14 @@ class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
         self,
         env: VecEnv,
         build: Build,
-        *,
-        env_weight: float,
-        frames: str,
-        observe: str | None,
-        horizon: int | None,
         arguments: dict[str, Any],
     ) -> None:
         self._check_kind(env, VecEnv, "stable_baselines3 VecEnv")
-        facts = facts_of(env, horizon)
+        facts = facts_of(env, arguments["horizon"])
+        observe = arguments["observe"]
         check_observe(observe, facts.horizon)
         source = find_source(
-            frames,
+            arguments["frames"],
             env.observation_space,
             render_mode=env.render_mode,
             metadata=env.get_attr("metadata")[0],
@@ -72,11 +68,10 @@ class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
             )
         space = extend_space(env.observation_space) if observe else None
         VecEnvWrapper.__init__(self, env, observation_space=space)
-        self._horizon = facts.horizon
-        self._observe = observe
+        self._horizon, self._observe = facts.horizon, observe
         self._source = source
         parts = build(facts)
-        self._env_weight = float(env_weight)
+        self._env_weight = float(arguments["env_weight"])
         self._weights = {part.model.name: float(part.weight) for part in parts}
         self.session = Session([part.model for part in parts], env.num_envs)
         self._actions: NDArray[Any] | None = None

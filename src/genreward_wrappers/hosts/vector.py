@@ -50,22 +50,18 @@ class VectorHost(
         self,
         env: VectorEnv[Any, Any, Any],
         build: Build,
-        *,
-        env_weight: float,
-        frames: str,
-        observe: str | None,
-        horizon: int | None,
         arguments: dict[str, Any],
     ) -> None:
         self._check_kind(env, VectorEnv, "gymnasium.vector.VectorEnv")
         RecordConstructorArgs.__init__(self, _disable_deepcopy=True, **arguments)
         VectorWrapper.__init__(self, env)
         self._mode = _autoreset_mode(env)
-        facts = facts_of(env, horizon)
+        facts = facts_of(env, arguments["horizon"])
         self._horizon = facts.horizon
+        self._observe = observe = arguments["observe"]
         check_observe(observe, self._horizon)
         self._source = find_source(
-            frames,
+            arguments["frames"],
             env.single_observation_space,
             render_mode=env.render_mode,
             metadata=env.metadata,
@@ -77,14 +73,13 @@ class VectorHost(
                 "pixel observations, TapFrames in each environment, or "
                 "AutoresetMode.NEXT_STEP"
             )
-        self._observe = observe
         if observe:
             self.single_observation_space = extend_space(env.single_observation_space)
             self.observation_space = batch_space(
                 self.single_observation_space, env.num_envs
             )
         parts = build(facts)
-        self._env_weight = float(env_weight)
+        self._env_weight = float(arguments["env_weight"])
         self._weights = {part.model.name: float(part.weight) for part in parts}
         self.session = Session([part.model for part in parts], env.num_envs)
         self._ended = np.zeros(env.num_envs, np.bool_)

@@ -16,6 +16,7 @@ since the first frame, at every step. The documentation has the table of those r
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -89,6 +90,14 @@ PRESETS: dict[str, VideoOptions] = {
 
 #: The weight of the score in a preset; 1 where nothing is said. The released alpha.
 WEIGHTS = {"paper": 0.01}
+
+
+# Encoding the goal is the slow part of making a wrapper, and a process that wraps many
+# environments alike does it once. A reading keeps its encoder, so that the id in its
+# key stays that encoder's.
+_readings: weakref.WeakValueDictionary[tuple[object, ...], Reading] = (
+    weakref.WeakValueDictionary()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,17 +289,25 @@ class VideoLevel(RewardModel[VideoMemory]):
         window: int,
         every: int,
     ) -> Reading:
-        videos = self.goal.videos
-        if reading == "window":
-            return WindowReading(self.encoder, videos, window, length or 16, every)
-        if horizon is None:
+        if reading != "window" and horizon is None:
             raise ValueError(
                 f"reading={reading!r} compares an episode with the goal at the same "
                 "time and needs to know how long an episode is: the environment has no "
                 'time limit, so give horizon=, or use reading="window"'
             )
-        kind = FramesReading if reading == "frames" else StreamReading
-        return kind(self.encoder, videos, horizon, length)
+        how = (window, every) if reading == "window" else (horizon,)
+        key = (self.goal.digest, id(self.encoder), reading, length, *how)
+        found = _readings.get(key)
+        if found is None:
+            videos, encoder = self.goal.videos, self.encoder
+            if reading == "window":
+                found = WindowReading(encoder, videos, window, length or 16, every)
+            else:
+                assert horizon is not None
+                kind = FramesReading if reading == "frames" else StreamReading
+                found = kind(encoder, videos, horizon, length)
+            _readings[key] = found
+        return found
 
     def _look(self, frames: UInt8) -> Tensor:
         small = self.encoder.prepare(as_frames(frames))
