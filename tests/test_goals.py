@@ -234,6 +234,8 @@ def test_unknown_goals_say_what_there_is():
     assert "genreward pack" in message
     with pytest.raises(GoalError, match="no id to look a goal up by"):
         load_goal(None, None)
+    with pytest.raises(TypeError, match="goal=3: expected None, an environment id"):
+        load_goal(3)
     with pytest.raises(GoalError, match=r"no goal bundle at .*nowhere.safetensors"):
         load_goal("nowhere.safetensors")
 

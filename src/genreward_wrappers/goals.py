@@ -251,6 +251,11 @@ def load_goal(
                 + MAKE_ONE.format(env="ID")
             )
         goal = env_id
+    if not isinstance(goal, (str, os.PathLike)):
+        raise TypeError(
+            f"goal={goal!r}: expected None, an environment id, a path, an hf:// "
+            "address or a GoalBundle"
+        )
     name = os.fspath(goal)
     if name.startswith("hf://"):
         return replace(GoalBundle.load(_download(name)), source=name)

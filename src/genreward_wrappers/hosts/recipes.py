@@ -11,21 +11,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from os import fspath
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
-from typing_extensions import Unpack
 
 from genreward_wrappers.core import RewardModel
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from genreward_wrappers.goals import GoalBundle
     from genreward_wrappers.rewards.frame_level import FrameOptions
     from genreward_wrappers.rewards.video_level import VideoOptions
-
-Goal = "str | PathLike[str] | GoalBundle | None"
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,4 +416,4 @@ def _recorded(goal: Any) -> Any:
 
     if isinstance(goal, GoalBundle):
         return goal.source or goal
-    return goal if goal is None else fspath(goal)
+    return fspath(goal) if isinstance(goal, PathLike) else goal

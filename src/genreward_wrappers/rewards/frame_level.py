@@ -15,13 +15,12 @@ is the potential difference, which does not pay for hovering near the goal.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
-from typing_extensions import TypedDict
 
 from genreward_wrappers.core import (
     Bool,

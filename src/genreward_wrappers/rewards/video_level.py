@@ -19,12 +19,11 @@ import json
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
-from typing_extensions import TypedDict
 
 from genreward_wrappers.core import (
     Bool,
