@@ -23,9 +23,10 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"genreward-wrappers {release}"
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 
+# A class is documented by what its constructor takes.
+autoclass_content = "both"
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_default_options = {"members": True, "show-inheritance": True}

@@ -87,7 +87,7 @@ def test_data_flows_one_way():
             "core", "frames", "goals", "encoders", "forward_backward", "rewards",
         },
         "envs": {"envs"},
-        "hosts": {"core", "frames", "goals", "rewards", "hosts"},
+        "hosts": {"core", "frames", "goals", "encoders", "rewards", "hosts"},
         "goal_pipeline": {"core", "frames", "goals", "encoders", "rewards"},
         "testing": {"core", "frames"},
     }  # fmt: skip

@@ -22,6 +22,7 @@ from genreward_wrappers.core import RewardModel
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from genreward_wrappers.encoders.base import VideoEncoder
     from genreward_wrappers.goals import GoalBundle
     from genreward_wrappers.rewards.frame_level import FrameOptions
     from genreward_wrappers.rewards.video_level import VideoOptions
@@ -137,12 +138,12 @@ class VideoLevelRecipe(Host):
     def __init__(
         self,
         env: Any,
-        goal: Any = None,
+        goal: str | PathLike[str] | GoalBundle | None = None,
         *,
         weight: float | None = None,
         env_weight: float = 0.0,
         preset: str = "default",
-        encoder: Any = None,
+        encoder: VideoEncoder | str | None = None,
         frames: str = "auto",
         observe: str | None = None,
         horizon: int | None = None,
@@ -205,11 +206,11 @@ class FrameLevelRecipe(Host):
     def __init__(
         self,
         env: Any,
-        goal: Any = None,
+        goal: str | PathLike[str] | GoalBundle | None = None,
         *,
         weight: float = 1.0,
         env_weight: float = 0.0,
-        encoder: Any = None,
+        encoder: VideoEncoder | str | None = None,
         frames: str = "auto",
         observe: str | None = None,
         horizon: int | None = None,
@@ -278,13 +279,13 @@ class GenRewardRecipe(Host):
     def __init__(
         self,
         env: Any,
-        goal: Any = None,
+        goal: str | PathLike[str] | GoalBundle | None = None,
         *,
         video_weight: float | None = None,
         frame_weight: float | None = None,
         env_weight: float = 1.0,
         preset: str = "default",
-        encoder: Any = None,
+        encoder: VideoEncoder | str | None = None,
         frames: str = "auto",
         observe: str | None = None,
         horizon: int | None = None,
