@@ -115,6 +115,8 @@ def test_demo_plays_draws_and_ranks(tmp_path, capsys):
 def test_errors_are_one_line_and_status_one(capsys):
     assert main(["inspect", "metaworld/nothing"]) == 1
     assert "no embedded goal for 'metaworld/nothing'" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no embedded goal"):
+        main(["--traceback", "inspect", "metaworld/nothing"])
     assert main(["demo", "--env", "CarRacing-v3"]) == 1
     assert "scripted policy" in capsys.readouterr().err
     assert main([]) == 2

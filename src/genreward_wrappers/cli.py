@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     # What a user can put right comes as one line, not as a traceback.
     except (ValueError, TypeError, ImportError, OSError) as error:
+        if args.traceback:
+            raise
         print(f"genreward {args.command}: {error}", file=sys.stderr)
         return 1
 
@@ -35,6 +37,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Gymnasium wrappers that turn generated goal videos into rewards.",
     )
     parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument(
+        "--traceback", action="store_true", help="show where an error comes from"
+    )
     commands = parser.add_subparsers(dest="command", metavar="command")
 
     demo = commands.add_parser(
