@@ -103,7 +103,6 @@ def run(task: str, reward: str, seed: int, steps: int, goal: str | None) -> dict
             return True
 
     env = make_env(task, reward, goal)
-    env.reset(seed=10_000 + 1_000 * seed)
     log, begin = Log(), time.perf_counter()
     SAC("MlpPolicy", env, seed=seed, device="cpu", learning_starts=1_000).learn(
         steps, callback=log
