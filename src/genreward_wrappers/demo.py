@@ -57,8 +57,13 @@ def run_demo(
         from rich.progress import Progress
     except ImportError as error:
         raise ImportError(f"the demo needs rich and matplotlib: {EXTRA}") from error
+    import torch
+
     from genreward_wrappers import GenRewardWrapper, load_goal, make
 
+    # One frame at a time is too little for two threads, and where another program holds
+    # a core they wait for each other fifty times as long as they work.
+    torch.set_num_threads(1)
     if not env_id.startswith("metaworld/"):
         raise ValueError(
             f"env {env_id!r}: the demo needs a scripted policy, which Meta-World has: "
