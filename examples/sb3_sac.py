@@ -31,7 +31,7 @@ def main() -> None:
     # The reward depends on the time, so the agent gets to see it.
     env = VideoLevelReward(env, args.goal, frames="render", observe="progress")
     agent = SAC("MlpPolicy", env, learning_starts=200, verbose=1, seed=0)
-    agent.learn(args.steps, log_interval=10)
+    agent.learn(args.steps, log_interval=2)
     env.close()
 
 

@@ -463,6 +463,6 @@ def _import_diffusers() -> Any:
         import diffusers
     except ImportError as error:
         raise ImportError(
-            "video VAEs need diffusers: pip install 'genreward-wrappers[video]'"
+            'video VAEs need diffusers: pip install "genreward-wrappers[video]"'
         ) from error
     return diffusers
