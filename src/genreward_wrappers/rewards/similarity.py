@@ -61,8 +61,8 @@ def tracking(c: Comparison) -> Tensor:
 def motion(c: Comparison) -> Tensor:
     """The cosine of the changes since the clip's first latent.
 
-    Blind to how far the motion goes: separates recorded episodes well, and can be farmed
-    by an optimiser.
+    Blind to how far the motion goes: separates recorded episodes well, and can be
+    farmed by an optimiser.
     """
     return _cosine((c.agent - c.agent_first), (c.goal - c.goal_first), c.seen)
 

@@ -8,9 +8,9 @@ Weights: any `VideoEncoder`; the goal bundle names the one it is made for.
 Recipe: a `Reading` turns the trajectory into latents, a similarity compares them with
 the goal's latents of the same time, a payment decides when the score is paid. The
 released code (``preset="paper"``) compares each half of an episode with the whole goal
-by one cosine of everything, background included, twice an episode. The default is single
-frames and the distance of the changes since the first one, paid at every step; it was
-chosen by short learning runs, whose table the documentation has.
+by one cosine of everything, background included, twice an episode. The default is
+single frames and the distance of the changes since the first one, paid at every step;
+it was chosen by short learning runs, whose table the documentation has.
 """
 
 from __future__ import annotations
