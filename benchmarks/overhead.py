@@ -233,7 +233,7 @@ def streaming(goal: GoalBundle) -> None:
         def stream(clip: Any = clip, reading: Any = reading, mask: Any = mask) -> None:
             memory = reading.reset(None, clip[:1], mask)
             for frame in clip[1:]:
-                _, memory = reading._push(memory, frame[None], mask)
+                memory = reading._push(memory, frame[None], mask)[-1]
 
         def again(clip: Any = clip, length: int = length) -> None:
             for end in range(9, length + 1, 8):
