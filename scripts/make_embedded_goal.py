@@ -16,6 +16,7 @@ import numpy as np
 
 import genreward_wrappers  # noqa: F401  (registers the environments)
 from genreward_wrappers.envs.metaworld import scripted_policy
+from genreward_wrappers.frames import sample_steps
 from genreward_wrappers.goal_pipeline.pack import LENGTH, pack
 
 ASSETS = Path(__file__).parents[1] / "src/genreward_wrappers/assets/goals"
@@ -36,7 +37,7 @@ def record(task: str, seed: int) -> tuple[np.ndarray, bool]:
     policy = scripted_policy(task)
     observation, _ = env.reset(seed=seed)
     horizon = env.spec.max_episode_steps
-    sampled = set(np.rint(np.linspace(0, horizon, LENGTH)).astype(int).tolist())
+    sampled = set(sample_steps(LENGTH, horizon))
     frames, success = [observation["pixels"]], False
     for step in range(1, horizon + 1):
         action = policy(observation["state"])

@@ -112,11 +112,11 @@ def test_stream_reading_against_the_library(vae, goal, episode, score):
     def encode(frames):
         video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
         with torch.no_grad():
-            z = vae_model(vae).encoder(video[:, :, :9])
+            z = vae.model.encoder(video[:, :, :9])
             latents, cache = z
             parts = [latents]
             if len(frames) == 17:
-                latents, _ = vae_model(vae).encoder(video[:, :, 9:], conv_cache=cache)
+                latents, _ = vae.model.encoder(video[:, :, 9:], conv_cache=cache)
                 parts.append(latents)
         moments = torch.cat(parts, 2)
         mode = moments.chunk(2, dim=1)[0][0]
@@ -150,10 +150,6 @@ def full_stretch_score(name, agent, goal, all_goals, contrast):
     return cos(agent - shift, goal - shift)
 
 
-def vae_model(encoder):
-    return encoder.model
-
-
 def test_paper_preset_against_a_loop(vae, goal, episode):
     """Two windows, 16 frames of each, one cosine with the whole goal, weight 0.01."""
     options = {**PRESETS["paper"], "window": 16, "every": 16, "length": 16}
@@ -165,7 +161,7 @@ def test_paper_preset_against_a_loop(vae, goal, episode):
     def encode(frames):
         video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
         with torch.no_grad():
-            encoder = vae_model(vae).encoder
+            encoder = vae.model.encoder
             first, cache = encoder(video[:, :, :8])
             rest, _ = encoder(video[:, :, 8:], conv_cache=cache)
         return torch.cat([first, rest], 2).chunk(2, 1)[0].double().numpy()

@@ -138,6 +138,15 @@ def _fault(space: spaces.Space[Any]) -> str:
     return f"{wanted}, {what}: it is stacked; wrap before frames are stacked"
 
 
+def evenly(length: int, last: int) -> Int64:
+    """(length,) whole numbers spread from 0 to ``last``, both included.
+
+    >>> evenly(3, 9)
+    array([0, 4, 9])
+    """
+    return np.rint(np.linspace(0, last, length)).astype(np.int64)
+
+
 @lru_cache(maxsize=64)
 def sample_steps(length: int, horizon: int) -> tuple[int, ...]:
     """The steps of an episode at which a clip of some length has its frames.
@@ -152,7 +161,7 @@ def sample_steps(length: int, horizon: int) -> tuple[int, ...]:
             f"a clip of {length} frames does not fit an episode of {horizon} steps; "
             f"its length must be between 2 and {horizon + 1}"
         )
-    return tuple(int(step) for step in np.rint(np.linspace(0, horizon, length)))
+    return tuple(evenly(length, horizon).tolist())
 
 
 @lru_cache(maxsize=64)

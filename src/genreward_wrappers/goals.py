@@ -192,16 +192,14 @@ class GoalBundle:
                 provenance=tuple(info["provenance"]),
                 source=str(path),
             )
-            if bundle.digest != claimed or bundle._header() != info:
-                raise GoalError(
-                    f"{path} is damaged: its content hashes to {bundle.digest}, it "
-                    f"says {claimed}. Fetch or make it again"
-                )
-            return bundle
         except (KeyError, TypeError, ValueError, zlib.error) as error:
-            if str(path) in str(error):
-                raise
             raise GoalError(f"{path} is no valid goal bundle: {error}") from error
+        if bundle.digest != claimed or bundle._header() != info:
+            raise GoalError(
+                f"{path} is damaged: its content hashes to {bundle.digest}, it says "
+                f"{claimed}. Fetch or make it again"
+            )
+        return bundle
 
     def _tensors(self) -> dict[str, NDArray[Any]]:
         packed = {f"video/{i}": _pack(video) for i, video in enumerate(self.videos)}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from genreward_wrappers.core import UInt8
-from genreward_wrappers.frames import area_resize, image_size
+from genreward_wrappers.frames import area_resize, evenly, image_size
 from genreward_wrappers.goals import GoalBundle, GoalError
 
 #: The frames of a packed video, of CogVideoX's grammar: 8k + 1.
@@ -126,9 +126,9 @@ def _fit(frames: UInt8, size: tuple[int, int], length: int, name: str) -> UInt8:
             f"{name} is {height}x{width} (height x width), another aspect ratio than "
             f"{size[0]}x{size[1]}: crop it, or give a size of its ratio"
         )
-    index = np.rint(np.linspace(0, len(frames) - 1, length)).astype(int)
-    small = {i: area_resize(frames[i], size) for i in set(index.tolist())}
-    return np.stack([small[i] for i in index.tolist()])
+    index = evenly(length, len(frames) - 1).tolist()
+    small = {i: area_resize(frames[i], size) for i in set(index)}
+    return np.stack([small[i] for i in index])
 
 
 def _decode(path: Path) -> UInt8:

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
-from genreward_wrappers.core import Session, UInt8, weigh
+from genreward_wrappers.core import UInt8, weigh
 from genreward_wrappers.frames import TAP, find_source, position_in_clip
 from genreward_wrappers.hosts.progress import check_observe, extend, extend_space
 from genreward_wrappers.hosts.recipes import (
@@ -52,10 +52,7 @@ class GymnasiumHost(
         )
         if observe:
             self.observation_space = extend_space(env.observation_space)
-        parts = build(facts)
-        self._env_weight = float(arguments["env_weight"])
-        self._weights = {part.model.name: float(part.weight) for part in parts}
-        self.session = Session([part.model for part in parts], num_envs=1)
+        self._bind(build(facts), arguments, num_envs=1)
         self._last = np.zeros((1, 0, 0, 3), np.uint8)
 
     def reset(

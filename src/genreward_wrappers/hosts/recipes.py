@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from genreward_wrappers.core import RewardModel
+from genreward_wrappers.core import RewardModel, Session
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -79,6 +79,14 @@ class Host:
             "gymnasium.vector environments those of genreward_wrappers.vector, "
             "stable-baselines3's those of genreward_wrappers.sb3"
         )
+
+    def _bind(
+        self, parts: Sequence[Part], arguments: dict[str, Any], num_envs: int
+    ) -> None:
+        """The session of some models, and what each counts in the reward."""
+        self._env_weight = float(arguments["env_weight"])
+        self._weights = {part.model.name: float(part.weight) for part in parts}
+        self.session = Session([part.model for part in parts], num_envs)
 
     def _attach(self, env: Any, build: Build, arguments: dict[str, Any]) -> None:
         """Wraps the environment, and binds a session of the models that build makes.

@@ -19,7 +19,7 @@ except ImportError as error:
         'pip install "genreward-wrappers[sb3]"'
     ) from error
 
-from genreward_wrappers.core import Bool, Session, UInt8, weigh
+from genreward_wrappers.core import Bool, UInt8, weigh
 from genreward_wrappers.frames import TAP, find_source, position_in_clip
 from genreward_wrappers.hosts.progress import check_observe, extend, extend_space
 from genreward_wrappers.hosts.recipes import (
@@ -70,10 +70,7 @@ class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
         VecEnvWrapper.__init__(self, env, observation_space=space)
         self._horizon, self._observe = facts.horizon, observe
         self._source = source
-        parts = build(facts)
-        self._env_weight = float(arguments["env_weight"])
-        self._weights = {part.model.name: float(part.weight) for part in parts}
-        self.session = Session([part.model for part in parts], env.num_envs)
+        self._bind(build(facts), arguments, env.num_envs)
         self._actions: NDArray[Any] | None = None
         self._last: UInt8 = np.zeros((env.num_envs, 0, 0, 3), np.uint8)
 

@@ -17,7 +17,7 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
-from genreward_wrappers.core import Bool, Session, UInt8, weigh
+from genreward_wrappers.core import Bool, UInt8, weigh
 from genreward_wrappers.frames import TAP, find_source, position_in_clip
 from genreward_wrappers.hosts.progress import check_observe, extend, extend_space
 from genreward_wrappers.hosts.recipes import (
@@ -78,10 +78,7 @@ class VectorHost(
             self.observation_space = batch_space(
                 self.single_observation_space, env.num_envs
             )
-        parts = build(facts)
-        self._env_weight = float(arguments["env_weight"])
-        self._weights = {part.model.name: float(part.weight) for part in parts}
-        self.session = Session([part.model for part in parts], env.num_envs)
+        self._bind(build(facts), arguments, env.num_envs)
         self._ended = np.zeros(env.num_envs, np.bool_)
         self._last = np.zeros((env.num_envs, 0, 0, 3), np.uint8)
 

@@ -30,7 +30,7 @@ from genreward_wrappers.encoders.base import (
     stream_restart,
     stream_start,
 )
-from genreward_wrappers.frames import sample_steps
+from genreward_wrappers.frames import evenly, sample_steps
 
 
 class Stretch(NamedTuple):
@@ -298,8 +298,7 @@ class WindowReading:
 
 def _resample(videos: UInt8, length: int) -> Tensor:
     """(K, length, H, W, 3) the nearest frames of evenly spread times."""
-    index = np.rint(np.linspace(0, videos.shape[1] - 1, length)).astype(int)
-    return torch.from_numpy(videos[:, index])
+    return torch.from_numpy(videos[:, evenly(length, videos.shape[1] - 1)])
 
 
 def _table(steps: tuple[int, ...], horizon: int) -> Bool:
