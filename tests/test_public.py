@@ -395,6 +395,16 @@ def test_unwanted_frames_are_not_rendered(goal):
     assert sum(due) == 8
 
 
+def test_tap_frames_renders_the_sampled_steps_alone():
+    env = PointMass(size=32, obs="state", render_mode="rgb_array", horizon=99)
+    env = TapFrames(env, size=16, length=3, horizon=8)
+    _, info = env.reset(seed=0, options={"target": (5, 5)})
+    tapped = ["tapped_frame" in info]
+    for _ in range(9):
+        tapped.append("tapped_frame" in env.step(env.action_space.sample())[4])
+    assert np.flatnonzero(tapped).tolist() == [0, 4, 8]
+
+
 def test_snapshots_bring_a_session_back(goal):
     env = VideoLevelReward(PointMass(size=32), goal, encoder="pixels", horizon=50)
     env.reset(seed=0)
