@@ -399,9 +399,8 @@ def test_tap_frames_renders_the_sampled_steps_alone():
     env = PointMass(size=32, obs="state", render_mode="rgb_array", horizon=99)
     env = TapFrames(env, size=16, length=3, horizon=8)
     _, info = env.reset(seed=0, options={"target": (5, 5)})
-    tapped = ["tapped_frame" in info]
-    for _ in range(9):
-        tapped.append("tapped_frame" in env.step(env.action_space.sample())[4])
+    steps = [env.step(env.action_space.sample())[4] for _ in range(9)]
+    tapped = ["tapped_frame" in each for each in (info, *steps)]
     assert np.flatnonzero(tapped).tolist() == [0, 4, 8]
 
 
