@@ -34,6 +34,7 @@ REWARDS: dict[str, dict[str, Any] | None] = {
     "tracking-pixels-c2": {"encoder": "pixels", "contrast": 2.0},
     "tracking-pixels-c4": {"encoder": "pixels", "contrast": 4.0},
     "tracking-difference": {"payment": "difference"},
+    "tracking-pixels-difference": {"encoder": "pixels", "payment": "difference"},
     "tracking-mean": {"goals": "mean"},
     "tracking-max": {"goals": "max"},
     "tracking-17": {"length": 17, "payment": "hold"},

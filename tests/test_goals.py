@@ -71,10 +71,10 @@ def test_saving_twice_gives_the_same_bytes(full, tmp_path):
 def test_random_videos_survive_packing():
     videos = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 9, 3)).astype(np.uint8)
     bundle = GoalBundle(videos)
-    from genreward_wrappers.goals import _pack, _unpack
+    from genreward_wrappers.files import pack_video, unpack_video
 
     for video in bundle.videos:
-        np.testing.assert_array_equal(_unpack(_pack(video), video.shape), video)
+        np.testing.assert_array_equal(unpack_video(pack_video(video), video.shape), video)
 
 
 def test_every_damaged_byte_is_found(full, tmp_path):

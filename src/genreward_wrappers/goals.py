@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import os
 import re
-import tempfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -29,12 +27,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genreward_wrappers.core import UInt8
+from genreward_wrappers.files import (
+    CODEC,
+    FileError,
+    canonical,
+    load_tensors,
+    pack_video,
+    save_tensors,
+    unpack_video,
+)
 
 SCHEMA = 1
 METADATA_KEY = "genreward"
-#: How each video is packed: differences in time (mod 256), then zlib. Lossless, and
-#: small, since little moves between two frames.
-CODEC = "time-delta+zlib"
 
 MAKE_ONE = (
     "make one from your own videos with: genreward pack VIDEO [VIDEO ...] "
@@ -42,7 +46,7 @@ MAKE_ONE = (
 )
 
 
-class GoalError(ValueError):
+class GoalError(FileError):
     """A goal bundle that cannot be found, read or used, and what would do."""
 
 
@@ -139,7 +143,7 @@ class GoalBundle:
         """A hash of everything in the bundle."""
         # Over the frames and not over how they are packed, which may differ between
         # versions of zlib.
-        digest = hashlib.sha256(_canonical(self._header()).encode())
+        digest = hashlib.sha256(canonical(self._header()).encode())
         for name, array in [("videos", self.videos), *sorted(self.nets.items())]:
             digest.update(f"{name} {array.dtype} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
@@ -151,12 +155,8 @@ class GoalBundle:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the bundle, all or nothing."""
-        from safetensors.numpy import save
-
-        tensors = self._tensors()
         header = {**self._header(), "sha256": self.digest}
-        payload = save(tensors, metadata={METADATA_KEY: _canonical(header)})
-        _write_whole(Path(path), payload)
+        save_tensors(Path(path), self._tensors(), METADATA_KEY, header)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> GoalBundle:
@@ -166,13 +166,25 @@ class GoalBundle:
             GoalError: The file is missing, damaged, of another schema, or no bundle.
         """
         path = Path(path)
-        tensors, header = _read(path)
+        try:
+            tensors, header = load_tensors(
+                path,
+                METADATA_KEY,
+                "goal bundle",
+                "GoalBundle.save or `genreward pack`",
+                SCHEMA,
+            )
+        except FileError as error:
+            raise GoalError(str(error)) from error.__cause__
         try:
             info = dict(header)
             claimed = info.pop("sha256", None)
             shape = tuple(info["videos"]["shape"])
             videos = np.stack(
-                [_unpack(tensors[f"video/{i}"], shape[1:]) for i in range(shape[0])]
+                [
+                    unpack_video(tensors[f"video/{i}"], shape[1:])
+                    for i in range(shape[0])
+                ]
             )
             bundle = cls(
                 videos=videos,
@@ -202,7 +214,9 @@ class GoalBundle:
         return bundle
 
     def _tensors(self) -> dict[str, NDArray[Any]]:
-        packed = {f"video/{i}": _pack(video) for i, video in enumerate(self.videos)}
+        packed = {
+            f"video/{i}": pack_video(video) for i, video in enumerate(self.videos)
+        }
         nets = {
             f"nets/{name}": np.ascontiguousarray(weight)
             for name, weight in self.nets.items()
@@ -288,80 +302,6 @@ def _goal_folder() -> Any:
 
 def _file_name(env_id: str) -> str:
     return env_id.replace("/", "--") + ".safetensors"
-
-
-def _pack(video: UInt8) -> UInt8:
-    first = np.zeros_like(video[:1])
-    deltas = np.diff(video, axis=0, prepend=first)
-    return np.frombuffer(zlib.compress(deltas.tobytes(), 9), np.uint8)
-
-
-def _unpack(packed: NDArray[Any], shape: tuple[int, ...]) -> UInt8:
-    deltas = np.frombuffer(zlib.decompress(packed.tobytes()), np.uint8).reshape(shape)
-    video: UInt8 = np.cumsum(deltas, axis=0, dtype=np.uint8)
-    return video
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise GoalError(f"there is no goal bundle at {path}")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError, TypeError) as error:
-        with path.open("rb") as handle:
-            head = handle.read(4)
-        # What torch.save and pickle.dump begin with.
-        pickled = head[:2] == b"PK" or head[:1] == b"\x80"
-        raise GoalError(
-            f"{path} is "
-            + ("a pickle, which is never read" if pickled else "no safetensors file")
-            + f" ({error}). A goal bundle is a safetensors file written by "
-            "GoalBundle.save or `genreward pack`"
-        ) from error
-    text = metadata.get(METADATA_KEY)
-    if text is None:
-        raise GoalError(
-            f"{path} is a safetensors file but no goal bundle: its metadata has no "
-            f"{METADATA_KEY!r} key, only {sorted(metadata)}"
-        )
-    try:
-        header = json.loads(text)
-        schema = header["schema"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise GoalError(f"{path}: its metadata is damaged ({error!r})") from error
-    if schema != SCHEMA:
-        raise GoalError(
-            f"{path} has schema {schema!r}, this version of genreward-wrappers reads "
-            f"schema {SCHEMA}"
-        )
-    return tensors, header
-
-
-def _write_whole(path: Path, payload: bytes) -> None:
-    """Writes beside the target and renames, so that no reader sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files private; a bundle is as public as any other file.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _download(address: str) -> str:

@@ -1,0 +1,136 @@
+"""`Episode`: what happened in one episode, frames and rewards, in one file.
+
+The wrappers' ``record=`` writes them, the evaluator makes and scores them, the
+inspector shows them. Frames may be sparse: a host renders only what its reward looks
+at, so each frame says after which step it was seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genreward_wrappers.core import Bool, Int64, UInt8
+from genreward_wrappers.files import (
+    CODEC,
+    load_tensors,
+    pack_video,
+    save_tensors,
+    unpack_video,
+)
+
+SCHEMA = 1
+METADATA_KEY = "genreward_episode"
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """One episode of T steps.
+
+    Attributes:
+        frames: (F, H, W, 3) the frames that were seen, the first one included.
+        frame_steps: (F,) after how many steps each was seen: 0 for the first frame;
+            strictly increasing, at most T.
+        actions: (T, ...) what the agent did.
+        success: (T,) what the environment called a success, step by step.
+        rewards: Rewards by the name of their component, (T,) each; NaN where a
+            component had nothing to say.
+        terminated: Whether the episode ended in itself; else it was cut.
+        info: What else is known, as JSON: ``env_id``, ``seed``, ``kind``, ...
+    """
+
+    frames: UInt8
+    frame_steps: Int64
+    actions: NDArray[Any]
+    success: Bool
+    rewards: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    terminated: bool = False
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        frames, steps = self.frames, self.frame_steps
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
+            raise ValueError(
+                "an episode's frames are uint8 of shape (frames, height, width, 3), "
+                f"got {frames.dtype} {frames.shape}"
+            )
+        if len(steps) != len(frames) or len(frames) == 0 or steps[0] != 0:
+            raise ValueError(
+                "an episode has one step number for each frame, the first one 0; got "
+                f"{len(frames)} frames and steps {steps.tolist()}"
+            )
+        if (np.diff(steps) <= 0).any() or steps[-1] > len(self):
+            raise ValueError(
+                f"frame steps must rise and end by {len(self)}, got {steps.tolist()}"
+            )
+        lengths = {name: len(part) for name, part in self.rewards.items()}
+        lengths["success"] = len(self.success)
+        if set(lengths.values()) != {len(self)}:
+            raise ValueError(
+                f"an episode of {len(self)} actions needs as many of each, got "
+                f"{lengths}"
+            )
+
+    def __len__(self) -> int:
+        """T, its steps."""
+        return len(self.actions)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether any of its steps was a success."""
+        return bool(self.success.any())
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the episode, all or nothing."""
+        tensors = {
+            "frames": pack_video(self.frames),
+            "frame_steps": self.frame_steps.astype(np.int64),
+            "actions": np.ascontiguousarray(self.actions),
+            "success": self.success,
+            **{
+                f"rewards/{name}": np.asarray(part, np.float32)
+                for name, part in self.rewards.items()
+            },
+        }
+        header = {
+            "schema": SCHEMA,
+            "codec": CODEC,
+            "shape": list(self.frames.shape),
+            "terminated": self.terminated,
+            "info": dict(self.info),
+        }
+        save_tensors(Path(path), tensors, METADATA_KEY, header)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Episode:
+        """Reads an episode.
+
+        Raises:
+            FileError: It is missing, damaged, or something else.
+        """
+        tensors, header = load_tensors(
+            Path(path),
+            METADATA_KEY,
+            "recorded episode",
+            "Episode.save or a wrapper's record=",
+            SCHEMA,
+        )
+        return cls(
+            frames=unpack_video(tensors["frames"], tuple(header["shape"])),
+            frame_steps=tensors["frame_steps"],
+            actions=tensors["actions"],
+            success=tensors["success"],
+            rewards={
+                name.removeprefix("rewards/"): tensor
+                for name, tensor in sorted(tensors.items())
+                if name.startswith("rewards/")
+            },
+            terminated=header["terminated"],
+            info=header["info"],
+        )
