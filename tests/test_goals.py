@@ -74,7 +74,9 @@ def test_random_videos_survive_packing():
     from genreward_wrappers.files import pack_video, unpack_video
 
     for video in bundle.videos:
-        np.testing.assert_array_equal(unpack_video(pack_video(video), video.shape), video)
+        np.testing.assert_array_equal(
+            unpack_video(pack_video(video), video.shape), video
+        )
 
 
 def test_every_damaged_byte_is_found(full, tmp_path):

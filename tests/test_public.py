@@ -80,15 +80,21 @@ def test_data_flows_one_way():
     below = {
         "core": {"numpy"},
         "frames": {"core", "gymnasium", "numpy"},
-        "goals": {"core", "numpy", "safetensors", "huggingface_hub"},
+        "files": {"core"},
+        "episodes": {"core", "files"},
+        "goals": {"core", "files"},
         "encoders": {"core", "frames", "encoders"},
         "forward_backward": {"core", "forward_backward"},
         "rewards": {
             "core", "frames", "goals", "encoders", "forward_backward", "rewards",
         },
         "envs": {"envs"},
-        "hosts": {"core", "frames", "goals", "encoders", "rewards", "hosts"},
+        "hosts": {"core", "frames", "goals", "episodes", "encoders", "rewards"},
         "goal_pipeline": {"core", "frames", "goals", "encoders", "rewards"},
+        "evaluate": {
+            "core", "frames", "files", "episodes", "goals", "encoders", "rewards",
+            "goal_pipeline", "envs", "hosts",
+        },
         "testing": {"core", "frames"},
     }  # fmt: skip
     ours = "genreward_wrappers"

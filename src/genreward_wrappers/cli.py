@@ -1,11 +1,13 @@
-"""The command line: ``genreward demo | pack | inspect | goals``."""
+"""The command line; ``genreward --help`` lists its commands."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from genreward_wrappers import __version__
@@ -78,9 +80,136 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("goal", help="a path, hf:// address or environment id")
     inspect.set_defaults(run=_inspect)
 
+    _add_evaluate(commands)
+
+    live = commands.add_parser(
+        "live",
+        help="watch the episodes that a training run records",
+        description="Shows, in a browser on this machine, the episodes in a folder "
+        "that a wrapper writes to (record=), and goes on as they come.",
+    )
+    live.add_argument("folder", type=Path)
+    live.add_argument("--port", type=int, default=8000)
+    live.set_defaults(run=_live)
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="does this machine render rightly and fast?",
+        description="Checks versions, devices, rendering and the embedded files; each "
+        "finding says what to do.",
+    )
+    doctor.add_argument("--env", default="metaworld/pick-place")
+    doctor.add_argument("--output", type=Path, help="a folder for the check picture")
+    doctor.set_defaults(run=_doctor)
+
     goals = commands.add_parser("goals", help="list the embedded goals")
     goals.set_defaults(run=_goals)
     return parser
+
+
+def _add_evaluate(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="judge rewards before training on them",
+        description="Scores test episodes of known worth with one or more rewards and "
+        "their controls; prints figures and verdicts, writes report.json and a page.",
+    )
+    evaluate.add_argument("--env", required=True, metavar="ID")
+    evaluate.add_argument(
+        "--reward",
+        action="append",
+        metavar="NAME[:KEY=VALUE,...]",
+        help="genreward (the default), video, frame, paper, pixels, random, env; may "
+        "be given several times",
+    )
+    evaluate.add_argument("--goal", help="a goal bundle instead of the embedded one")
+    evaluate.add_argument(
+        "--rollouts",
+        metavar="SOURCE",
+        help="test episodes of your own: a folder, or minari:<dataset>",
+    )
+    evaluate.add_argument("--camera", help="the environment's, if not its default one")
+    evaluate.add_argument("--frames", type=int, default=65, help="scored an episode")
+    evaluate.add_argument("--output", type=Path, default=Path("genreward_report"))
+    evaluate.add_argument("--cache", type=Path, help="a folder for test episodes")
+    evaluate.add_argument(
+        "--processes", type=int, default=os.cpu_count() or 1, metavar="N"
+    )
+    evaluate.add_argument("--device", default="auto")
+    evaluate.add_argument("--dtype")
+    evaluate.add_argument(
+        "--fail-below",
+        action="append",
+        default=[],
+        metavar="FIGURE=VALUE",
+        help="exit with status 1 if a reward's figure is lower, as auc=0.8",
+    )
+    evaluate.add_argument(
+        "--learn",
+        type=int,
+        nargs="?",
+        const=20_000,
+        metavar="STEPS",
+        help="also train an agent on each reward alone (20000 steps take some ten "
+        "minutes a run on one core); goes on where an earlier call stopped",
+    )
+    evaluate.add_argument("--seeds", type=int, default=2, help="agents a reward")
+    evaluate.set_defaults(run=_evaluate)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from genreward_wrappers.evaluate.command import run_evaluate
+
+    return run_evaluate(
+        args.env,
+        args.reward or ["genreward"],
+        goal=args.goal,
+        rollouts=args.rollouts,
+        camera=args.camera,
+        frames=args.frames,
+        output=args.output,
+        cache=args.cache,
+        processes=args.processes,
+        device=args.device,
+        dtype=args.dtype,
+        limits=_limits(args.fail_below),
+        learn_steps=args.learn,
+        seeds=args.seeds,
+        command="genreward " + shlex.join(sys.argv[1:]),
+    )
+
+
+def _limits(given: Sequence[str]) -> Mapping[str, float]:
+    limits = {}
+    for item in given:
+        name, _, value = item.partition("=")
+        try:
+            limits[name] = float(value)
+        except ValueError as error:
+            raise ValueError(
+                f"--fail-below {item!r}: expected FIGURE=VALUE, as auc=0.8"
+            ) from error
+    return limits
+
+
+def _live(args: argparse.Namespace) -> int:
+    from genreward_wrappers.evaluate.live import serve
+
+    server = serve(args.folder, port=args.port)
+    print(f"{args.folder}: {server.url} (stop with Ctrl-C)", flush=True)
+    try:
+        server.serve_forever()
+    finally:
+        server.close()
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from genreward_wrappers.doctor import run_doctor
+
+    return run_doctor(args.env, args.output)
 
 
 def _demo(args: argparse.Namespace) -> int:

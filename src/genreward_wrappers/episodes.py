@@ -88,7 +88,7 @@ class Episode:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes the episode, all or nothing."""
-        tensors = {
+        tensors: dict[str, NDArray[Any]] = {
             "frames": pack_video(self.frames),
             "frame_steps": self.frame_steps.astype(np.int64),
             "actions": np.ascontiguousarray(self.actions),
@@ -134,3 +134,95 @@ class Episode:
             terminated=header["terminated"],
             info=header["info"],
         )
+
+
+class Recorder:
+    """Writes some episodes of one environment to a folder while it is being used.
+
+    Which ones: 0, 1, 8, 27, ... up to 1000, then every thousandth, as Gymnasium's
+    `RecordVideo`. Frames are those that the reward looked at anyway; none is rendered
+    for the recording.
+
+    Attributes:
+        folder: Where they go, as ``episode-<number>.safetensors``. Numbers go on from
+            what is there.
+    """
+
+    def __init__(
+        self, folder: str | PathLike[str], info: Mapping[str, Any] | None = None
+    ) -> None:
+        """Makes the folder.
+
+        Args:
+            folder: Where to write.
+            info: What to write with every episode.
+        """
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._info = dict(info or {})
+        there = [
+            int(path.stem.removeprefix("episode-"))
+            for path in self.folder.glob("episode-*.safetensors")
+            if path.stem.removeprefix("episode-").isdigit()
+        ]
+        self.number = max(there, default=-1) + 1
+        self._about: dict[str, Any] = {}
+        self._frames: list[UInt8] = []
+        self._steps: list[int] = []
+        self._actions: list[NDArray[Any]] = []
+        self._success: list[bool] = []
+        self._rewards: dict[str, list[float]] = {}
+
+    def begin(self, frame: UInt8, info: Mapping[str, Any] | None = None) -> None:
+        """A new episode begins; one that was not finished is dropped.
+
+        Args:
+            frame: What is seen first.
+            info: What else to write with this episode.
+        """
+        self._about = dict(info or {})
+        self._frames, self._steps = [np.array(frame)], [0]
+        self._actions, self._success, self._rewards = [], [], {}
+
+    def step(
+        self,
+        action: Any,
+        frame: UInt8 | None,
+        rewards: Mapping[str, float],
+        success: bool,
+        terminated: bool,
+        truncated: bool,
+    ) -> None:
+        """Notes one step, and writes the episode if this was its last."""
+        if self._due():
+            self._actions.append(np.array(action))
+            self._success.append(success)
+            for name, value in rewards.items():
+                self._rewards.setdefault(name, []).append(value)
+            if frame is not None:
+                self._frames.append(np.array(frame))
+                self._steps.append(len(self._actions))
+        if terminated or truncated:
+            if self._due():
+                self._write(terminated)
+            self.number += 1
+
+    def _due(self) -> bool:
+        number = self.number
+        if number >= 1000:
+            return number % 1000 == 0
+        return bool(round(number ** (1 / 3)) ** 3 == number)
+
+    def _write(self, terminated: bool) -> None:
+        Episode(
+            frames=np.stack(self._frames),
+            frame_steps=np.array(self._steps, np.int64),
+            actions=np.stack(self._actions),
+            success=np.array(self._success, np.bool_),
+            rewards={
+                name: np.array(values, np.float32)
+                for name, values in self._rewards.items()
+            },
+            terminated=terminated,
+            info={**self._info, **self._about, "episode": self.number},
+        ).save(self.folder / f"episode-{self.number:08d}.safetensors")

@@ -251,8 +251,11 @@ class VideoEncoder(ABC):
             fingerprints give the same latents, wherever they were loaded from.
         source: The string that `load_encoder` takes for this encoder; it says where
             the weights came from and has no part in the fingerprint.
+        control: Whether it has learned nothing: such an encoder is what learned ones
+            are held against, and goes with every goal.
     """
 
+    control: bool = False
     grammar: Grammar
     size: tuple[int, int]
     device: torch.device

@@ -34,6 +34,8 @@ class PooledPixels(VideoEncoder):
         torch.Size([1, 3, 2, 2])
     """
 
+    control = True
+
     def __init__(
         self,
         size: tuple[int, int] = (64, 64),

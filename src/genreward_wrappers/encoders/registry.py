@@ -19,6 +19,7 @@ from genreward_wrappers.encoders.pixels import PooledPixels
 
 FORMS = (
     "'pixels' or 'pixels:<grid>'",
+    "'random:<any of the following>'",
     "'embedded:<name>'",
     "'hf://<owner>/<repo>[/<subfolder>][@<revision>]'",
     "or a local folder with config.json and safetensors weights",
@@ -43,8 +44,9 @@ def load_encoder(
 
     Args:
         spec: `pixels` or `pixels:<grid>`; `embedded:<name>`, a model that comes with
-            this package; `hf://<owner>/<repo>[/<subfolder>][@<revision>]`; or a local
-            folder with a diffusers `config.json` and safetensors weights.
+            this package; `hf://<owner>/<repo>[/<subfolder>][@<revision>]`; a local
+            folder with a diffusers `config.json` and safetensors weights; or
+            `random:` and one of the last three, which is that model untrained.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:<index>".
         dtype: What the model computes in, "float32" by default on every device.
         size: Height and width that the model sees; by default `sample_height` and
@@ -96,6 +98,9 @@ def _load(
     # Only the models below need diffusers.
     from genreward_wrappers.encoders.video_vae import load_video_vae
 
+    # The same architecture with weights that have learned nothing.
+    untrained = spec.startswith("random:")
+    source, spec = spec, spec.removeprefix("random:")
     hub = re.fullmatch(r"hf://([^/@]+/[^/@]+)(?:/([^@]+?))?/?(?:@(.+))?", spec)
     if hub:
         return load_video_vae(
@@ -105,11 +110,19 @@ def _load(
             device=device,
             dtype=dtype,
             size=size,
+            untrained=untrained,
         )
     folder = _folder(spec)
     if folder is None:
-        raise ValueError(f"unknown encoder {spec!r}; it must be {', '.join(FORMS)}")
-    return load_video_vae(folder, device=device, dtype=dtype, size=size, source=spec)
+        raise ValueError(f"unknown encoder {source!r}; it must be {', '.join(FORMS)}")
+    return load_video_vae(
+        folder,
+        device=device,
+        dtype=dtype,
+        size=size,
+        source=source,
+        untrained=untrained,
+    )
 
 
 def _folder(spec: str) -> Path | None:
@@ -128,6 +141,7 @@ def _folder(spec: str) -> Path | None:
 
 def _stamp(spec: str) -> tuple[object, ...]:
     """Changes when a folder's files do: a retrained model is not the loaded one."""
+    spec = spec.removeprefix("random:")
     folder = None if spec.startswith(("pixels", "hf://")) else _folder(spec)
     if folder is None:
         return ()

@@ -52,7 +52,7 @@ class GymnasiumHost(
         )
         if observe:
             self.observation_space = extend_space(env.observation_space)
-        self._bind(build(facts), arguments, num_envs=1)
+        self._bind(build(facts), arguments, 1, facts)
         self._last = np.zeros((1, 0, 0, 3), np.uint8)
 
     def reset(
@@ -62,18 +62,29 @@ class GymnasiumHost(
         observation, info = self.env.reset(seed=seed, options=options)
         frame, info = self._frame(observation, info, wanted=True)
         self.session.begin(frame, seed=seed)
+        self._note_begin(frame[0])
         return self._observation(observation), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Steps the environment and adds the scores to its reward."""
         self.session.check_running()
         observation, env_reward, terminated, truncated, info = self.env.step(action)
-        frame, info = self._frame(observation, info, wanted=bool(self.session.wanted))
+        wanted = bool(self.session.wanted)
+        frame, info = self._frame(observation, info, wanted)
         scores = self.session.score(
             np.asarray(action)[None],
             frame,
             np.array([terminated]),
             np.array([truncated]),
+        )
+        self._note(
+            scores,
+            action,
+            frame[0] if wanted else None,
+            float(env_reward),
+            bool(info.get("is_success", info.get("success", False))),
+            terminated,
+            truncated,
         )
         reward = weigh(env_reward, self._env_weight, scores, self._weights)
         info = {**info, "reward_env": float(env_reward)}

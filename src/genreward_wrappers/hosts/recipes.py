@@ -9,15 +9,17 @@ public class is one of these recipes over one of the hosts.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from genreward_wrappers.core import RewardModel, Session
+from genreward_wrappers.core import RewardModel, Score, Session, UInt8
+from genreward_wrappers.episodes import Recorder
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -81,12 +83,56 @@ class Host:
         )
 
     def _bind(
-        self, parts: Sequence[Part], arguments: dict[str, Any], num_envs: int
+        self,
+        parts: Sequence[Part],
+        arguments: dict[str, Any],
+        num_envs: int,
+        facts: EnvFacts,
     ) -> None:
         """The session of some models, and what each counts in the reward."""
         self._env_weight = float(arguments["env_weight"])
         self._weights = {part.model.name: float(part.weight) for part in parts}
         self.session = Session([part.model for part in parts], num_envs)
+        self.recorder: Recorder | None = None
+        if arguments["record"] is not None:
+            info = {"env_id": facts.env_id or ""}
+            self.recorder = Recorder(arguments["record"], info)
+            for part in parts:
+                goal = getattr(part.model, "goal", None)
+                if goal is not None:
+                    # For `genreward live`, to show beside the episodes.
+                    goal.save(self.recorder.folder / "goal.safetensors")
+
+    def _note_begin(self, frame: UInt8) -> None:
+        """Tells the recorder that an episode of the first environment begins."""
+        if self.recorder is None:
+            return
+        info = {}
+        memories = self.session.snapshot().memories
+        for model, memory in zip(self.session.models, memories, strict=True):
+            if hasattr(model, "chosen"):
+                info["goal"] = int(model.chosen(memory)[0])
+        self.recorder.begin(frame, info)
+
+    def _note(
+        self,
+        scores: Mapping[str, Score],
+        action: Any,
+        frame: UInt8 | None,
+        env_reward: float,
+        success: bool,
+        terminated: bool,
+        truncated: bool,
+    ) -> None:
+        """Tells the recorder what happened in the first environment."""
+        if self.recorder is None:
+            return
+        own = {"env": Score(np.array([env_reward], np.float32), np.array([True]))}
+        rewards = {
+            name: float(score.value[0]) if score.due[0] else float("nan")
+            for name, score in {**own, **scores}.items()
+        }
+        self.recorder.step(action, frame, rewards, success, terminated, truncated)
 
     def _attach(self, env: Any, build: Build, arguments: dict[str, Any]) -> None:
         """Wraps the environment, and binds a session of the models that build makes.
@@ -95,7 +141,8 @@ class Host:
             env: What to wrap.
             build: Makes the models, once the facts about the environment are known.
             arguments: The constructor's own. The environment's spec records them all;
-                the host reads ``env_weight``, ``frames``, ``observe`` and ``horizon``.
+                the host reads ``env_weight``, ``frames``, ``observe``, ``horizon``
+                and ``record``.
         """
         raise NotImplementedError
 
@@ -113,6 +160,7 @@ class RewardModelRecipe(Host):
         frames: str = "auto",
         observe: str | None = None,
         horizon: int | None = None,
+        record: str | PathLike[str] | None = None,
     ) -> None:
         """Wraps an environment.
 
@@ -125,6 +173,8 @@ class RewardModelRecipe(Host):
                 "info:<key>".
             observe: "progress" adds the place in the episode to the observation.
             horizon: Steps of an episode, where the environment has no time limit.
+            record: A folder for some of the episodes, to look at with
+                ``genreward live``; see `episodes.Recorder`.
         """
         self._attach(
             env,
@@ -136,6 +186,7 @@ class RewardModelRecipe(Host):
                 "frames": frames,
                 "observe": observe,
                 "horizon": horizon,
+                "record": None if record is None else fspath(record),
             },
         )
 
@@ -155,6 +206,7 @@ class VideoLevelRecipe(Host):
         frames: str = "auto",
         observe: str | None = None,
         horizon: int | None = None,
+        record: str | PathLike[str] | None = None,
         device: str = "auto",
         dtype: str | None = None,
         **options: Unpack[VideoOptions],
@@ -175,6 +227,8 @@ class VideoLevelRecipe(Host):
             observe: "progress" adds the place in the episode to the observation: a
                 reward that depends on the time is not Markov without it.
             horizon: Steps of an episode; None takes the environment's time limit.
+            record: A folder for some of the episodes, to look at with
+                ``genreward live``; see `episodes.Recorder`.
             device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:<index>".
             dtype: What the encoder computes in: "float32", "bfloat16" or "float16".
             **options: How the video is read, compared and paid: ``reading``,
@@ -201,6 +255,7 @@ class VideoLevelRecipe(Host):
                 "frames": frames,
                 "observe": observe,
                 "horizon": horizon,
+                "record": None if record is None else fspath(record),
                 "device": device,
                 "dtype": dtype,
                 **options,
@@ -222,6 +277,7 @@ class FrameLevelRecipe(Host):
         frames: str = "auto",
         observe: str | None = None,
         horizon: int | None = None,
+        record: str | PathLike[str] | None = None,
         device: str = "auto",
         dtype: str | None = None,
         **options: Unpack[FrameOptions],
@@ -239,6 +295,8 @@ class FrameLevelRecipe(Host):
                 "info:<key>".
             observe: "progress" adds the place in the episode to the observation.
             horizon: Steps of an episode; None takes the environment's time limit.
+            record: A folder for some of the episodes, to look at with
+                ``genreward live``; see `episodes.Recorder`.
             device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:<index>".
             dtype: What the encoder computes in.
             **options: ``form``, ``heads``, ``discount``. See
@@ -270,6 +328,7 @@ class FrameLevelRecipe(Host):
                 "frames": frames,
                 "observe": observe,
                 "horizon": horizon,
+                "record": None if record is None else fspath(record),
                 "device": device,
                 "dtype": dtype,
                 **options,
@@ -297,6 +356,7 @@ class GenRewardRecipe(Host):
         frames: str = "auto",
         observe: str | None = None,
         horizon: int | None = None,
+        record: str | PathLike[str] | None = None,
         device: str = "auto",
         dtype: str | None = None,
         frame_options: dict[str, Any] | None = None,
@@ -319,6 +379,8 @@ class GenRewardRecipe(Host):
             observe: "progress" adds the place in the episode to the observation: a
                 reward that depends on the time is not Markov without it.
             horizon: Steps of an episode; None takes the environment's time limit.
+            record: A folder for some of the episodes, to look at with
+                ``genreward live``; see `episodes.Recorder`.
             device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:<index>".
             dtype: What the encoder computes in: "float32", "bfloat16" or "float16".
             frame_options: How the frame-level score is formed: ``form``, ``heads``,
@@ -370,6 +432,7 @@ class GenRewardRecipe(Host):
                 "frames": frames,
                 "observe": observe,
                 "horizon": horizon,
+                "record": None if record is None else fspath(record),
                 "device": device,
                 "dtype": dtype,
                 "frame_options": frame_options,

@@ -70,7 +70,7 @@ class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
         VecEnvWrapper.__init__(self, env, observation_space=space)
         self._horizon, self._observe = facts.horizon, observe
         self._source = source
-        self._bind(build(facts), arguments, env.num_envs)
+        self._bind(build(facts), arguments, env.num_envs, facts)
         self._actions: NDArray[Any] | None = None
         self._last: UInt8 = np.zeros((env.num_envs, 0, 0, 3), np.uint8)
 
@@ -82,6 +82,7 @@ class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
         everyone = np.ones(self.num_envs, np.bool_)
         frames = self._frames(observations, self._reset_infos(), everyone)
         self.session.begin(frames, seed=seeds)
+        self._note_begin(frames[0])
         return self._observations(observations)
 
     def step_async(self, actions: NDArray[Any]) -> None:
@@ -113,11 +114,22 @@ class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
         scores = self.session.score(
             self._actions, next_frames, ended & ~cut, ended & cut
         )
+        self._note(
+            scores,
+            self._actions[0],
+            next_frames[0] if wanted[0] else None,
+            float(env_rewards[0]),
+            bool(infos[0].get("is_success", infos[0].get("success", False))),
+            bool(ended[0] and not cut[0]),
+            bool(ended[0] and cut[0]),
+        )
         if ended.any():
             if self._observe:
                 self._extend_terminal(infos, ended)
             begun = self._frames(observations, self._reset_infos(), ended, only=ended)
             self.session.begin(begun, ended)
+            if ended[0]:
+                self._note_begin(begun[0])
         rewards = weigh(env_rewards, self._env_weight, scores, self._weights)
         for row, info in enumerate(infos):
             info["reward_env"] = float(env_rewards[row])

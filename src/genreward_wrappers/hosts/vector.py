@@ -78,7 +78,7 @@ class VectorHost(
             self.observation_space = batch_space(
                 self.single_observation_space, env.num_envs
             )
-        self._bind(build(facts), arguments, env.num_envs)
+        self._bind(build(facts), arguments, env.num_envs, facts)
         self._ended = np.zeros(env.num_envs, np.bool_)
         self._last = np.zeros((env.num_envs, 0, 0, 3), np.uint8)
 
@@ -97,6 +97,8 @@ class VectorHost(
         frames = self._frames(observations, infos, mask)
         self.session.begin(frames, mask, seed)
         self._ended = self._ended & ~mask
+        if mask[0]:
+            self._note_begin(frames[0])
         return self._observations(observations), infos
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -118,12 +120,28 @@ class VectorHost(
             np.asarray(truncated),
             active=~resetting,
         )
+        if not resetting[0]:
+            self._note(
+                scores,
+                np.asarray(actions)[0],
+                next_frames[0] if wanted[0] else None,
+                float(env_rewards[0]),
+                _success(
+                    infos.get("final_info", {})
+                    if ended[0] and self._mode == AutoresetMode.SAME_STEP
+                    else infos
+                ),
+                bool(terminated[0]),
+                bool(truncated[0]),
+            )
         if self._mode == AutoresetMode.SAME_STEP:
             resetting = ended
             if self._observe and ended.any():
                 self._extend_final(infos, ended)
         if resetting.any():
             self.session.begin(frames, resetting)
+            if resetting[0]:
+                self._note_begin(frames[0])
         self._ended = ended
         rewards = weigh(env_rewards, self._env_weight, scores, self._weights)
         # As in `VectorEnv._add_info`: each key beside a mask of the rows that have it.
@@ -212,6 +230,14 @@ class VectorHost(
         assert self._horizon is not None
         progress = position_in_clip(self.session.steps, self._horizon)[:, None]
         return extend(self.env.single_observation_space, observations, progress)
+
+
+def _success(infos: dict[str, Any]) -> bool:
+    """Whether the first environment calls this step a success."""
+    for key in ("is_success", "success"):
+        if key in infos:
+            return bool(infos[key][0])
+    return False
 
 
 def _autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:

@@ -38,6 +38,7 @@ from genreward_wrappers.core import (
 from genreward_wrappers.encoders.base import VideoEncoder, as_frames
 from genreward_wrappers.encoders.pixels import PooledPixels
 from genreward_wrappers.encoders.registry import load_encoder
+from genreward_wrappers.frames import evenly
 from genreward_wrappers.goals import GoalBundle, GoalError
 from genreward_wrappers.rewards.readings import (
     FramesReading,
@@ -183,6 +184,18 @@ class VideoLevel(RewardModel[VideoMemory]):
         _one_of("goals", goals, CHOICES)
         self.goal = goal
         self.encoder = bind_encoder(goal, encoder, device=device, dtype=dtype)
+        self._options: dict[str, Any] = {
+            "horizon": horizon,
+            "reading": reading,
+            "length": length,
+            "window": window,
+            "every": every,
+            "score": score,
+            "contrast": contrast,
+            "payment": payment,
+            "discount": discount,
+            "goals": goals,
+        }
         self.reading = self._make_reading(reading, horizon, length, window, every)
         self._similarity = SIMILARITIES[score]
         self._payment = payment
@@ -196,6 +209,10 @@ class VideoLevel(RewardModel[VideoMemory]):
         grid = next(n for n in range(8, 0, -1) if height % n == 0 == width % n)
         self._pixels = PooledPixels(self.encoder.size, grid, device="cpu")
         self._first_pixels = self._look(goal.videos[:, 0])
+
+    def with_goal(self, goal: GoalBundle) -> VideoLevel:
+        """The same reward for another goal."""
+        return VideoLevel(goal, self.encoder, **self._options)
 
     def wants(self, steps: Int64) -> Bool:
         """The frames that the reading samples."""
@@ -255,6 +272,40 @@ class VideoLevel(RewardModel[VideoMemory]):
         """(N,) the index of the goal video that each row follows."""
         choice: Int64 = memory.choice.numpy()
         return choice
+
+    def nearest(self, frame: UInt8) -> int:
+        """The goal video whose first frame is most like a frame."""
+        looks = self._look(frame[None])
+        return int(torch.cdist(looks, self._first_pixels).argmin(1)[0])
+
+    def compare(self, frames: UInt8, choice: int, times: int = 65) -> Float32:
+        """(F, times) every frame of an episode against all of a goal, each on its own.
+
+        What the score would be if the two were of the same moment. Rows are frames,
+        the first one being where the episode began; columns are spread over the goal.
+
+        Args:
+            frames: (F, H, W, 3) of one episode, the first one included.
+            choice: Which of the goal videos.
+            times: How many of the goal's frames.
+        """
+        video = self.goal.videos[choice]
+        spread = evenly(min(times, len(video)), len(video) - 1)
+        agent = self.encoder.encode_images(frames).flatten(1)
+        goal = self.encoder.encode_images(video[spread]).flatten(1)
+        # The goal's moments stand where several goals do otherwise.
+        comparison = Comparison(
+            agent=agent[:, None, None],
+            agent_first=agent[None, None, None, 0],
+            goal=goal[None, :, None],
+            goal_first=goal[None, None, None, 0],
+            goal_last=goal[None, None, None, -1],
+            seen=agent.new_ones(len(agent), 1, 1, 1),
+            reference=self._reference,
+            sharpness=self.sharpness,
+        )
+        table: Float32 = self._similarity(comparison).float().cpu().numpy()
+        return np.broadcast_to(table, (len(agent), len(goal)))
 
     def _scores(self, stretch: Stretch, choice: Tensor) -> Float32:
         """(n,) one score a row, over the goals that it is compared with."""
@@ -333,6 +384,8 @@ def bind_encoder(
                 '"embedded:video-vae-64" or "pixels"'
             )
         encoder = source
+    if encoder == "random":
+        encoder = f"random:{goal.encoder.get('source', '')}"
     if isinstance(encoder, str):
         size = goal.encoder.get("fingerprint", {}).get("size")
         if size is None and encoder.startswith("pixels"):
@@ -341,8 +394,8 @@ def bind_encoder(
         encoder = load_encoder(
             encoder, device=device, dtype=dtype, size=tuple(size) if size else None
         )
-    if isinstance(encoder, PooledPixels):
-        # The control has no weights that a goal could be made with.
+    if encoder.control:
+        # A control has no weights that a goal could be made with.
         return encoder
     expected = goal.encoder.get("fingerprint")
     if expected and _essence(expected) != _essence(encoder.fingerprint):

@@ -1,0 +1,1 @@
+"""Know a reward before training on it."""

@@ -1,0 +1,247 @@
+"""The rewards to be judged, by the names that the command line knows them by.
+
+A contestant is a weighted sum of reward models and perhaps the environment's own
+reward: one model alone is the simplest one. Controls are made beside every video-level
+reward, since a figure says little without them.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from genreward_wrappers.core import RewardModel
+from genreward_wrappers.encoders.memo import Memo
+from genreward_wrappers.goals import GoalBundle
+from genreward_wrappers.rewards.frame_level import FRAME_WEIGHTS, FrameLevel
+from genreward_wrappers.rewards.video_level import (
+    PRESETS,
+    WEIGHTS,
+    VideoLevel,
+    bind_encoder,
+)
+
+Role = Literal["reward", "control", "reference", "sum"]
+
+#: What can be asked for, and what it is.
+REWARDS: Mapping[str, str] = {
+    "genreward": "all of GenRewardWrapper: video, frame, and their sum with the "
+    "environment's own reward",
+    "video": "the video-level reward",
+    "frame": "the frame-level reward",
+    "paper": "the video-level reward as the released code has it",
+    "pixels": "the video-level reward on pooled pixels",
+    "random": "the video-level reward on an untrained encoder of the same shape",
+    "env": "the environment's own reward",
+}
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One reward under test.
+
+    Attributes:
+        name: Its name in tables and files.
+        role: What it is there for.
+        about: One line that says what it is.
+        parts: Models and their weights.
+        env_weight: The weight of the environment's own reward.
+        why_not_markov: Why a step's reward depends on more than the step; empty if it
+            does not.
+    """
+
+    name: str
+    role: Role
+    about: str
+    parts: Sequence[tuple[RewardModel[Any], float]] = ()
+    env_weight: float = 0.0
+    why_not_markov: str = ""
+
+
+@dataclass
+class Maker:
+    """Makes contestants for one goal; encoders are shared, and encode nothing twice.
+
+    Attributes:
+        goal: The goal bundle; None if only the environment's own reward is judged.
+        horizon: Steps of an episode.
+        frames: How many frames of an episode the per-frame reading looks at.
+        device: Of the encoders.
+        dtype: What they compute in.
+    """
+
+    goal: GoalBundle | None
+    horizon: int
+    frames: int
+    device: str = "auto"
+    dtype: str | None = None
+    _encoders: dict[str, Memo] = field(default_factory=dict)
+
+    def make(self, spec: str) -> list[Contestant]:
+        """The contestants of one name, such as "video:score=motion,contrast=2"."""
+        name, options = parse(spec)
+        if name == "genreward":
+            return self._genreward(spec, options)
+        if name == "env":
+            return [self.environment()]
+        if name == "frame":
+            return [self._frame(spec, options)]
+        return [self._video(spec, name, options)]
+
+    def controls(self, spec: str) -> list[Contestant]:
+        """The same reward on pooled pixels and on an untrained encoder."""
+        name, options = parse(spec)
+        if name not in ("genreward", "video", "paper"):
+            return []
+        own = {k: v for k, v in options.items() if k in _VIDEO_OPTIONS}
+        own |= dict(PRESETS["paper"]) if name == "paper" else {}
+        tail = ",".join(f"{k}={v}" for k, v in own.items() if k != "encoder")
+        return [
+            self._video(
+                f"{control}:{tail}" if tail else control,
+                control,
+                {k: v for k, v in own.items() if k != "encoder"},
+                role="control",
+            )
+            for control in ("pixels", "random")
+        ]
+
+    def environment(self) -> Contestant:
+        """The environment's own reward, for reference."""
+        return Contestant("env", "reference", REWARDS["env"], env_weight=1.0)
+
+    def video_model(
+        self, goal: GoalBundle, encoder: str | None = None, **options: Any
+    ) -> VideoLevel:
+        """A video-level model over the shared encoders."""
+        if options.get("reading", "frames") == "frames":
+            # What is paid at a step does not depend on which others are paid.
+            options.setdefault("length", min(self.frames, self.horizon + 1))
+        return VideoLevel(
+            goal, self._encoder(goal, encoder), horizon=self.horizon, **options
+        )
+
+    def _genreward(self, spec: str, options: dict[str, Any]) -> list[Contestant]:
+        goal = self._goal(spec)
+        weights = {
+            key: options.pop(key)
+            for key in ("video_weight", "frame_weight", "env_weight", "preset")
+            if key in options
+        }
+        preset = weights.get("preset", "default")
+        video = self._video("video", "paper" if preset == "paper" else "video", options)
+        own = weights.get("video_weight", WEIGHTS.get(preset, 1.0))
+        made, parts = [video], [(video.parts[0][0], own)]
+        frame_weight = weights.get("frame_weight", FRAME_WEIGHTS.get(preset, 1.0))
+        if goal.nets and frame_weight:
+            frame = self._frame("frame", {})
+            made.append(frame)
+            parts.append((frame.parts[0][0], frame_weight))
+        env_weight = weights.get("env_weight", 1.0)
+        terms = [f"{w:g} {m.name}" for m, w in parts] + [f"{env_weight:g} env"]
+        total = Contestant(
+            spec, "sum", " + ".join(terms), parts, env_weight, video.why_not_markov
+        )
+        return [*made, total]
+
+    def _video(
+        self, spec: str, name: str, options: dict[str, Any], role: Role = "reward"
+    ) -> Contestant:
+        goal = self._goal(spec)
+        options = dict(options)
+        if name == "paper":
+            options = {**PRESETS["paper"], **options}
+        if name in ("pixels", "random"):
+            options["encoder"] = name
+        encoder = options.pop("encoder", None)
+        model = self.video_model(goal, encoder, **options)
+        how = ", ".join(f"{key} {value}" for key, value in options.items())
+        return Contestant(
+            spec,
+            role,
+            f"{REWARDS[name]}{f' ({how})' if how else ''}",
+            [(model, 1.0)],
+            why_not_markov="it compares the change since the episode's first frame "
+            "with the goal at the same share of the time",
+        )
+
+    def _frame(self, spec: str, options: dict[str, Any]) -> Contestant:
+        goal = self._goal(spec)
+        model = FrameLevel(goal, self._encoder(goal, None), **options)
+        why = "it pays the difference to the step before"
+        return Contestant(
+            spec,
+            "reward",
+            REWARDS["frame"],
+            [(model, 1.0)],
+            why_not_markov=why if options.get("form") == "difference" else "",
+        )
+
+    def _goal(self, spec: str) -> GoalBundle:
+        if self.goal is None:
+            raise ValueError(f"the reward {spec!r} needs a goal: give --goal")
+        return self.goal
+
+    def _encoder(self, goal: GoalBundle, name: str | None) -> Memo:
+        key = name or goal.encoder.get("source", "")
+        if key not in self._encoders:
+            encoder = bind_encoder(goal, name, device=self.device, dtype=self.dtype)
+            self._encoders[key] = Memo(encoder)
+        return self._encoders[key]
+
+
+_VIDEO_OPTIONS = (
+    "reading",
+    "length",
+    "window",
+    "every",
+    "score",
+    "contrast",
+    "payment",
+    "discount",
+    "goals",
+    "encoder",
+)
+
+
+def parse(spec: str) -> tuple[str, dict[str, Any]]:
+    """A reward's name and options from "name:key=value,key=value".
+
+    >>> parse("video:score=motion,contrast=2")
+    ('video', {'score': 'motion', 'contrast': 2})
+    """
+    name, _, tail = spec.partition(":")
+    if name not in REWARDS:
+        known = ", ".join(f"{k!r} ({v})" for k, v in REWARDS.items())
+        raise ValueError(f"there is no reward {name!r}; there are {known}")
+    options: dict[str, Any] = {}
+    for item in filter(None, tail.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ValueError(
+                f"reward {spec!r}: expected options as key=value, got {item!r}"
+            )
+        accepted = _accepted(name)
+        if key not in accepted:
+            raise ValueError(
+                f"reward {spec!r}: no option {key!r}, expected one of "
+                f"{', '.join(accepted) or 'none'}"
+            )
+        try:
+            options[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[key] = value
+    return name, options
+
+
+def _accepted(name: str) -> tuple[str, ...]:
+    if name == "env":
+        return ()
+    if name == "frame":
+        return ("form", "heads", "discount")
+    if name == "genreward":
+        weights = ("video_weight", "frame_weight", "env_weight", "preset")
+        return (*_VIDEO_OPTIONS, *weights)
+    return _VIDEO_OPTIONS
