@@ -279,9 +279,13 @@ def test_damaged_assets(assets):
     assert failed == {f"asset video-vae-64/{weights.name}", "encoder video-vae-64"}
 
     goal = next((assets / "goals").iterdir())
+    whole = goal.read_bytes()
     flip(goal, goal.stat().st_size // 2)
     finding = only(doctor._assets, name=f"asset goals/{goal.name}")
     assert finding.status == "fail"
+    # No line says that all is well beside one that says it is not.
+    goal.write_bytes(whole)
+    assert "assets" not in {f.name for f in doctor._assets(Visit(ID))}
     goal.unlink()
     assert only(doctor._assets, name="assets").status == "fail"
 
@@ -564,9 +568,12 @@ class Toy(gym.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
+        self.over = False
         return np.zeros(1, np.float32), {}
 
     def step(self, action):
+        assert not self.over
+        self.over = True
         return np.zeros(1, np.float32), 0.0, True, False, {}
 
     def render(self):

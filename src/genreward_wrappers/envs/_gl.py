@@ -30,9 +30,9 @@ def choose_backend() -> None:
     To be called right before the first import of mujoco, which reads the variable then
     and would otherwise settle for GLFW, which needs a display.
     """
+    import_triton_first()
     if os.environ.get("MUJOCO_GL") or not _headless():
         return
-    import_triton_first()
     if _egl_works():
         os.environ["MUJOCO_GL"] = "egl"
     elif ctypes.util.find_library("OSMesa") is not None:

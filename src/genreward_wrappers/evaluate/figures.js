@@ -142,7 +142,8 @@ function curvePanel(info, curve, total, range, episode, width) {
     here.setAttribute("cy", y(last[1]));
     const since = last[0] === step ? "" : ` at step ${last[0]}`;
     reading.replaceChildren(
-      el("b", {}, number(last[1])), `${since} · sum ${number(total)}`);
+      el("span", {}, el("b", {}, number(last[1])), since, " ·"),
+      " ", el("span", {}, `sum ${number(total)}`));
   }
   return { node, show };
 }

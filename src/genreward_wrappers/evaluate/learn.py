@@ -231,7 +231,7 @@ def load_progress(run: Run, folder: Path) -> Progress:
     if not path.is_file():
         return Progress((), ())
     found = json.loads(path.read_text())
-    return Progress(found["episode_success"], found["episode_return"])
+    return Progress(tuple(found["episode_success"]), tuple(found["episode_return"]))
 
 
 def make_env(run: Run, record: Path | None = None) -> gym.Env[Any, Any]:

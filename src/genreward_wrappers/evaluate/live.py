@@ -341,7 +341,6 @@ def _page(folder: Folder) -> str:
         **around(report),
         "episodes": [],
         "live": True,
-        "folder": folder.path.name,
         "waiting": (
             f"Waiting for the first episode in {folder.path}.\n\nA wrapper with "
             f'record="{folder.path}" writes a file there at the end of each episode; '

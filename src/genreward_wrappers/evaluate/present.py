@@ -127,7 +127,7 @@ def table(evaluation: Evaluation) -> Any:
     from rich.table import Table
 
     title = f"{evaluation.env_id}: {len(evaluation.episodes)} test episodes"
-    found = Table(title=title, box=box.SIMPLE_HEAD)
+    found = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
     found.add_column("", no_wrap=True)
     for one in evaluation.scored:
         role = one.contestant.role

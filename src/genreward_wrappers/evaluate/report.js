@@ -179,7 +179,7 @@ function list() {
   $("count").textContent = picker.shown.length
     ? `${count(picker.shown.length, "episode")}, ${wins} with success`
     : "no episode is like that";
-  $("count").hidden = !picker.all.length;
+  $("picker").hidden = !picker.all.length;
   $("episodes").hidden = !picker.shown.length;
   $("episodes").replaceChildren(...picker.shown.map((e, i) => {
     const under = [e.kind, e.checkpoint].filter(Boolean).join(" · ");
@@ -361,7 +361,7 @@ async function poll() {
 function status(news) {
   const left = news.more ? ", reading on" : "";
   const older = news.older ? `; ${count(news.older, "older file")} not listed` : "";
-  $("live").textContent = `Watching ${report.folder}${left}${older}.`;
+  $("live").textContent = `Looking for new episodes every 2 seconds${left}${older}.`;
   $("waiting").hidden = picker.all.length > 0;
   $("waiting").textContent = report.waiting;
 }
@@ -413,6 +413,7 @@ player.onend = follow;
 if (report.live) {
   $("follow-box").hidden = $("live").hidden = false;
   $("follow").addEventListener("change", follow);
+  list();
   poll();
 } else {
   kinds();

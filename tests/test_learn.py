@@ -1,0 +1,192 @@
+"""Learning runs: what they say, and that they go on exactly where they were."""
+
+from __future__ import annotations
+
+import json
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+pytest.importorskip("stable_baselines3")
+
+from genreward_wrappers.episodes import Episode
+from genreward_wrappers.evaluate import learn as learning
+from genreward_wrappers.evaluate.learn import (
+    Progress,
+    Run,
+    learn,
+    learn_all,
+    load_progress,
+    make_env,
+    outcome,
+)
+from genreward_wrappers.files import FileError
+
+PIXELS = Run("metaworld/pick-place", "pixels", seed=0)
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Runs of a few short episodes, of which the first is random."""
+    monkeypatch.setattr(learning, "HORIZON", 16)
+    monkeypatch.setattr(learning, "WARM_UP", 16)
+    monkeypatch.setattr(learning, "CHUNK", 1)
+
+
+# What a run says
+
+
+def curve(low, high, count=100):
+    return np.linspace(low, high, count)
+
+
+def made(rate, paid, count=100, seed=0):
+    rng = np.random.default_rng(seed)
+    success = rng.random(count) < np.asarray(rate)
+    return Progress(
+        tuple(success.tolist()), tuple(np.asarray(paid) + rng.normal(0, 1, count))
+    )
+
+
+@pytest.mark.parametrize(
+    ("rate", "paid", "word"),
+    [
+        (curve(0, 1), curve(0, 10), "teaches"),
+        # Solved from the start counts, too; there is nowhere left to rise to.
+        (curve(1, 1), curve(5, 5), "teaches"),
+        # The reward rises and the task is not done: the farm.
+        (curve(0, 0), curve(0, 10), "farmed"),
+        # Success is lost while the pay rises.
+        (curve(0.6, 0), curve(0, 10), "farmed"),
+        (curve(0, 0), curve(5, 5), "nothing"),
+        (curve(0.3, 0.3), curve(5, -5), "nothing"),
+    ],
+)
+def test_each_outcome_gets_its_name(rate, paid, word):
+    found, said = outcome(made(rate, paid))
+    assert found == word
+    assert "success" in said and "return" in said
+
+
+def test_outcomes_do_not_hang_on_the_noise_of_one_seed():
+    flat = [outcome(made(curve(0, 0), curve(5, 5), seed=s))[0] for s in range(30)]
+    assert flat == ["nothing"] * 30
+
+
+def test_a_few_episodes_say_nothing():
+    assert "too few" in outcome(Progress((True,) * 4, (1.0,) * 4))[1]
+
+
+def test_the_curve_is_over_the_last_episodes():
+    count = 20_480 // learning.HORIZON
+    success = tuple(i >= count - 20 for i in range(count))
+    found = Progress(success, tuple(map(float, range(count)))).curve()
+    assert list(found) == [5_000, 10_000, 15_000, 20_000, 20_480]
+    assert found[5_000] == (0.0, np.mean(range(39)))
+    assert found[20_480] == (0.5, np.mean(range(count - 40, count)))
+
+
+# The runs themselves
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(short, tmp_path):
+    whole = learn(PIXELS, tmp_path / "whole", 16 * 5)
+    learn(PIXELS, tmp_path / "parts", 16 * 2)
+    told = []
+    parts = learn(PIXELS, tmp_path / "parts", 16 * 5, told.append)
+    assert len(told) == 3, "it began again"
+    assert parts.returns == whole.returns
+    assert len(set(whole.returns)) == 5, "its episodes are not all alike"
+    assert load_progress(PIXELS, tmp_path / "parts") == parts
+    # A run that is done is done.
+    assert learn(PIXELS, tmp_path / "parts", 16 * 5, told.append) == parts
+    assert len(told) == 3
+
+
+def test_runs_write_their_progress_and_some_episodes(short, tmp_path):
+    progress = learn(PIXELS, tmp_path, 16 * 2)
+    found = json.loads((tmp_path / f"{PIXELS.name}.json").read_text())
+    assert found["reward"] == "pixels"
+    assert found["episode_return"] == list(progress.returns)
+    paths = sorted((tmp_path / PIXELS.name).glob("episode-*"))
+    assert [path.name for path in paths] == [
+        "episode-00000000.safetensors",
+        "episode-00000001.safetensors",
+    ]
+    for path, paid in zip(paths, progress.returns, strict=True):
+        assert Episode.load(path).rewards["video"].sum() == pytest.approx(paid, 1e-5)
+
+
+def test_runs_side_by_side_are_the_runs_one_by_one(tmp_path):
+    # In processes of their own nothing is patched, so these have their real length.
+    runs = [Run("metaworld/pick-place", "env", seed) for seed in (0, 1)]
+    together = learn_all(runs, tmp_path / "together", learning.HORIZON, 2)
+    alone = learn(runs[1], tmp_path / "alone", learning.HORIZON)
+    assert together[runs[1]].returns == alone.returns
+    assert together[runs[0]].returns != alone.returns
+
+
+def test_a_damaged_checkpoint_says_what_to_do(short, tmp_path):
+    learn(PIXELS, tmp_path, 16)
+    (tmp_path / f"{PIXELS.name}.checkpoint.safetensors").write_bytes(b"nothing")
+    with pytest.raises(FileError, match="Delete it to begin this run again"):
+        learn(PIXELS, tmp_path, 32)
+
+
+def test_another_goal_is_another_run(tmp_path, goal):
+    path = tmp_path / "goal.safetensors"
+    goal.save(path)
+    run = Run("metaworld/pick-place", "pixels", 0, str(path))
+    before = run.name
+    assert before != PIXELS.name
+    goal.with_(prompt="something else").save(path)
+    assert run.name != before
+
+
+# What the agent sees and is paid
+
+
+def paid_by(reward, steps=40, **changes):
+    env = make_env(Run("metaworld/pick-place", reward, 0, **changes))
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    rows = [env.step(env.action_space.sample()) for _ in range(steps)]
+    space = env.observation_space
+    env.close()
+    return space, [row[1] for row in rows], [row[4] for row in rows]
+
+
+def test_the_agent_is_paid_by_the_reward_under_test_alone():
+    for reward in ("pixels", "genreward:encoder=pixels"):
+        space, paid, infos = paid_by(reward)
+        np.testing.assert_allclose(paid, [i["reward_video"] for i in infos])
+        assert space.shape == (40,), "39 numbers of the state and the time"
+    space, paid, infos = paid_by("env")
+    assert space.shape == (40,)
+    assert "reward_video" not in infos[0]
+    # Dense rewards of two steps each.
+    assert max(paid) < 20 and paid[0] != 0
+
+
+def test_options_reach_the_reward():
+    _, sharp, _ = paid_by("pixels:contrast=4")
+    _, plain, _ = paid_by("pixels")
+    np.testing.assert_allclose(sharp, np.power(plain, 4), rtol=1e-4)
+    _, paper, infos = paid_by("paper:encoder=pixels,window=16,every=16", steps=32)
+    assert [bool(i["reward_video_due"]) for i in infos].count(True) == 2
+    assert np.count_nonzero(paper) == 2
+
+
+def test_only_environments_with_a_state_can_be_learned():
+    with pytest.raises(ValueError, match=r"'CartPole-v1'.*metaworld/<task>"):
+        make_env(Run("CartPole-v1", "env", 0))
+
+
+def test_evaluations_and_learning_do_not_share_seeds():
+    from genreward_wrappers.evaluate import rollouts
+
+    assert learning.FIRST_SEED >= rollouts.SEEDS.stop
+    env = make_env(PIXELS)
+    assert isinstance(env, gym.Env)
+    env.close()
