@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -66,7 +65,8 @@ def made(rate, paid, count=100, seed=0):
 def test_each_outcome_gets_its_name(rate, paid, word):
     found, said = outcome(made(rate, paid))
     assert found == word
-    assert "success" in said and "return" in said
+    assert "success" in said
+    assert "return" in said
 
 
 def test_outcomes_do_not_hang_on_the_noise_of_one_seed():
@@ -166,7 +166,8 @@ def test_the_agent_is_paid_by_the_reward_under_test_alone():
     assert space.shape == (40,)
     assert "reward_video" not in infos[0]
     # Dense rewards of two steps each.
-    assert max(paid) < 20 and paid[0] != 0
+    assert max(paid) < 20
+    assert paid[0] != 0
 
 
 def test_options_reach_the_reward():
@@ -186,7 +187,4 @@ def test_only_environments_with_a_state_can_be_learned():
 def test_evaluations_and_learning_do_not_share_seeds():
     from genreward_wrappers.evaluate import rollouts
 
-    assert learning.FIRST_SEED >= rollouts.SEEDS.stop
-    env = make_env(PIXELS)
-    assert isinstance(env, gym.Env)
-    env.close()
+    assert rollouts.SEEDS.stop <= learning.FIRST_SEED
