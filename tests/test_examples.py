@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,21 @@ def test_example(name, steps, tmp_path):
     assert "total_timesteps" in done.stdout, "the agent has logged its training"
 
 
+def test_the_evaluation_example(tmp_path):
+    script = EXAMPLES / "evaluate_your_reward.py"
+    done = subprocess.run(
+        [sys.executable, script, "--episodes", "2", "--output", tmp_path / "here"],
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "redness: " in done.stdout
+    assert (tmp_path / "here" / "report.html").is_file()
+
+
 def test_every_example_is_run():
-    tested = {"sb3_ppo", "sb3_sac", "any_pixel_env"}
+    tested = {"sb3_ppo", "sb3_sac", "any_pixel_env", "evaluate_your_reward"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested

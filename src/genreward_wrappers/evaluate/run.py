@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from genreward_wrappers.core import Float32
+from genreward_wrappers.core import Float32, RewardModel, UInt8
 from genreward_wrappers.episodes import Episode
-from genreward_wrappers.evaluate.bootstrap import Estimate
+from genreward_wrappers.evaluate.bootstrap import Estimate, undefined
 from genreward_wrappers.evaluate.contestants import Contestant, Maker
+from genreward_wrappers.evaluate.epic import canonical
 from genreward_wrappers.evaluate.given import load_rollouts
 from genreward_wrappers.evaluate.metrics import (
+    ORDINARY,
     Curve,
     Labelled,
     confusion,
@@ -40,7 +42,12 @@ from genreward_wrappers.evaluate.score import score_episodes, wanted_steps
 from genreward_wrappers.evaluate.verdict import Verdict, verdict
 from genreward_wrappers.frames import sample_steps
 from genreward_wrappers.goals import GoalBundle, GoalError, load_goal
+from genreward_wrappers.rewards.frame_level import FrameLevel
 from genreward_wrappers.rewards.video_level import VideoLevel
+
+#: Steps that the EPIC distance is taken over, states and actions that it averages
+#: over, and how few steps are too few.
+TRANSITIONS, COVERAGE, FEW_TRANSITIONS = 200, 8, 20
 
 Tell = Callable[[str, int, int], None]
 
@@ -89,7 +96,7 @@ class Evaluation:
 
 def evaluate(
     env_id: str,
-    rewards: Sequence[str] = ("genreward",),
+    rewards: Sequence[str | RewardModel[Any]] = ("genreward",),
     goal: str | os.PathLike[str] | GoalBundle | None = None,
     *,
     rollouts: str | None = None,
@@ -107,7 +114,8 @@ def evaluate(
 
     Args:
         env_id: The environment; one of Meta-World's has scripted test episodes.
-        rewards: Their names and options; see `contestants.REWARDS`.
+        rewards: Their names and options, see `contestants.REWARDS`; or reward models
+            of one's own.
         goal: As for the wrappers; None is the environment's embedded one.
         rollouts: Test episodes of one's own; see `given.load_rollouts`.
         frames: Frames of an episode that the per-frame reading looks at. It pays at
@@ -123,7 +131,7 @@ def evaluate(
     """
     given = None
     bundle: GoalBundle | None = None
-    if any(not spec.startswith("env") for spec in rewards):
+    if any(isinstance(spec, str) and spec != "env" for spec in rewards):
         bundle = load_goal(goal, env_id)
     if rollouts is not None:
         size = bundle.frame_size if bundle else None
@@ -160,7 +168,12 @@ def evaluate(
     tell("figures", 0, 1)
     scored = _judge(found, everything, resamples)
     scored = [
-        replace(one, confusion=_confusion(maker, one, tests, spare)) for one in scored
+        replace(
+            one,
+            metrics={**one.metrics, **_epic(one.contestant, everything)},
+            confusion=_confusion(maker, one, tests, spare),
+        )
+        for one in scored
     ]
     tell("figures", 1, 1)
     return Evaluation(
@@ -196,17 +209,29 @@ def _wins(episode: Episode) -> bool:
     return bool(kind in ("shifted", "brightness", "success") or episode.succeeded)
 
 
-def _contestants(maker: Maker, rewards: Sequence[str]) -> list[Contestant]:
+def _contestants(
+    maker: Maker, rewards: Sequence[str | RewardModel[Any]]
+) -> list[Contestant]:
     """Those asked for, their controls, and the environment's own; each once."""
     made: dict[str, Contestant] = {}
     for spec in rewards:
-        for contestant in maker.make(spec):
-            made.setdefault(contestant.name, contestant)
+        for one in maker.make(spec) if isinstance(spec, str) else [_own(spec)]:
+            made.setdefault(one.name, one)
     for spec in rewards:
-        for contestant in maker.controls(spec):
-            made.setdefault(contestant.name, contestant)
+        for one in maker.controls(spec) if isinstance(spec, str) else []:
+            made.setdefault(one.name, one)
     made.setdefault("env", maker.environment())
     return list(made.values())
+
+
+def _own(model: RewardModel[Any]) -> Contestant:
+    return Contestant(
+        model.name,
+        "reward",
+        f"{type(model).__module__}.{type(model).__qualname__}",
+        [(model, 1.0)],
+        why_not_markov="nobody says that it looks at single transitions",
+    )
 
 
 def _pay(contestant: Contestant, episodes: Sequence[Episode]) -> list[Float32]:
@@ -273,6 +298,65 @@ def _judge(
             judged = verdict(figures[contestant.name])
         scored.append(Scored(contestant, paids, figures[contestant.name], judged))
     return scored
+
+
+def _epic(one: Contestant, episodes: Sequence[Episode]) -> dict[str, Estimate]:
+    """The EPIC distance to the environment's own reward, or why there is none."""
+    if one.role != "reward":
+        return {}
+    if one.why_not_markov:
+        return {"epic_distance": undefined(0, f"refused: {one.why_not_markov}")}
+    model = one.parts[0][0]
+    assert isinstance(model, FrameLevel)
+
+    def own(states: UInt8, actions: Any, next_states: UInt8) -> Any:
+        return model.values(states, actions).astype(np.float64)
+
+    states, actions, next_states, paid = _transitions(episodes)
+    if len(paid) < FEW_TRANSITIONS or paid.std() == 0:
+        return {"epic_distance": undefined(len(paid), "no transitions that differ")}
+    rng = np.random.default_rng(0)
+    shaped = canonical(
+        own,
+        states,
+        actions,
+        next_states,
+        states[rng.choice(len(states), COVERAGE)],
+        actions[rng.choice(len(actions), COVERAGE)],
+        model.nets.config.discount,
+    )
+    # What the environment would pay from other states is not known. Where its reward
+    # depends on the action and on what comes of it, as Meta-World's does, its
+    # canonical form is itself but for a constant.
+    alike = np.corrcoef(shaped, paid)[0, 1] if shaped.std() > 0 else 0.0
+    distance = float(np.sqrt(max(0.0, 1 - alike) / 2))
+    return {"epic_distance": Estimate(distance, None, None, len(paid))}
+
+
+def _transitions(episodes: Sequence[Episode]) -> tuple[UInt8, Any, UInt8, Any]:
+    """Some steps whose frames before and after are there, from all over."""
+    found = []
+    for episode in episodes:
+        if "env" not in episode.rewards or episode.info["kind"] not in ORDINARY:
+            continue
+        place = {int(step): i for i, step in enumerate(episode.frame_steps)}
+        found += [
+            (episode, place[t], place[t + 1], t)
+            for t in range(len(episode))
+            if t in place and t + 1 in place
+        ]
+    rng = np.random.default_rng(0)
+    chosen = rng.permutation(len(found))[:TRANSITIONS]
+    some = [found[i] for i in chosen]
+    if not some:
+        none = np.zeros((0, 1, 1, 3), np.uint8)
+        return none, np.zeros((0, 1)), none, np.zeros(0)
+    return (
+        np.stack([e.frames[i] for e, i, _, _ in some]),
+        np.stack([e.actions[t] for e, _, _, t in some]),
+        np.stack([e.frames[j] for e, _, j, _ in some]),
+        np.array([e.rewards["env"][t] for e, _, _, t in some], np.float64),
+    )
 
 
 def _set_apart(
