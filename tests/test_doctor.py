@@ -24,7 +24,15 @@ import torch
 
 import genreward_wrappers
 from genreward_wrappers import doctor
-from genreward_wrappers.doctor import Finding, Visit, examine, run_doctor
+from genreward_wrappers.doctor import (
+    crash,
+    drawing,
+    examine,
+    installation,
+    orientation,
+    run_doctor,
+)
+from genreward_wrappers.doctor.finding import Finding, Visit
 from genreward_wrappers.encoders import base
 from genreward_wrappers.envs import _gl
 
@@ -66,9 +74,9 @@ def read_png(path):
 def test_all_of_it(tmp_path, monkeypatch):
     from rich.console import Console
 
-    monkeypatch.setattr(doctor, "MEASURED", 0.05)
+    monkeypatch.setattr(drawing, "MEASURED", 0.05)
     # Whether a busy test machine is slow is not the question here.
-    monkeypatch.setattr(doctor, "SLOW", 0.0)
+    monkeypatch.setattr(drawing, "SLOW", 0.0)
     text = io.StringIO()
     output = tmp_path / "made" / "here"
     assert run_doctor(ID, output, Console(file=text, width=300)) == 0
@@ -159,7 +167,7 @@ def declared(monkeypatch, *lines, python=">=3.10"):
         about["Provides-Extra"] = extra
     monkeypatch.setattr(metadata, "metadata", lambda name: about)
     monkeypatch.setattr(metadata, "requires", lambda name: list(lines))
-    return {f.name: f for f in doctor._packages(Visit(ID))}
+    return {f.name: f for f in installation.check_packages(Visit(ID))}
 
 
 def test_versions(monkeypatch):
@@ -192,34 +200,34 @@ def test_versions_that_cannot_be_known(monkeypatch):
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "metadata", missing)
-    assert only(doctor._packages).status == "warn"
+    assert only(installation.check_packages).status == "warn"
     monkeypatch.setitem(sys.modules, "packaging.requirements", None)
-    finding = only(doctor._packages)
+    finding = only(installation.check_packages)
     assert (finding.status, finding.do) == ("info", "pip install packaging")
 
 
 def test_threads_on_a_busy_machine(monkeypatch):
     monkeypatch.setattr(os, "getloadavg", lambda: (999.0, 1.0, 1.0), raising=False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    finding = only(doctor._compute, name="threads")
+    finding = only(installation.check_compute, name="threads")
     assert finding.status == "warn"
     assert "OMP_NUM_THREADS=1" in finding.do
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    assert only(doctor._compute, name="threads").status == "ok"
+    assert only(installation.check_compute, name="threads").status == "ok"
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
-    assert only(doctor._compute, name="threads").status == "ok"
+    assert only(installation.check_compute, name="threads").status == "ok"
 
 
 def test_a_gpu_that_is_not_found_and_one_that_does_not_compute(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", "12.8")
-    finding = only(doctor._compute, name="compute")
+    finding = only(installation.check_compute, name="compute")
     assert finding.status == "info"
     assert "finds none" in finding.says
     monkeypatch.setattr(torch.version, "cuda", None)
     monkeypatch.setattr(torch.version, "hip", None)
-    assert only(doctor._compute, name="compute").status == "ok"
+    assert only(installation.check_compute, name="compute").status == "ok"
 
     def no_kernel(*args, **kwargs):
         raise RuntimeError("no kernel image is available\nCompile with ...")
@@ -228,7 +236,7 @@ def test_a_gpu_that_is_not_found_and_one_that_does_not_compute(monkeypatch):
     monkeypatch.setattr(base, "resolve_device", lambda name: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
     monkeypatch.setattr(torch, "ones", no_kernel)
-    finding = only(doctor._compute, name="compute")
+    finding = only(installation.check_compute, name="compute")
     assert finding.status == "fail"
     assert "A Card, 24 GiB" in finding.says
     assert finding.says.endswith("no kernel image is available")
@@ -260,7 +268,7 @@ def encoder_weight(path):
 
 def test_assets_that_are_whole(assets):
     pytest.importorskip("diffusers")
-    found = list(doctor._assets(Visit(ID)))
+    found = list(installation.check_assets(Visit(ID)))
     assert [f.status for f in found] == ["ok"] * len(found)
     assert {f.name for f in found} == {"assets", "encoder video-vae-64"}
     assert "1 embedded goals" in found[1].says
@@ -270,28 +278,32 @@ def test_damaged_assets(assets):
     pytest.importorskip("diffusers")
     weights = assets / "video-vae-64" / "diffusion_pytorch_model.safetensors"
     flip(weights, encoder_weight(weights))
-    finding = only(doctor._assets, name="encoder video-vae-64")
+    finding = only(installation.check_assets, name="encoder video-vae-64")
     assert finding.status == "fail"
     assert "another encoder" in finding.says
     assert "--force-reinstall" in finding.do
     weights.write_bytes(weights.read_bytes()[:-10])
-    failed = {f.name for f in doctor._assets(Visit(ID)) if f.status == "fail"}
+    failed = {
+        f.name for f in installation.check_assets(Visit(ID)) if f.status == "fail"
+    }
     assert failed == {f"asset video-vae-64/{weights.name}", "encoder video-vae-64"}
 
     goal = next((assets / "goals").iterdir())
     whole = goal.read_bytes()
     flip(goal, goal.stat().st_size // 2)
-    finding = only(doctor._assets, name=f"asset goals/{goal.name}")
+    finding = only(installation.check_assets, name=f"asset goals/{goal.name}")
     assert finding.status == "fail"
     # No line says that all is well beside one that says it is not.
     goal.write_bytes(whole)
-    assert "assets" not in {f.name for f in doctor._assets(Visit(ID))}
+    assert "assets" not in {f.name for f in installation.check_assets(Visit(ID))}
     goal.unlink()
-    assert only(doctor._assets, name="assets").status == "fail"
+    assert only(installation.check_assets, name="assets").status == "fail"
 
     (assets / "video-vae-64" / "training.json").write_text("{")
     (assets / "note.txt").touch()
-    failed = {f.name for f in doctor._assets(Visit(ID)) if f.status == "fail"}
+    failed = {
+        f.name for f in installation.check_assets(Visit(ID)) if f.status == "fail"
+    }
     assert {"asset video-vae-64/training.json", "asset note.txt"} <= failed
 
 
@@ -302,7 +314,7 @@ def test_assets_without_diffusers(assets, monkeypatch):
     from genreward_wrappers.encoders import registry
 
     monkeypatch.setattr(registry, "load_encoder", missing)
-    finding = only(doctor._assets, name="encoder video-vae-64")
+    finding = only(installation.check_assets, name="encoder video-vae-64")
     assert finding.status == "info"
     assert "[video]" in finding.do
 
@@ -320,11 +332,11 @@ def without(monkeypatch, *missing):
 def test_hub(monkeypatch):
     pytest.importorskip("huggingface_hub")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    assert "is there" in only(doctor._hub).says
+    assert "is there" in only(installation.check_hub).says
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert "in the cache" in only(doctor._hub).says
+    assert "in the cache" in only(installation.check_hub).says
     without(monkeypatch, "huggingface_hub")
-    assert "[video]" in only(doctor._hub).do
+    assert "[video]" in only(installation.check_hub).do
 
 
 def test_folders(tmp_path, monkeypatch):
@@ -333,7 +345,7 @@ def test_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     visit = Visit(ID, tmp_path / "new" / "folder")
-    assert [f.status for f in doctor._folders(visit)] == ["ok", "ok"]
+    assert [f.status for f in installation.check_folders(visit)] == ["ok", "ok"]
     # Nothing is left behind, and nothing is made.
     assert list(tmp_path.iterdir()) == []
 
@@ -343,7 +355,7 @@ def test_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(file / "cache"))
     monkeypatch.setenv("HF_HOME", str(file / "hub"))
     visit = Visit(ID, file / "output")
-    found = {f.name: f for f in doctor._folders(visit)}
+    found = {f.name: f for f in installation.check_folders(visit)}
     assert {name: f.status for name, f in found.items()} == {
         "cache folder": "warn",
         "output folder": "fail",
@@ -358,18 +370,18 @@ def test_folders(tmp_path, monkeypatch):
 
 
 def test_run_tells_a_crash_an_error_and_a_standstill_apart(monkeypatch):
-    code, stages, error = doctor._run(
+    code, stages, error = crash._run(
         "import os, signal\n"
         "print('made\\ndrawn', flush=True)\n"
-        f"{doctor._QUIETLY}\n"
+        f"{crash._QUIETLY}\n"
         "os.kill(os.getpid(), signal.SIGSEGV)"
     )
     assert (code, stages) == (-11, ["made", "drawn"])
     assert "SIGSEGV" in error
-    assert doctor._run("import sys; sys.exit('no\\nway')") == (1, [], "way")
-    assert doctor._run("print('a')") == (0, ["a"], "it said nothing")
-    monkeypatch.setattr(doctor, "LIMIT", 2.0)
-    code, _, error = doctor._run("import time; time.sleep(100)")
+    assert crash._run("import sys; sys.exit('no\\nway')") == (1, [], "way")
+    assert crash._run("print('a')") == (0, ["a"], "it said nothing")
+    monkeypatch.setattr(crash, "LIMIT", 2.0)
+    code, _, error = crash._run("import time; time.sleep(100)")
     assert code is None
     assert "no end after 2 s" in error
 
@@ -388,7 +400,7 @@ def ends(monkeypatch, own, raw=(0, "drawn trained", "")):
     monkeypatch.setattr(_gl, "choose_backend", lambda: None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: True)
     visit = Visit(ID)
-    own, raw = doctor._draw_then_train(visit)
+    own, raw = crash.check_draw_then_train(visit)
     return visit, own, raw
 
 
@@ -439,23 +451,27 @@ def test_mujoco_then_train(monkeypatch, raw, status, words):
 
 def test_without_metaworld_triton_or_mujoco(monkeypatch):
     without(monkeypatch, "metaworld", "triton")
-    monkeypatch.setattr(doctor, "CHECKS", {"draw, then train": doctor._draw_then_train})
+    monkeypatch.setattr(
+        doctor, "CHECKS", {"draw, then train": crash.check_draw_then_train}
+    )
     found = list(examine(ID))
     assert {f.name for f in found} >= set(doctor.DRAWING_CHECKS)
     for finding in found:
         assert finding.status == "info"
         assert finding.do == 'pip install "genreward-wrappers[metaworld]"'
-    assert only(lambda visit: doctor._raw_mujoco(False)).status == "info"
+    assert only(lambda visit: crash._raw_mujoco(False)).status == "info"
     without(monkeypatch, "mujoco")
-    assert only(lambda visit: doctor._raw_mujoco(True)).status == "info"
-    assert only(doctor._gl).status == "info"
+    assert only(lambda visit: crash._raw_mujoco(True)).status == "info"
+    assert only(drawing.check_gl).status == "info"
 
 
 @needs_metaworld
 def test_an_unknown_id(monkeypatch):
-    monkeypatch.setattr(doctor, "CHECKS", {"draw, then train": doctor._draw_then_train})
+    monkeypatch.setattr(
+        doctor, "CHECKS", {"draw, then train": crash.check_draw_then_train}
+    )
     # One subprocess is enough here.
-    monkeypatch.setattr(doctor, "_raw_mujoco", lambda triton: iter(()))
+    monkeypatch.setattr(crash, "_raw_mujoco", lambda triton: iter(()))
     first, *others = examine("metaworld/pik-place")
     assert first.status == "fail"
     assert "NameNotFound" in first.says
@@ -481,13 +497,15 @@ def test_an_unknown_id(monkeypatch):
 def test_gl(monkeypatch, renderer, backend, status):
     pytest.importorskip("mujoco")
     monkeypatch.setenv("MUJOCO_GL", backend)
-    monkeypatch.setattr(doctor, "_gl_strings", lambda: (renderer, "V", "4.6"))
-    finding = only(doctor._gl)
+    monkeypatch.setattr(drawing, "_gl_strings", lambda: (renderer, "V", "4.6"))
+    finding = only(drawing.check_gl)
     assert finding.status == status
     assert renderer in finding.says
     if backend:
         assert "chosen by this package" in finding.says
-        assert "as set before" in only(doctor._gl, Visit(ID, backend=backend)).says
+        assert (
+            "as set before" in only(drawing.check_gl, Visit(ID, backend=backend)).says
+        )
     else:
         assert "is not set" in finding.says
 
@@ -515,7 +533,7 @@ def drawn_as(monkeypatch, change):
 )
 def test_a_wrong_picture(monkeypatch, words, change):
     drawn_as(monkeypatch, change)
-    finding = only(doctor._orientation)
+    finding = only(orientation.check_orientation)
     assert finding.status == "fail"
     # A mirrored picture is not called upside-down as well.
     assert words in finding.says
@@ -529,9 +547,11 @@ def test_a_wrong_picture(monkeypatch, words, change):
 )
 def test_other_cameras(monkeypatch, camera, status):
     """Two from other sides, and one that goes along with the hand."""
-    real = doctor._make
-    monkeypatch.setattr(doctor, "_make", lambda *a, **k: real(*a, camera=camera, **k))
-    finding = only(doctor._orientation)
+    real = orientation.make_env
+    monkeypatch.setattr(
+        orientation, "make_env", lambda *a, **k: real(*a, camera=camera, **k)
+    )
+    finding = only(orientation.check_orientation)
     assert finding.status == status, finding
 
 
@@ -541,18 +561,18 @@ def test_pictures_that_disturb_each_other(monkeypatch):
         return picture + 40 * np.uint8(len(_gl._open_renderers) > 1)
 
     drawn_as(monkeypatch, change)
-    finding = only(doctor._by_turns)
+    finding = only(drawing.check_turns)
     assert finding.status == "fail"
     assert "of 255" in finding.says
 
 
 def test_speed(monkeypatch):
-    monkeypatch.setattr(doctor, "_rates", lambda env_id, **options: (500.0, 5.0))
-    finding = only(doctor._speed)
+    monkeypatch.setattr(drawing, "_rates", lambda env_id, **options: (500.0, 5.0))
+    finding = only(drawing.check_speed)
     assert finding.status == "warn"
     assert "a million frames take 56 hours" in finding.says
-    monkeypatch.setattr(doctor, "_rates", lambda env_id, **options: (500.0, 100.0))
-    assert only(doctor._speed).status == "ok"
+    monkeypatch.setattr(drawing, "_rates", lambda env_id, **options: (500.0, 100.0))
+    assert only(drawing.check_speed).status == "ok"
 
 
 class Toy(gym.Env):
@@ -581,18 +601,18 @@ class Toy(gym.Env):
 
 
 def test_another_environment(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "MEASURED", 0.05)
-    monkeypatch.setattr(doctor, "SLOW", 0.0)
+    monkeypatch.setattr(drawing, "MEASURED", 0.05)
+    monkeypatch.setattr(drawing, "SLOW", 0.0)
     spec = gym.envs.registration.EnvSpec("Toy-v0", Toy)
     monkeypatch.setitem(gym.registry, "Toy-v0", spec)
     visit = Visit("Toy-v0", tmp_path)
-    finding = only(doctor._picture, visit)
+    finding = only(drawing.check_picture, visit)
     assert finding.status == "ok"
     assert str(tmp_path / "picture.png") in finding.says
     expected = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
     assert (read_png(tmp_path / "picture.png") == expected).all()
-    assert only(doctor._speed, visit).status == "ok"
-    assert only(doctor._orientation, visit).status == "info"
-    assert only(doctor._by_turns, visit).status == "info"
+    assert only(drawing.check_speed, visit).status == "ok"
+    assert only(orientation.check_orientation, visit).status == "info"
+    assert only(drawing.check_turns, visit).status == "info"
     monkeypatch.setattr(Toy, "top", 1)
-    assert only(doctor._picture, visit).status == "fail"
+    assert only(drawing.check_picture, visit).status == "fail"

@@ -1,0 +1,140 @@
+"""``genreward doctor``: does this machine render rightly and fast, and if not?
+
+Each check yields findings: what was seen, and what to do about it. Checks are guarded,
+so that one that fails is a finding like any other, and what may end a process in a
+crash is tried in another one. Nothing here asks the network.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from genreward_wrappers.doctor.crash import check_draw_then_train
+from genreward_wrappers.doctor.drawing import (
+    check_gl,
+    check_picture,
+    check_speed,
+    check_turns,
+)
+from genreward_wrappers.doctor.finding import Check, Finding, Visit, brief
+from genreward_wrappers.doctor.installation import (
+    check_assets,
+    check_compute,
+    check_folders,
+    check_hub,
+    check_packages,
+)
+from genreward_wrappers.doctor.orientation import check_orientation
+
+
+def run_doctor(env_id: str, output: Path | None, console: Any = None) -> int:
+    """Prints every finding as soon as it is there; returns the exit status.
+
+    Args:
+        env_id: The environment to draw: any id that `gymnasium.make` knows. Where the
+            hand is in the picture is checked for Meta-World alone.
+        output: A folder for the check pictures, made if need be; None saves none.
+        console: A `rich.console.Console`; by default one on the standard output, or
+            plain lines where rich is not installed.
+
+    Returns:
+        1 if anything failed, else 0.
+    """
+    if console is None:
+        with contextlib.suppress(ImportError):
+            from rich.console import Console
+
+            console = Console()
+    counts = dict.fromkeys(("ok", "info", "warn", "fail"), 0)
+    busy = contextlib.nullcontext() if console is None else console.status("examining")
+    with busy as status:
+        for finding in examine(env_id, output, getattr(status, "update", None)):
+            counts[finding.status] += 1
+            _print(finding, console)
+    summary = ", ".join(f"{count} {name}" for name, count in counts.items())
+    print(summary) if console is None else console.print(summary)
+    return int(counts["fail"] > 0)
+
+
+def examine(
+    env_id: str,
+    output: Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Iterator[Finding]:
+    """Runs every check; yields what they find.
+
+    Args:
+        env_id: The environment to draw.
+        output: A folder for the check pictures; None saves none.
+        progress: Called with the title of a check before it runs.
+    """
+    visit = Visit(env_id, output, os.environ.get("MUJOCO_GL", ""))
+    for title, check in {**CHECKS, **DRAWING_CHECKS}.items():
+        if progress is not None:
+            progress(title)
+        if visit.obstacle and title in DRAWING_CHECKS:
+            says = f"not checked: {visit.obstacle}"
+            yield Finding(title, "info", says, visit.remedy)
+            continue
+        try:
+            # Where a library deprecates something is of no interest between findings.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield from check(visit)
+        except Exception as error:
+            yield Finding(
+                title,
+                "fail",
+                f"the check broke off: {brief(error)}",
+                "if the error does not say it: report it, with all of this output",
+            )
+
+
+CHECKS: dict[str, Check] = {
+    "packages": check_packages,
+    "compute": check_compute,
+    "assets": check_assets,
+    "Hugging Face": check_hub,
+    "folders": check_folders,
+    "draw, then train": check_draw_then_train,
+}
+
+
+#: What is left out where the environment cannot be drawn, lest it crash this process.
+DRAWING_CHECKS: dict[str, Check] = {
+    "GL": check_gl,
+    "picture": check_picture,
+    "orientation": check_orientation,
+    "two tasks by turns": check_turns,
+    "speed": check_speed,
+}
+
+
+def _print(finding: Finding, console: Any) -> None:
+    if console is None:
+        print(f"{finding.status:4}  {finding.name}: {finding.says}", flush=True)
+        if finding.do:
+            print(f"      -> {finding.do}", flush=True)
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    # A row a finding and not one table at the end: should a driver end the process,
+    # what was found before stays on the screen.
+    row = Table.grid(padding=(0, 1))
+    row.add_column(width=4)
+    row.add_column(width=18)
+    row.add_column(overflow="fold")
+    colours = {"ok": "green", "info": "blue", "warn": "yellow", "fail": "bold red"}
+    # As `Text`, since rich would read the extra in "[metaworld]" as a style.
+    says = Text(finding.says)
+    if finding.do:
+        says.append(f"\n-> {finding.do}", style="italic")
+    status = Text(finding.status, style=colours[finding.status])
+    row.add_row(status, Text(finding.name), says)
+    console.print(row)
