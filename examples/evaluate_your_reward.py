@@ -2,8 +2,8 @@
 
     python examples/evaluate_your_reward.py
 
-The reward here pays for red in the picture, which a red puck in the air is as good for as
-a red arm that waves. The verdict says so in a minute; a training run would take days.
+The reward here pays for red in the picture, which a red arm that waves is as good for
+as a red puck in the air. The verdict says so in a minute; a training run takes days.
 """
 
 from __future__ import annotations

@@ -98,6 +98,11 @@ def scored(evaluation, name):
     return next(one for one in evaluation.scored if one.contestant.name == name)
 
 
+def refuse(*args, **kwargs):
+    """In the place of what must not be called; no command catches this."""
+    raise AssertionError(f"called with {args} {kwargs}")
+
+
 def same(one, two):
     """Whether two episodes hold the same."""
     return (
@@ -192,9 +197,12 @@ def test_half_way_stops_and_stands_still(recorded):
 
 def test_static_and_random(recorded):
     (static,) = of_kind(recorded, "static")
-    assert max(change(frame, static.frames[0]) for frame in static.frames) < 0.5
+    # The arm sinks a little under its own weight before it stands.
+    assert change(static.frames[1], static.frames[0]) < 3
+    assert max(change(frame, static.frames[1]) for frame in static.frames[1:]) < 1
+    assert way(states(static)[:, :3]) < 0.01
     (random,) = of_kind(recorded, "random")
-    assert max(change(frame, random.frames[0]) for frame in random.frames) > 1
+    assert max(change(frame, random.frames[1]) for frame in random.frames[1:]) > 3
     assert way(states(random)[:, :3]) > 0.05
     # The noise goes on for a while.
     before, after = random.actions[:-1, 0], random.actions[1:, 0]
@@ -242,7 +250,7 @@ def played(monkeypatch):
 
 
 def test_a_warm_cache_plays_nothing(recorded, cache, monkeypatch):
-    monkeypatch.setattr(rollouts, "play", None)
+    monkeypatch.setattr(rollouts, "play", refuse)
     again = record_rollouts(ENV, STEPS, options=OPTIONS, counts=COUNTS, cache=cache)
     assert len(again) == len(recorded)
     assert all(map(same, again, recorded))
@@ -320,9 +328,9 @@ def test_a_damaged_file_is_made_again(damage, played, tmp_path):
 
 def test_the_first_seeds_that_turn_out_as_wanted(played):
     first = rollouts._seed("success", 0)
-    played.lost = {first, first + 1, first + 4}
+    played.lost = {first, first + 1, first + 5}
     episodes = record_rollouts(ENV, (0, 256), counts={"success": 4})
-    assert [e.info["seed"] - first for e in episodes] == [2, 3, 5, 6]
+    assert [e.info["seed"] - first for e in episodes] == [2, 3, 4, 6]
     assert all(e.succeeded for e in episodes)
 
 
@@ -381,7 +389,9 @@ def test_altered_kinds_and_groups(recorded):
     changed = altered(recorded)
     sources = of_kind(recorded, "success")
     assert [e.info["kind"] for e in changed] == [*rollouts.ALTERED] * len(sources)
-    for source, three in zip(sources, zip(*[iter(changed)] * 3, strict=True)):
+    for source, three in zip(
+        sources, zip(*[iter(changed)] * 3, strict=True), strict=True
+    ):
         for episode in three:
             assert episode.info["group"] == source.info["group"]
             assert source.info["kind"] == "success"
@@ -391,7 +401,8 @@ def test_altered_kinds_and_groups(recorded):
 
 def test_reversed_is_backwards(recorded):
     sources = of_kind(recorded, "success")
-    for source, episode in zip(sources, of_kind(altered(sources), "reversed")):
+    backwards = of_kind(altered(sources), "reversed")
+    for source, episode in zip(sources, backwards, strict=True):
         np.testing.assert_array_equal(episode.frames, source.frames[::-1])
         assert episode.frame_steps.tolist() == [HORIZON - s for s in STEPS[::-1]]
         assert episode.rewards == {}
@@ -402,7 +413,8 @@ def test_reversed_is_backwards(recorded):
 def test_shifted_moves_every_frame_alike(recorded):
     sources = of_kind(recorded, "success")
     moves = []
-    for source, episode in zip(sources, of_kind(altered(sources), "shifted")):
+    shifted = of_kind(altered(sources), "shifted")
+    for source, episode in zip(sources, shifted, strict=True):
         found = [
             (down, right)
             for down in range(-4, 5)
@@ -476,10 +488,10 @@ def test_test_seeds_made_nothing(goal, seeds, raises, where):
     if not raises:
         rollouts.check_seeds(*arguments)
         return
-    with pytest.raises(ValueError) as caught:
+    low, high = seeds
+    said = rf"'train' used the seeds {low} to {high}.* 2000000 to 2999999"
+    with pytest.raises(ValueError, match=said):
         rollouts.check_seeds(*arguments)
-    for said in ("'train'", *map(str, seeds), "2000000", "2999999"):
-        assert said in str(caught.value)
 
 
 def test_the_embedded_goal_and_its_encoder_saw_no_test_seeds(cache):
@@ -560,8 +572,9 @@ def test_scores_are_what_the_wrapper_paid(goal, options, tmp_path):
             assert value.dtype == np.float32
             # NaN where nothing was due, and only there.
             np.testing.assert_array_equal(value, episode.rewards["video"])
-    assert all(np.unique(v[~np.isnan(v)]).size > 1 for v in online)
-    assert any(np.isnan(v).any() for v in online) == (options != {})
+    heard = np.concatenate(online)
+    assert np.isnan(heard).any() == (options != {})
+    assert np.unique(heard[~np.isnan(heard)]).size > 5
     memo = Memo(load_encoder("pixels", device="cpu", size=(32, 32)))
     model = VideoLevel(goal, memo, horizon=H, **options)
     for value, expected in zip(score_episodes(model, episodes), online, strict=True):
@@ -871,7 +884,7 @@ def test_an_unknown_preset(small_goal):
 def test_the_sum_is_what_the_wrapper_paid(goal, tmp_path):
     """All three parts, with weights."""
     torch.manual_seed(0)
-    nets, config = FBNets(FBConfig(features=192, actions=2, z=8)).to_arrays()
+    nets, config = FBNets(FBConfig(features=192, actions=2, z=8, hidden=16)).to_arrays()
     bundle = goal.with_(
         encoder=encoder_card(PooledPixels((32, 32), device="cpu")),
         nets=nets,
@@ -887,16 +900,18 @@ def test_the_sum_is_what_the_wrapper_paid(goal, tmp_path):
     assert [part.name for part in parts] == ["video", "frame"]
     assert (total.role, total.about) == ("sum", "0.5 video + 2 frame + 0.25 env")
     for value, expected in zip(run._pay(total, episodes), online, strict=True):
-        np.testing.assert_allclose(value, expected, rtol=1e-6)
+        # The environment's own was recorded in float32.
+        np.testing.assert_allclose(value, expected, rtol=1e-6, atol=1e-6)
     for part in parts:
         for value, episode in zip(run._pay(part, episodes), episodes, strict=True):
-            np.testing.assert_array_equal(value, episode.rewards[part.name])
+            # The last digit of a net's output depends on the size of the batch.
+            np.testing.assert_allclose(value, episode.rewards[part.name], atol=1e-6)
     # A weight of 0 leaves a part out.
     *parts, total = Maker(bundle, H, 9, "cpu").make("genreward:frame_weight=0")
     assert [part.name for part in parts] == ["video"]
     for value, episode in zip(run._pay(total, episodes), episodes, strict=True):
         video = np.nan_to_num(episode.rewards["video"])
-        np.testing.assert_allclose(value, video + episode.rewards["env"], rtol=1e-6)
+        np.testing.assert_array_equal(value, video + episode.rewards["env"])
 
 
 # All of it
@@ -1011,7 +1026,7 @@ def test_the_sum_is_judged_where_all_of_it_is_known(full):
 
 def test_progress_is_told(cache, recorded):
     told = []
-    judge(cache, ["env"], tell=lambda *what: told.append(what))
+    judge(cache, ["pixels"], tell=lambda *what: told.append(what))
     last = {what: (done, total) for what, done, total in told}
     assert list(last) == ["test episodes", "rewards", "figures"]
     assert all(done == total > 0 for done, total in last.values())
@@ -1046,10 +1061,22 @@ def test_a_goal_that_does_not_say_what_it_is_for(cache, recorded, judged):
     assert table == scored(judged, "pixels").confusion
 
 
+def test_a_reward_that_looks_at_uneven_steps(cache, recorded):
+    """Backwards, it looks at the steps at the other end."""
+    reward = "pixels:reading=window,window=100,length=3,every=100"
+    judged = judge(cache, [reward], counts={"success": 1, "static": 1})
+    for paid in judged.scored[0].paid:
+        assert (np.flatnonzero(~np.isnan(paid)) + 1).tolist() == [100, 200]
+
+
 def test_rewards_do_not_change_each_other(cache, judged):
     """One that looks at other frames changes no figure of one that does not."""
-    other = "pixels:reading=window,window=100,length=3,every=100"
-    both = judge(cache, ["pixels", other], counts={**COUNTS, "noisy": 0})
+    other = "pixels:reading=stream,length=12"
+    both = judge(cache, ["pixels", other], counts={"success": 2, "other-task": 2})
+    assert len(both.episodes[0].frames) > len(STEPS)
+    for i in range(2):
+        values = [scored(one, "pixels").paid[i] for one in (judged, both)]
+        np.testing.assert_array_equal(*values)
     table = scored(both, "pixels").confusion
     np.testing.assert_allclose(
         table["matrix"], scored(judged, "pixels").confusion["matrix"], rtol=1e-5
@@ -1125,8 +1152,7 @@ def test_given_episodes_of_another_task(videos, recorded):
 
 
 def test_recorded_episodes_are_judged_as_they_were_paid(goal, tmp_path):
-    bundle = goal.with_(encoder=encoder_card(load_encoder(EMBEDDED, device="cpu")))
-    wrap = partial(VideoLevelReward, goal=bundle, encoder="pixels", horizon=H)
+    wrap = partial(VideoLevelReward, goal=goal, encoder="pixels", horizon=H)
     episodes, _ = arena(wrap, tmp_path)
     assert (tmp_path / "goal.safetensors").is_file()
     judged = run.evaluate(
@@ -1147,14 +1173,13 @@ def test_recorded_episodes_are_judged_as_they_were_paid(goal, tmp_path):
 
 def test_sparse_episodes_that_end_early(goal, tmp_path):
     """Played backwards they would need frames that nobody kept."""
-    bundle = goal.with_(encoder=encoder_card(load_encoder(EMBEDDED, device="cpu")))
-    wrap = partial(VideoLevelReward, goal=bundle, encoder="pixels", horizon=H, length=9)
+    wrap = partial(VideoLevelReward, goal=goal, encoder="pixels", horizon=H, length=9)
     episodes, _ = arena(wrap, tmp_path)
     assert episodes[0].frame_steps[-1] < len(episodes[0])
     judged = run.evaluate(
         "toy/square",
         ["pixels"],
-        bundle,
+        goal,
         rollouts=str(tmp_path),
         frames=9,
         device="cpu",
@@ -1306,7 +1331,7 @@ def command(cache, recorded, monkeypatch, tmp_path):
     """Runs the command on the small set; nothing may be played for it."""
     few = partial(run.evaluate, counts=COUNTS, resamples=20)
     monkeypatch.setattr(run, "evaluate", few)
-    monkeypatch.setattr(rollouts, "play", None)
+    monkeypatch.setattr(rollouts, "play", refuse)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
 
@@ -1319,9 +1344,6 @@ def command(cache, recorded, monkeypatch, tmp_path):
 
 
 def strict_json(path):
-    def refuse(name):
-        raise AssertionError(f"{path} holds {name}")
-
     return json.loads(path.read_text(), parse_constant=refuse)
 
 
@@ -1372,11 +1394,13 @@ def test_undefined_is_below(judged):
     assert below(judged, {"auc": 1.0}) == []
 
 
-def test_a_reward_that_is_never_due(command, tmp_path):
+def test_a_reward_that_is_never_due(command, videos, capsys):
     """A window that is longer than an episode."""
-    reward = "pixels:reading=window,window=300,length=2"
-    assert command("--output", "out", "--fail-below", "auc=0", reward=reward) == 1
-    report = strict_json(tmp_path / "out" / "report.json")
+    reward = "pixels:reading=window,window=30,length=2"
+    limit = ["--fail-below", "auc=0", "--output", "out"]
+    assert command("--rollouts", str(videos), *limit, reward=reward) == 1
+    assert "auc_mean is undefined" in " ".join(capsys.readouterr().out.split())
+    report = strict_json(videos / "out" / "report.json")
     assert report["metrics"][reward]["auc_mean"]["value"] is None
 
 
@@ -1396,7 +1420,7 @@ def test_a_reward_that_is_never_due(command, tmp_path):
 def test_bad_arguments_cost_nothing(
     arguments, message, command, monkeypatch, tmp_path, capsys
 ):
-    monkeypatch.setattr(run, "evaluate", None)
+    monkeypatch.setattr(run, "evaluate", refuse)
     (tmp_path / "taken").write_text("a file")
     assert command(*arguments) == 1
     error = capsys.readouterr().err
@@ -1411,7 +1435,7 @@ def test_bad_arguments_cost_nothing(
         ({"reward": "vidoe"}, "there is no reward 'vidoe'"),
         ({"reward": "video:score=best"}, "score='best'"),
         ({"reward": "frame"}, "no frame-level part"),
-        ({"reward": "pixels:length=soon"}, "length"),
+        ({"reward": "pixels:length=1"}, "between 2 and 257"),
         ({"env": "CartPole-v1"}, "no embedded goal for 'CartPole-v1'"),
         ({"env": "CartPole-v1", "reward": "env"}, "--rollouts FOLDER"),
     ],
