@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import time
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from genreward_wrappers.evaluate.learn import (
     make_env,
     outcome,
 )
+from genreward_wrappers.evaluate.workers import workers
 from genreward_wrappers.files import FileError
 
 PIXELS = Run("metaworld/pick-place", "pixels", seed=0)
@@ -188,3 +191,24 @@ def test_evaluations_and_learning_do_not_share_seeds():
     from genreward_wrappers.evaluate import rollouts
 
     assert rollouts.SEEDS.stop <= learning.FIRST_SEED
+
+
+# Stopping
+
+
+def test_an_interrupt_ends_the_workers_and_what_they_do():
+    before = set(multiprocessing.active_children())
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), workers(2) as pool:  # noqa: PT012
+        futures = [pool.submit(time.sleep, seconds) for seconds in (0, *[500] * 9)]
+        futures[0].result()
+        raise KeyboardInterrupt
+    assert time.monotonic() - started < 250, "it waited for them"
+    assert set(multiprocessing.active_children()) == before
+    assert futures[-1].cancelled()
+
+
+def test_workers_that_are_done_give_their_results():
+    with workers(2) as pool:
+        futures = [pool.submit(abs, -i) for i in range(5)]
+    assert [future.result() for future in futures] == [0, 1, 2, 3, 4]

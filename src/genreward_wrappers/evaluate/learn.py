@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +21,7 @@ import gymnasium as gym
 import numpy as np
 
 from genreward_wrappers.evaluate.contestants import parse
+from genreward_wrappers.evaluate.workers import workers
 from genreward_wrappers.files import FileError, canonical, write_whole
 from genreward_wrappers.goals import load_goal
 from genreward_wrappers.rewards.video_level import PRESETS
@@ -211,9 +211,7 @@ def learn_all(
         tell: Told how many steps of all are done.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # Not fork: a forked child cannot use its parent's GL display.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+    with workers(processes) as pool:
         futures = {pool.submit(learn, run, folder, steps): run for run in runs}
         open_ = set(futures)
         while open_:

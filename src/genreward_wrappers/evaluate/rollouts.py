@@ -27,9 +27,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.episodes import Episode
+from genreward_wrappers.evaluate.workers import Workers, workers
 from genreward_wrappers.files import FileError, canonical
 from genreward_wrappers.goals import GoalBundle
 
@@ -126,7 +127,7 @@ def record_rollouts(
     total = sum(counts.values()) + (len(others) if counts.get("other-task") else 0)
     done = 0
     episodes: list[Episode] = []
-    with _players(processes) as play:
+    with _players(processes) as play_all:
         for kind, count in counts.items():
             # One more of each other task is its goal in the confusion matrix.
             wanted = {f"metaworld/{task}": count}
@@ -142,7 +143,7 @@ def record_rollouts(
                     Job(where, chosen, kind, _seed(kind, i), steps)
                     for i in range(PATIENCE * needed)
                 )
-                for episode in _take(jobs, needed, play, cache, processes):
+                for episode in _take(jobs, needed, play_all, cache):
                     episodes.append(episode)
                     done += 1
                     tick(done, total)
@@ -253,6 +254,7 @@ def _environment(env_id: str, options: tuple[tuple[str, Any], ...]) -> Any:
     return gym.make(env_id, obs="state", render_mode="rgb_array", **dict(options))
 
 
+Play = Callable[[Sequence[Job]], Iterator[Episode]]
 Act = Callable[[NDArray[np.float64], int], NDArray[np.float32]]
 
 
@@ -348,9 +350,8 @@ def _seed(kind: str, index: int) -> int:
 def _take(
     jobs: Iterator[Job],
     needed: int,
-    play_all: Any,
+    play_all: Play,
     cache: Path | None,
-    processes: int,
 ) -> list[Episode]:
     """The first ``needed`` episodes that turn out as wanted, by their seeds."""
     taken: list[Episode] = []
@@ -362,7 +363,7 @@ def _take(
             break
         found = {job: _load(job, cache) for job in batch}
         missing = [job for job, episode in found.items() if episode is None]
-        for job, episode in zip(missing, play_all(play, missing), strict=True):
+        for job, episode in zip(missing, play_all(missing), strict=True):
             found[job] = episode
             if cache is not None:
                 episode.save(cache / _file_name(job))
@@ -405,29 +406,28 @@ def _makers() -> dict[str, str]:
 
 
 class _players:
-    """A map over episodes: in this process, or in several that are started anew."""
+    """A map over episodes: in this process, or in several."""
 
     def __init__(self, processes: int) -> None:
         self._processes = processes
-        self._pool: Any = None
+        self._stack = ExitStack()
+        self._pool: Workers | None = None
 
-    def __enter__(self) -> Callable[[Any, Sequence[Job]], Sequence[Episode]]:
+    def __enter__(self) -> Play:
         return self._map
 
-    def _map(self, function: Any, jobs: Sequence[Job]) -> Sequence[Episode]:
+    def _map(self, jobs: Sequence[Job]) -> Iterator[Episode]:
+        """The episodes in the order of their jobs, each as soon as it is there."""
         if self._processes <= 1 or len(jobs) <= 1:
-            return [function(job) for job in jobs]
+            return map(play, jobs)
         if self._pool is None:
-            # Not fork: a forked child cannot use its parent's GL display.
-            context = multiprocessing.get_context("spawn")
-            self._pool = context.Pool(self._processes)
-        episodes: list[Episode] = self._pool.map(function, jobs, chunksize=1)
-        return episodes
+            # Not before it is needed: everything may be in the cache.
+            self._pool = self._stack.enter_context(workers(self._processes))
+        futures = [self._pool.submit(play, job) for job in jobs]
+        return (future.result() for future in futures)
 
-    def __exit__(self, *exception: object) -> None:
-        if self._pool is not None:
-            self._pool.terminate()
-            self._pool.join()
+    def __exit__(self, *exception: Any) -> None:
+        self._stack.__exit__(*exception)
 
 
 # Altering
