@@ -144,7 +144,7 @@ def test_another_goal_is_another_run(tmp_path, goal):
     before = run.name
     assert before != PIXELS.name
     goal.with_(prompt="something else").save(path)
-    assert run.name != before
+    assert Run("metaworld/pick-place", "pixels", 0, str(path)).name != before
 
 
 # What the agent sees and is paid

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,7 +64,7 @@ class Run:
     seed: int
     goal: str | None = None
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Tells this run from all others in a folder's file names."""
         key = canonical({**asdict(self), "goal": self._digest()})
