@@ -428,9 +428,9 @@ def test_shifted_moves_every_frame_alike(recorded):
         assert (down, right) != (0, 0)
         moves.append((down, right))
         # The edge is drawn out; nothing comes in again from the other side.
-        if down > 0:
-            edge = np.repeat(episode.frames[:, down : down + 1], down, 1)
-            np.testing.assert_array_equal(episode.frames[:, :down], edge)
+        wide = np.pad(source.frames, ((0, 0), (4, 4), (4, 4), (0, 0)), "edge")
+        expected = wide[:, 4 - down : 68 - down, 4 - right : 68 - right]
+        np.testing.assert_array_equal(episode.frames, expected)
         assert episode.succeeded
         np.testing.assert_array_equal(episode.rewards["env"], source.rewards["env"])
         np.testing.assert_array_equal(episode.frame_steps, source.frame_steps)
@@ -946,7 +946,7 @@ def test_what_pixels_paid(judged, small_goal):
         assert (np.flatnonzero(~np.isnan(paid)) + 1).tolist() == list(STEPS[1:])
 
 
-def test_labels(judged):
+def test_labels(judged, recorded):
     labels = run.labels(judged.episodes)
     by_kind = {label.kind: (label.success, label.level) for label in labels}
     won, lost = (True, 2), (False, 0)
@@ -960,6 +960,13 @@ def test_labels(judged):
     }
     groups = [label.group for label in labels]
     assert len(set(groups)) == len(groups) - 6
+    # Whatever their own environment said of them.
+    done = of_kind(recorded, "success")[0]
+    disguised = replace(done, info={**done.info, "kind": "reversed"})
+    for other in (*of_kind(recorded, "other-task"), disguised):
+        assert other.succeeded
+        (label,) = run.labels([other])
+        assert (label.success, label.level) == lost
 
 
 def test_what_the_environment_said_elsewhere_counts_nothing(judged):
@@ -980,11 +987,14 @@ def test_confusion(judged):
     assert matrix.shape == (3, 3)
     assert np.isfinite(matrix).all()
     assert table["argmax_accuracy"] == 1
-    own = score_episodes(
-        VideoLevel(load_goal(ENV), "pixels", horizon=HORIZON, length=9),
-        of_kind(judged.episodes, "success"),
-    )
+    model = VideoLevel(load_goal(ENV), "pixels", horizon=HORIZON, length=9)
+    own = score_episodes(model, of_kind(judged.episodes, "success"))
     assert matrix[0, 0] == pytest.approx(np.nanmean(own), rel=1e-6)
+    # Rows are what was done, columns the goals.
+    others = of_kind(judged.episodes, "other-task")
+    assert others[0].info["env_id"] == table["tasks"][1]
+    (other,) = score_episodes(model, others[:1])
+    assert matrix[1, 0] == pytest.approx(np.nanmean(other), rel=1e-6)
     assert scored(judged, "env").confusion is None
 
 
