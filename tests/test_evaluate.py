@@ -827,6 +827,27 @@ def test_other_rewards_have_no_controls(small_goal):
         assert maker.controls(spec) == []
 
 
+def test_a_payment_by_differences_looks_at_every_step(small_goal):
+    maker = Maker(small_goal, 64, 9, "cpu")
+    (contestant,) = maker.make("pixels:payment=difference")
+    assert len(wanted_steps([contestant.parts[0][0]], 64)) == 65
+
+
+def test_options_of_the_wrong_kind_name_their_reward(small_goal):
+    maker = Maker(small_goal, 64, 9, "cpu")
+    with pytest.raises(ValueError, match="reward 'pixels:length=soon'"):
+        maker.make("pixels:length=soon")
+
+
+def test_an_untrained_twin_needs_a_trained_model(small_goal):
+    with pytest.raises(GoalError, match='encoder="random".*names no encoder'):
+        VideoLevelReward(
+            gym.make("metaworld/pick-place"),
+            small_goal.with_(encoder={}),
+            encoder="random",
+        )
+
+
 def test_contestants_share_encoders(small_goal):
     maker = Maker(small_goal, 64, 9, "cpu")
     one, two = (
@@ -848,7 +869,9 @@ def test_the_frames_of_the_per_frame_reading(small_goal):
 def test_without_a_goal(small_goal):
     maker = Maker(None, 64, 9, "cpu")
     (env,) = maker.make("env")
-    assert (env.parts, env.env_weight, env.role) == ((), 1.0, "reference")
+    # Asked for, it is judged like any other; else it stands beside them.
+    assert (env.parts, env.env_weight, env.role) == ((), 1.0, "reward")
+    assert maker.environment().role == "reference"
     with pytest.raises(ValueError, match="'pixels:score=motion' needs a goal.*--goal"):
         maker.make("pixels:score=motion")
     assert not small_goal.nets

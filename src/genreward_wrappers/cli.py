@@ -17,6 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit status."""
     parser = _parser()
     args = parser.parse_args(argv)
+    args.said = shlex.join(["genreward", *(sys.argv[1:] if argv is None else argv)])
     if args.command is None:
         parser.print_help()
         return 2
@@ -177,7 +178,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         limits=_limits(args.fail_below),
         learn_steps=args.learn,
         seeds=args.seeds,
-        command="genreward " + shlex.join(sys.argv[1:]),
+        command=args.said,
     )
 
 

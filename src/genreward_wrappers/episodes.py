@@ -7,6 +7,7 @@ at, so each frame says after which step it was seen.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from genreward_wrappers.core import Bool, Int64, UInt8
 from genreward_wrappers.files import (
     CODEC,
+    FileError,
     load_tensors,
     pack_video,
     save_tensors,
@@ -121,8 +123,12 @@ class Episode:
             "Episode.save or a wrapper's record=",
             SCHEMA,
         )
+        try:
+            frames = unpack_video(tensors["frames"], tuple(header["shape"]))
+        except (KeyError, ValueError, zlib.error) as error:
+            raise FileError(f"{path} is damaged: {error}") from error
         return cls(
-            frames=unpack_video(tensors["frames"], tuple(header["shape"])),
+            frames=frames,
             frame_steps=tensors["frame_steps"],
             actions=tensors["actions"],
             success=tensors["success"],

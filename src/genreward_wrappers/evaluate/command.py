@@ -129,9 +129,9 @@ def run_evaluate(
 
 def _check_writable(folder: Path) -> None:
     """Raises if nothing can be written to the folder, before anything is computed."""
-    folder.mkdir(parents=True, exist_ok=True)
     probe = folder / ".probe"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
     except OSError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from genreward_wrappers.core import RewardModel
@@ -85,7 +85,7 @@ class Maker:
         if name == "genreward":
             return self._genreward(spec, options)
         if name == "env":
-            return [self.environment()]
+            return [replace(self.environment(), role="reward")]
         if name == "frame":
             return [self._frame(spec, options)]
         return [self._video(spec, name, options)]
@@ -95,8 +95,9 @@ class Maker:
         name, options = parse(spec)
         if name not in ("genreward", "video", "paper"):
             return []
+        preset = "paper" if name == "paper" else options.get("preset", "default")
         own = {k: v for k, v in options.items() if k in _VIDEO_OPTIONS}
-        own |= dict(PRESETS["paper"]) if name == "paper" else {}
+        own = {**PRESETS[preset], **own}
         tail = ",".join(f"{k}={v}" for k, v in own.items() if k != "encoder")
         return [
             self._video(
@@ -106,6 +107,8 @@ class Maker:
                 role="control",
             )
             for control in ("pixels", "random")
+            # Only a model that was trained has an untrained twin.
+            if control == "pixels" or _has_weights(self._goal(spec))
         ]
 
     def environment(self) -> Contestant:
@@ -116,7 +119,8 @@ class Maker:
         self, goal: GoalBundle, encoder: str | None = None, **options: Any
     ) -> VideoLevel:
         """A video-level model over the shared encoders."""
-        if options.get("reading", "frames") == "frames":
+        level = options.get("payment", "level") == "level"
+        if options.get("reading", "frames") == "frames" and level:
             # What is paid at a step does not depend on which others are paid.
             options.setdefault("length", min(self.frames, self.horizon + 1))
         return VideoLevel(
@@ -131,7 +135,14 @@ class Maker:
             if key in options
         }
         preset = weights.get("preset", "default")
-        video = self._video("video", "paper" if preset == "paper" else "video", options)
+        if preset not in PRESETS:
+            raise ValueError(
+                f"reward {spec!r}: preset={preset!r}: expected one of "
+                f"{', '.join(map(repr, PRESETS))}"
+            )
+        name = "paper" if preset == "paper" else "video"
+        tail = ",".join(f"{key}={value}" for key, value in options.items())
+        video = self._video(f"{name}:{tail}" if tail else name, name, options)
         own = weights.get("video_weight", WEIGHTS.get(preset, 1.0))
         made, parts = [video], [(video.parts[0][0], own)]
         frame_weight = weights.get("frame_weight", FRAME_WEIGHTS.get(preset, 1.0))
@@ -156,7 +167,10 @@ class Maker:
         if name in ("pixels", "random"):
             options["encoder"] = name
         encoder = options.pop("encoder", None)
-        model = self.video_model(goal, encoder, **options)
+        try:
+            model = self.video_model(goal, encoder, **options)
+        except TypeError as error:
+            raise ValueError(f"reward {spec!r}: {error}") from error
         how = ", ".join(f"{key} {value}" for key, value in options.items())
         return Contestant(
             spec,
@@ -190,6 +204,11 @@ class Maker:
             encoder = bind_encoder(goal, name, device=self.device, dtype=self.dtype)
             self._encoders[key] = Memo(encoder)
         return self._encoders[key]
+
+
+def _has_weights(goal: GoalBundle) -> bool:
+    source = str(goal.encoder.get("source", ""))
+    return bool(source) and not source.startswith(("pixels", "random:"))
 
 
 _VIDEO_OPTIONS = (

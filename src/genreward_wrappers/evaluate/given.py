@@ -12,8 +12,7 @@ import numpy as np
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.episodes import Episode
 from genreward_wrappers.evaluate.metrics import ORDINARY
-from genreward_wrappers.frames import area_resize, evenly
-from genreward_wrappers.goal_pipeline.pack import read_video
+from genreward_wrappers.goal_pipeline.pack import fit, read_video
 
 VIDEO_ENDINGS = (".mp4", ".gif", ".npy", ".webm", ".mkv", ".avi", ".mov")
 MINARI = "minari:"
@@ -88,7 +87,9 @@ def _videos(folder: Path, frames: int, size: tuple[int, int] | None) -> list[Epi
                 )
             episodes.append(
                 _named(
-                    _of_video(video, frames, size, inside.name), inside.name, str(path)
+                    _of_video(video, frames, size, inside.name, str(path)),
+                    inside.name,
+                    str(path),
                 )
             )
     if not episodes:
@@ -108,11 +109,9 @@ def _check_kind(kind: str, where: Path) -> None:
 
 
 def _of_video(
-    video: UInt8, frames: int, size: tuple[int, int] | None, kind: str
+    video: UInt8, frames: int, size: tuple[int, int] | None, kind: str, name: str
 ) -> Episode:
-    kept = video[evenly(frames, len(video) - 1)]
-    if size is not None:
-        kept = np.stack([area_resize(frame, size) for frame in kept])
+    kept = fit(video, size or (video.shape[1], video.shape[2]), frames, name)
     success = np.zeros(frames - 1, np.bool_)
     # Where in the video it succeeded nobody said: by its end.
     success[-1] = kind == "success"

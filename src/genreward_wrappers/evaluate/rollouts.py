@@ -27,6 +27,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -150,15 +151,23 @@ def record_rollouts(
     return episodes
 
 
-def altered(episodes: Sequence[Episode]) -> list[Episode]:
-    """The successes played backwards, shifted, and with another brightness."""
+def altered(episodes: Sequence[Episode], wanted: Sequence[int] = ()) -> list[Episode]:
+    """The successes played backwards, shifted, and with another brightness.
+
+    Args:
+        episodes: The test episodes.
+        wanted: Steps whose frames will be looked at. What was recorded without those
+            at the other end cannot be played backwards.
+    """
     changed = []
     for episode in episodes:
         if episode.info["kind"] != "success":
             continue
         rng = np.random.default_rng(episode.info["seed"])
+        needed = {0, *(int(step) for step in wanted if step <= len(episode))}
+        if needed <= set((len(episode) - episode.frame_steps).tolist()):
+            changed.append(_derive(_backwards(episode), "reversed"))
         changed += [
-            _derive(_backwards(episode), "reversed"),
             _derive(replace(episode, frames=_shift(episode.frames, rng)), "shifted"),
             _derive(
                 replace(episode, frames=_brighten(episode.frames, rng)), "brightness"
@@ -358,7 +367,7 @@ def _take(
     while len(taken) < needed:
         # No more at a time than are missing, so that the choice does not depend on
         # how many processes there are.
-        batch = [job for job, _ in zip(jobs, range(needed - len(taken)), strict=False)]
+        batch = list(itertools.islice(jobs, needed - len(taken)))
         if not batch:
             break
         found = {job: _load(job, cache) for job in batch}

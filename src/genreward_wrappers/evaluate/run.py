@@ -136,7 +136,7 @@ def evaluate(
     if rollouts is not None:
         size = bundle.frame_size if bundle else None
         given = load_rollouts(rollouts, frames, size)
-        horizon = max(map(len, given))
+        horizon = _given_horizon(env_id, given)
     else:
         horizon = _horizon(env_id)
         if bundle is not None:
@@ -144,9 +144,12 @@ def evaluate(
     maker = Maker(bundle, horizon, frames, device, dtype)
     contestants = _contestants(maker, rewards)
     models = [model for c in contestants for model, _ in c.parts]
+    wanted = wanted_steps(models, horizon)
     if given is None:
         options = _options(env_id, bundle, camera)
-        steps = np.union1d(wanted_steps(models, horizon), sample_steps(frames, horizon))
+        steps = np.union1d(wanted, sample_steps(frames, horizon))
+        # Played backwards, an episode is looked at at the other end.
+        steps = np.union1d(steps, horizon - steps)
         episodes = record_rollouts(
             env_id,
             steps.tolist(),
@@ -159,7 +162,7 @@ def evaluate(
     else:
         episodes = given
     tests, spare = _set_apart(episodes, env_id)
-    everything = [*tests, *altered(tests)]
+    everything = [*tests, *altered(tests, wanted.tolist())]
     found = []
     for index, contestant in enumerate(contestants):
         tell("rewards", index, len(contestants))
@@ -167,11 +170,12 @@ def evaluate(
     tell("rewards", len(contestants), len(contestants))
     tell("figures", 0, 1)
     scored = _judge(found, everything, resamples)
+    even = sample_steps(min(frames, horizon + 1), horizon)
     scored = [
         replace(
             one,
             metrics={**one.metrics, **_epic(one.contestant, everything)},
-            confusion=_confusion(maker, one, tests, spare),
+            confusion=_confusion(maker, one, tests, spare, env_id, even),
         )
         for one in scored
     ]
@@ -280,7 +284,9 @@ def _judge(
             else None,
             resamples=resamples,
         )
-    controls = {c.name: paids for c, paids in found if c.role == "control"}
+    # Pixels that were asked for as a reward are what they are.
+    plain = ("pixels", "random")
+    controls = {c.name: p for c, p in found if c.name.partition(":")[0] in plain}
     scored = []
     for contestant, paids in found:
         judged = None
@@ -292,6 +298,7 @@ def _judge(
                     mine, [curve(p) for p in theirs], known, resamples=resamples
                 )
                 for name, theirs in controls.items()
+                if name != contestant.name
             }
             judged = verdict(figures[contestant.name], ahead)
         elif contestant.role == "sum":
@@ -302,7 +309,7 @@ def _judge(
 
 def _epic(one: Contestant, episodes: Sequence[Episode]) -> dict[str, Estimate]:
     """The EPIC distance to the environment's own reward, or why there is none."""
-    if one.role != "reward":
+    if one.role != "reward" or not one.parts:
         return {}
     if one.why_not_markov:
         return {"epic_distance": undefined(0, f"refused: {one.why_not_markov}")}
@@ -369,7 +376,7 @@ def _set_apart(
         task = str(episode.info.get("env_id", env_id))
         if episode.info["kind"] != "other-task":
             tests.append(episode)
-        elif task not in spare:
+        elif task != env_id and task not in spare:
             spare[task] = episode
         else:
             # What its own environment said of it is nothing that this one says.
@@ -383,6 +390,8 @@ def _confusion(
     one: Scored,
     tests: Sequence[Episode],
     spare: Mapping[str, Episode],
+    env_id: str,
+    even: Sequence[int],
 ) -> Mapping[str, Any] | None:
     """Each task's successes under each task's goal, by the mean score."""
     parts = one.contestant.parts
@@ -391,16 +400,21 @@ def _confusion(
     model = parts[0][0]
     if not isinstance(model, VideoLevel) or maker.goal is None:
         return None
-    goals = {str(maker.goal.env_id): maker.goal} | {
+    goals = {env_id: maker.goal} | {
         task: maker.goal.with_(
-            videos=episode.frames[None], key_frames=(), env_id=task, nets={}
+            # What other rewards look at besides is not evenly spread over the time.
+            videos=episode.frames[None, np.isin(episode.frame_steps, even)],
+            key_frames=(),
+            env_id=task,
+            nets={},
         )
         for task, episode in spare.items()
     }
     performances: dict[str, list[Episode]] = {task: [] for task in goals}
     for episode in tests:
         if episode.info["kind"] in ("success", "other-task"):
-            performances.setdefault(str(episode.info["env_id"]), []).append(episode)
+            task = str(episode.info.get("env_id", env_id))
+            performances.setdefault(task, []).append(episode)
     tasks = [task for task in goals if performances[task]]
     table = []
     for task in tasks:
@@ -431,6 +445,17 @@ def _horizon(env_id: str) -> int:
     return horizon
 
 
+def _given_horizon(env_id: str, episodes: Sequence[Episode]) -> int:
+    """The environment's time limit where it has one: episodes may all end early."""
+    import gymnasium as gym
+
+    longest = max(map(len, episodes))
+    # Videos do not say how many steps they show.
+    if any(e.actions.shape[1:] == (0,) for e in episodes) or env_id not in gym.registry:
+        return longest
+    return max(longest, gym.spec(env_id).max_episode_steps or 0)
+
+
 def _options(
     env_id: str, goal: GoalBundle | None, camera: str | None
 ) -> dict[str, Any]:
@@ -448,7 +473,7 @@ def _options(
     options: dict[str, Any] = {} if camera is None else {"camera": camera}
     if goal is not None:
         height, width = goal.frame_size
-        options["size"] = height if height == width else [height, width]
+        options["size"] = height if height == width else (height, width)
     return options
 
 

@@ -93,7 +93,7 @@ def pack(
     for video in videos:
         frames = video if isinstance(video, np.ndarray) else read_video(video)
         name = "an array" if isinstance(video, np.ndarray) else Path(video).name
-        clips.append(_fit(frames, target, length, name))
+        clips.append(fit(frames, target, length, name))
         digest = hashlib.sha256(frames.tobytes()).hexdigest()[:16]
         sources.append({"video": name, "frames": len(frames), "sha256": digest})
     card: dict[str, Any] = {}
@@ -114,7 +114,8 @@ def pack(
     )
 
 
-def _fit(frames: UInt8, size: tuple[int, int], length: int, name: str) -> UInt8:
+def fit(frames: UInt8, size: tuple[int, int], length: int, name: str) -> UInt8:
+    """A video at a size and length, or why it would be spoilt by that."""
     height, width = frames.shape[1:3]
     if height < size[0] or width < size[1]:
         raise GoalError(

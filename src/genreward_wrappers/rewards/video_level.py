@@ -385,7 +385,13 @@ def bind_encoder(
             )
         encoder = source
     if encoder == "random":
-        encoder = f"random:{goal.encoder.get('source', '')}"
+        source = goal.encoder.get("source")
+        if not source or source.startswith("pixels"):
+            raise GoalError(
+                f'encoder="random": {goal!r} names no encoder with weights that an '
+                'untrained one could have the shape of; give "random:<encoder>"'
+            )
+        encoder = f"random:{source}"
     if isinstance(encoder, str):
         size = goal.encoder.get("fingerprint", {}).get("size")
         if size is None and encoder.startswith("pixels"):
