@@ -24,15 +24,16 @@ from genreward_wrappers.evaluate.learn import (
 )
 from genreward_wrappers.evaluate.workers import workers
 from genreward_wrappers.files import FileError
+from genreward_wrappers.testing import PointMass
 
 PIXELS = Run("metaworld/pick-place", "pixels", seed=0)
 
 
 @pytest.fixture
 def short(monkeypatch):
-    """Runs of a few short episodes, of which the first is random."""
+    """Runs of a few short episodes, of which the first two are random."""
     monkeypatch.setattr(learning, "HORIZON", 16)
-    monkeypatch.setattr(learning, "WARM_UP", 16)
+    monkeypatch.setattr(learning, "WARM_UP", 32)
     monkeypatch.setattr(learning, "CHUNK", 1)
 
 
@@ -95,16 +96,32 @@ def test_the_curve_is_over_the_last_episodes():
 
 def test_a_stopped_run_goes_on_bit_for_bit(short, tmp_path):
     whole = learn(PIXELS, tmp_path / "whole", 16 * 5)
-    learn(PIXELS, tmp_path / "parts", 16 * 2)
+    # Stopped once among the random actions, and once after the first updates.
+    learn(PIXELS, tmp_path / "parts", 16)
+    learn(PIXELS, tmp_path / "parts", 16 * 3)
     told = []
     parts = learn(PIXELS, tmp_path / "parts", 16 * 5, told.append)
-    assert len(told) == 3, "it began again"
+    assert len(told) == 2, "it began again"
     assert parts.returns == whole.returns
     assert len(set(whole.returns)) == 5, "its episodes are not all alike"
     assert load_progress(PIXELS, tmp_path / "parts") == parts
     # A run that is done is done.
     assert learn(PIXELS, tmp_path / "parts", 16 * 5, told.append) == parts
-    assert len(told) == 3
+    assert len(told) == 2
+
+
+def test_episodes_are_seeded_by_their_number():
+    """Whatever the agent asks for, the third episode is the third episode."""
+    env = PointMass(size=16, obs="state", horizon=2)
+    expected = [env.reset(seed=learning.FIRST_SEED + 10_000 + i)[0] for i in range(3)]
+    episodes = learning._Episodes(env, seed=1)
+    for first in expected:
+        np.testing.assert_array_equal(episodes.reset(seed=7)[0], first)
+        # One that is not finished is begun again.
+        np.testing.assert_array_equal(episodes.reset()[0], first)
+        for _ in range(2):
+            episodes.step(np.zeros(2, np.float32))
+    assert len(episodes.progress.success) == 3
 
 
 def test_runs_write_their_progress_and_some_episodes(short, tmp_path):

@@ -120,20 +120,20 @@ class VectorHost(
             np.asarray(truncated),
             active=~resetting,
         )
-        if not resetting[0]:
-            self._note(
-                scores,
-                np.asarray(actions)[0],
-                next_frames[0] if wanted[0] else None,
-                float(env_rewards[0]),
-                _success(
-                    infos.get("final_info", {})
-                    if ended[0] and self._mode == AutoresetMode.SAME_STEP
-                    else infos
-                ),
-                bool(terminated[0]),
-                bool(truncated[0]),
-            )
+        # What is noted of an autoreset row is dropped by the episode that begins.
+        self._note(
+            scores,
+            np.asarray(actions)[0],
+            next_frames[0] if wanted[0] else None,
+            float(env_rewards[0]),
+            _success(
+                infos.get("final_info", {})
+                if ended[0] and self._mode == AutoresetMode.SAME_STEP
+                else infos
+            ),
+            bool(terminated[0]),
+            bool(truncated[0]),
+        )
         if self._mode == AutoresetMode.SAME_STEP:
             resetting = ended
             if self._observe and ended.any():
