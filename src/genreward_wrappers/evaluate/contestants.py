@@ -50,6 +50,7 @@ class Contestant:
         env_weight: The weight of the environment's own reward.
         why_not_markov: Why a step's reward depends on more than the step; empty if it
             does not.
+        thinned: Whether its first part is looked at less often here than in training.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Contestant:
     parts: Sequence[tuple[RewardModel[Any], float]] = ()
     env_weight: float = 0.0
     why_not_markov: str = ""
+    thinned: bool = False
 
 
 @dataclass
@@ -153,7 +155,13 @@ class Maker:
         env_weight = weights.get("env_weight", 1.0)
         terms = [f"{w:g} {m.name}" for m, w in parts] + [f"{env_weight:g} env"]
         total = Contestant(
-            spec, "sum", " + ".join(terms), parts, env_weight, video.why_not_markov
+            spec,
+            "sum",
+            " + ".join(terms),
+            parts,
+            env_weight,
+            video.why_not_markov,
+            video.thinned,
         )
         return [*made, total]
 
@@ -179,6 +187,7 @@ class Maker:
             [(model, 1.0)],
             why_not_markov="it compares the change since the episode's first frame "
             "with the goal at the same share of the time",
+            thinned="length" not in options and model._options["length"] is not None,
         )
 
     def _frame(self, spec: str, options: dict[str, Any]) -> Contestant:

@@ -137,8 +137,8 @@ def outcome(progress: Progress) -> tuple[Outcome, str]:
             "task: it has found something else that this reward pays for"
         )
     return "nothing", (
-        f"taught nothing in {progress.steps} steps: {told}. Compare with the "
-        "environment's own reward (--reward env) before blaming this one"
+        f"taught nothing in {progress.steps} steps: {told}. If the environment's own "
+        "reward (--reward env) does not either, the task takes longer than this"
     )
 
 

@@ -252,6 +252,12 @@ def _pay(contestant: Contestant, episodes: Sequence[Episode]) -> list[Float32]:
                 totals[i] = np.full(len(episode), np.nan)
             else:
                 totals[i] = _add(totals[i], contestant.env_weight * own)
+    if contestant.thinned:
+        # Steps that are left out here only to save time would be paid in training:
+        # without its video part, a sum is none.
+        video = contestant.parts[0][0]
+        for total in totals:
+            total[~video.wants(np.arange(1, len(total) + 1))] = np.nan
     return [total.astype(np.float32) for total in totals]
 
 
