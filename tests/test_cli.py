@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 
 import numpy as np
 import pytest
@@ -142,3 +143,26 @@ def test_ctrl_c_stops_without_a_traceback(tmp_path):
     assert process.returncode == 130
     assert "stopped" in error
     assert "Traceback" not in error
+
+
+def test_live_wants_a_folder(tmp_path, capsys):
+    assert main(["live", str(tmp_path / "none")]) == 1
+    assert "the wrappers' record= makes it" in capsys.readouterr().err
+
+
+def test_live_serves_until_it_is_stopped(tmp_path):
+    command = [sys.executable, "-m", "genreward_wrappers", "live", str(tmp_path)]
+    with subprocess.Popen(
+        [*command, "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        line = server.stdout.readline()
+        url = line.split()[1]
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            assert "Reward inspector" in answer.read().decode()
+        server.send_signal(signal.SIGINT)
+        _, errors = server.communicate(timeout=60)
+    assert server.returncode == 130
+    assert "Traceback" not in errors

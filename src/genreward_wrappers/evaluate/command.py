@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def run_evaluate(
         if number < least:
             raise ValueError(f"--{name} {number}: expected at least {least}")
     _check_writable(output)
+    _leave_room()
     console = Console()
     with Bar(console=console) as bar:
         tasks: dict[str, Any] = {}
@@ -125,6 +127,19 @@ def run_evaluate(
     for line in missed:
         console.print(f"[red]below the limit[/red] {line}", highlight=False)
     return 1 if missed else 0
+
+
+def _leave_room() -> None:
+    """Takes the cores that are free.
+
+    On more threads than that the encoder waits for itself many times longer than it
+    works.
+    """
+    import torch
+
+    if hasattr(os, "getloadavg"):
+        free = max(1, (os.cpu_count() or 1) - round(os.getloadavg()[0]))
+        torch.set_num_threads(min(torch.get_num_threads(), free))
 
 
 def _check_writable(folder: Path) -> None:
