@@ -60,6 +60,11 @@ class FBConfig:
                 "successor measure is infinite"
             )
 
+    @property
+    def variant(self) -> str:
+        """Whose future is measured: "standard", of pi_z, or "one-step", of the data."""
+        return "standard" if self.conditioned else "one-step"
+
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> FBConfig:
         """Reads a saved configuration, and refuses keys that it does not know."""
@@ -84,6 +89,41 @@ def action_shape(space: spaces.Space[Any]) -> tuple[int, bool]:
     )
 
 
+class Standardise(nn.Module):
+    """Gives every feature mean 0 and standard deviation 1 over the data.
+
+    Of an image most features hardly change from state to state, and what does change
+    is small beside the rest; the nets would see one and the same vector throughout.
+    The numbers are saved with the weights. As built it changes nothing.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, features: int) -> None:
+        """Builds one that changes nothing."""
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("std", torch.ones(features))
+
+    def forward(self, state: Tensor) -> Tensor:
+        """(n, features)."""
+        return (state - self.mean) / self.std
+
+    def set(self, mean: Tensor, std: Tensor) -> None:
+        """Takes the statistics of the data.
+
+        Args:
+            mean: (features,).
+            std: (features,). Where a feature is all but constant, that of a typical
+                one is taken: divided by its own, its rounding would be a signal.
+        """
+        typical = std.square().mean().sqrt()
+        floor = 0.01 * typical if typical > 0 else torch.ones_like(typical)
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > floor, std, torch.clamp(typical, min=floor)))
+
+
 class Forward(nn.Module):
     """F: (s, a, z) -> two vectors of dimension d.
 
@@ -95,6 +135,7 @@ class Forward(nn.Module):
         """Builds both heads."""
         super().__init__()
         self.config = config
+        self.input = Standardise(config.features)
         self.heads = nn.ModuleList(_ForwardHead(config) for _ in range(2))
 
     def forward(self, state: Tensor, action: Tensor, z: Tensor | None) -> Tensor:
@@ -110,6 +151,7 @@ class Forward(nn.Module):
                 f"these nets are {'' if self.config.conditioned else 'not '}"
                 f"conditioned on z, got z={'None' if z is None else tuple(z.shape)}"
             )
+        state = self.input(state)
         return torch.stack([head(state, action, z) for head in self.heads], dim=1)
 
 
@@ -142,6 +184,7 @@ class Backward(nn.Module):
         super().__init__()
         width = config.backward_hidden
         self.radius = math.sqrt(config.z)
+        self.input = Standardise(config.features)
         self.net = nn.Sequential(
             *_embedding(config.features, width, width),
             nn.Linear(width, config.z),
@@ -149,7 +192,34 @@ class Backward(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         """(n, d)."""
-        return self.radius * functional.normalize(self.net(state), dim=-1)
+        where = self.net(self.input(state))
+        return self.radius * functional.normalize(where, dim=-1)
+
+
+class Actor(nn.Module):
+    """pi_z of continuous actions in [-1, 1]: (s, z) -> the action that F^T z likes.
+
+    Training the standard variant needs it, the reward does not, so bundles hold none.
+    Discrete actions need none either: see `FBNets.greedy`.
+    """
+
+    def __init__(self, config: FBConfig) -> None:
+        """Builds the net, of F's size."""
+        super().__init__()
+        wide, half = config.hidden, max(config.hidden // 2, 1)
+        self.input = Standardise(config.features)
+        self.where = _embedding(config.features + config.z, wide, half)
+        self.what = _embedding(config.features, wide, half)
+        self.join = nn.Sequential(
+            nn.Linear(2 * half, wide), nn.ReLU(), nn.Linear(wide, config.actions)
+        )
+
+    def forward(self, state: Tensor, z: Tensor) -> Tensor:
+        """(n, actions)."""
+        state = self.input(state)
+        where = self.where(torch.cat([state, z], dim=-1))
+        joined: Tensor = self.join(torch.cat([where, self.what(state)], dim=-1))
+        return torch.tanh(joined)
 
 
 class FBNets(nn.Module):
@@ -175,6 +245,22 @@ class FBNets(nn.Module):
         heads = self.forward_net(state, action, given)
         measure: Tensor = torch.einsum("nhd,nd->nh", heads, z)
         return measure
+
+    @torch.no_grad()
+    def greedy(self, state: Tensor, z: Tensor) -> Tensor:
+        """(n, actions) one-hot: the discrete action of the largest F(s, a, z)^T z.
+
+        Args:
+            state: (n, features).
+            z: (n, d).
+        """
+        count = self.config.actions
+        every = torch.eye(count, device=state.device).repeat(len(state), 1)
+        heads = self.measure(
+            state.repeat_interleave(count, 0), every, z.repeat_interleave(count, 0)
+        )
+        best = heads.amin(1).reshape(len(state), count).argmax(1)
+        return functional.one_hot(best, count).float()
 
     def encode_actions(self, actions: NDArray[Any]) -> Tensor:
         """(n, actions) float, one-hot if discrete, on the nets' device.
