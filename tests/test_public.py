@@ -84,7 +84,7 @@ def test_data_flows_one_way():
         "episodes": {"core", "files"},
         "goals": {"core", "files"},
         "encoders": {"core", "frames", "encoders"},
-        "forward_backward": {"core", "forward_backward"},
+        "forward_backward": {"core", "files", "goals", "encoders"},
         "rewards": {
             "core", "frames", "goals", "encoders", "forward_backward", "rewards",
         },
