@@ -49,20 +49,22 @@ class Videos:
 
     frames: NDArray[np.uint8]  # (episodes, time, height, width, 3)
     usual: NDArray[np.uint8]  # (episodes, height, width, 3)
+    seeds: NDArray[np.int64]  # of the whole file
 
     @classmethod
     def load(cls, path: Path) -> tuple[Videos, Videos]:
         """Reads a file; every seventh episode is held out."""
         with safe_open(path, "np") as file:
             frames, task = file.get_tensor("frames"), file.get_tensor("task")
+            seeds = file.get_tensor("seed")
         usual = np.empty_like(frames[:, 0])
         for t in np.unique(task):
             some = frames[task == t][:, ::8].reshape(-1, *frames.shape[2:])
             usual[task == t] = np.median(some, axis=0).astype(np.uint8)
         held_out = np.arange(len(frames)) % 7 == 3
         return (
-            cls(frames[~held_out], usual[~held_out]),
-            cls(frames[held_out], usual[held_out]),
+            cls(frames[~held_out], usual[~held_out], seeds),
+            cls(frames[held_out], usual[held_out], seeds),
         )
 
     def clips(
@@ -312,6 +314,8 @@ def write(
         **report(vae, held_out),
         "held_out_episodes": len(held_out.frames),
         "half_precision_latent_error": round(damage, 5),
+        # Held against those of test episodes by `genreward evaluate`.
+        "seeds": [int(held_out.seeds.min()), int(held_out.seeds.max())],
     }
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:

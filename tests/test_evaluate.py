@@ -1498,3 +1498,44 @@ def test_an_environment_has_to_be_named(capsys):
             main(arguments)
         assert caught.value.code == 2
         assert "--env" in capsys.readouterr().err
+
+
+def test_the_epic_distance_of_the_frame_level_part(goal, tmp_path):
+    """It does not see scale and constants, and takes the opposite for the opposite."""
+    torch.manual_seed(0)
+    nets, config = FBNets(FBConfig(features=192, actions=2, z=8, hidden=16)).to_arrays()
+    bundle = goal.with_(
+        encoder=encoder_card(PooledPixels((32, 32), device="cpu")),
+        nets=nets,
+        nets_config=config,
+    )
+    wrap = partial(
+        GenRewardWrapper, goal=bundle, horizon=H, frame_options={"form": "value"}
+    )
+    episodes, _ = arena(wrap, tmp_path)
+    episodes = [replace(e, info={**e.info, "kind": "noisy"}) for e in episodes]
+    (frame,) = Maker(bundle, H, 9, "cpu").make("frame:form=value")
+
+    def distance(change):
+        changed = [
+            replace(e, rewards={**e.rewards, "env": change(e.rewards["env"])})
+            for e in episodes
+        ]
+        return run._epic(frame, changed)["epic_distance"].value
+
+    plain = distance(lambda r: r)
+    assert 0 < plain < 1
+    assert distance(lambda r: 3 * r + 1) == pytest.approx(plain, rel=1e-5)
+    # d = sqrt((1 - rho) / 2), and rho turns its sign.
+    assert distance(lambda r: -r) == pytest.approx(np.sqrt(1 - plain**2), rel=1e-5)
+    flat = run._epic(frame, [replace(e, rewards={}) for e in episodes])["epic_distance"]
+    assert flat.value is None
+    assert "no transitions" in flat.flag
+
+
+def test_epic_is_refused_with_the_reason(small_goal):
+    maker = Maker(small_goal, 64, 9, "cpu")
+    refused = run._epic(maker.make("pixels")[0], [])["epic_distance"]
+    assert refused.value is None
+    assert "refused: it compares the change since the episode's first" in refused.flag
+    assert run._epic(maker.environment(), []) == {}
