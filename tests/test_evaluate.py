@@ -1539,3 +1539,12 @@ def test_epic_is_refused_with_the_reason(small_goal):
     assert refused.value is None
     assert "refused: it compares the change since the episode's first" in refused.flag
     assert run._epic(maker.environment(), []) == {}
+
+
+def test_the_environments_own_reward_has_no_controls(judged):
+    pixels, env = judged.scored
+    asked = replace(env.contestant, role="reward")
+    found = [(asked, env.paid), (pixels.contestant, pixels.paid)]
+    one = run._judge(found, judged.episodes, resamples=50)[0]
+    assert one.verdict.headline
+    assert not any("beat" in said.lower() for said in one.verdict.findings)

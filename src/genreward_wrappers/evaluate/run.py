@@ -296,8 +296,8 @@ def _judge(
     scored = []
     for contestant, paids in found:
         judged = None
-        # The sum holds the environment's own reward, which no control has.
-        if contestant.role == "reward":
+        # The environment's own reward has no controls, nor has a sum that holds it.
+        if contestant.role == "reward" and contestant.parts:
             mine = [curve(paid) for paid in paids]
             ahead = {
                 name: differences(
@@ -307,7 +307,7 @@ def _judge(
                 if name != contestant.name
             }
             judged = verdict(figures[contestant.name], ahead)
-        elif contestant.role == "sum":
+        elif contestant.role in ("reward", "sum"):
             judged = verdict(figures[contestant.name])
         scored.append(Scored(contestant, paids, figures[contestant.name], judged))
     return scored
