@@ -110,9 +110,9 @@ def measure_loss(
 def orthonormality_loss(backward: Tensor) -> Tensor:
     """Holds the covariance of B at the identity.
 
-    The mean over i != j of (B_i^T B_j)^2, less twice the mean of |B_i|^2: the squared
-    distance between E[B B^T] and the identity, up to a constant. Without it B may
-    shrink to few directions and F grow to make up for it.
+    The mean over i != j of ``(B_i^T B_j)^2``, less twice the mean of ``B_i^T B_i``: the
+    squared distance between the covariance of B and the identity, up to a constant.
+    Without it B may shrink to few directions and F grow to make up for it.
 
     Args:
         backward: (n, d).
@@ -214,14 +214,13 @@ def diagnose(forward: Tensor, backward: Tensor, mass: float) -> dict[str, float]
             (1 - gamma).
 
     Returns:
-        covariance_error: |E[B B^T] - I| / sqrt(d), Frobenius: 0 if B fills all
-            directions alike, sqrt(d - 1) if it is constant.
-        directions: How many directions B fills, from 1 to d: d / (covariance_error^2
-            + 1) on the sphere.
-        measure_mean, measure_max: Of F_i^T B_j with the smaller head.
-        mass: measure_mean as a share of what it should be.
-        spread: How much F^T B(g) varies over (s, a), as a standard deviation, the mean
-            over many g, as a share of the same; 0 is a dead reward.
+        Figures by name. ``covariance_error``: the Frobenius distance of B's covariance
+        to the identity, by sqrt(d): 0 if B fills all directions alike, sqrt(d - 1) if
+        it is constant. ``directions``: how many directions B fills, from 1 to d.
+        ``measure_mean`` and ``measure_max``: of F^T B with the smaller head. ``mass``:
+        the mean as a share of what it should be. ``spread``: how much F^T B(g) varies
+        over (s, a), as a standard deviation, the mean over many g, as a share of the
+        same; 0 is a dead reward.
     """
     _at_least_two(backward)
     size = backward.shape[1]
