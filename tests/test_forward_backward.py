@@ -530,8 +530,8 @@ def test_slow_copies_follow_and_get_no_gradients():
 
 
 def test_an_update_is_the_gradient_of_the_losses():
-    """The trainer hands the right nets to the right places."""
-    trainer = small({"orthonormality": 0.7}, conditioned=False)
+    """The trainer hands the right nets and weights to the right places."""
+    trainer = small({"orthonormality": 0.7, "q_weight": 0.3}, conditioned=False)
     batch = random_batch()
     for _ in range(3):
         trainer.update(batch)
@@ -541,21 +541,43 @@ def test_an_update_is_the_gradient_of_the_losses():
     )
     nets, slow = trainer.nets, trainer.target
     discount = trainer.config.discount
-    target = losses.measure_target(
-        slow.forward_net(t, b, None),
-        slow.backward_net(t),
-        discount=discount,
-        terminated=torch.from_numpy(batch.terminated),
-        heads="mean",
+    options = {
+        "discount": discount,
+        "terminated": torch.from_numpy(batch.terminated),
+        "heads": "mean",
+    }
+    drawn = torch.Generator()
+    drawn.set_state(trainer._generator.get_state())
+    forward, back = nets.forward_net(s, a, None), nets.backward_net(t)
+    future = slow.forward_net(t, b, None)
+    target = losses.measure_target(future, slow.backward_net(t), **options)
+    z = losses.sample_z(back, generator=drawn)
+    # The measure is 1 - gamma times that of the standard variant, and so is its value.
+    reward = (1 - discount) * losses.implicit_reward(back, z)
+    loss = (
+        losses.measure_loss(forward, back, target, 1 - discount)
+        + 0.7 * losses.orthonormality_loss(back)
+        + 0.3 * losses.q_loss(forward, z, losses.q_target(reward, future, z, **options))
     )
-    back = nets.backward_net(t)
-    loss = losses.measure_loss(
-        nets.forward_net(s, a, None), back, target, 1 - discount
-    ) + 0.7 * losses.orthonormality_loss(back)
     wanted = torch.autograd.grad(loss, list(nets.parameters()))
     trainer.update(batch)
     for parameter, gradient in zip(nets.parameters(), wanted, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
+
+
+@torch.no_grad()
+def test_diagnostics_ask_for_other_rows_states_and_draw_nothing():
+    trainer, batch = small(), random_batch()
+    before = trainer._generator.get_state()
+    figures = trainer.diagnose(batch)
+    s, a, t = (
+        torch.as_tensor(np.asarray(x, np.float32))
+        for x in (batch.state, batch.action, batch.next_state)
+    )
+    b = trainer.nets.backward_net(t)
+    f = trainer.nets.forward_net(s, a, torch.cat([b[4:], b[:4]]))
+    assert figures == losses.diagnose(f, b, 1 / (1 - trainer.config.discount))
+    assert torch.equal(before, trainer._generator.get_state())
 
 
 def test_the_actor_learns_what_f_likes():

@@ -119,9 +119,10 @@ class Standardise(nn.Module):
                 one is taken: divided by its own, its rounding would be a signal.
         """
         typical = std.square().mean().sqrt()
-        floor = 0.01 * typical if typical > 0 else torch.ones_like(typical)
+        if typical == 0:
+            typical = torch.ones_like(typical)
         self.mean.copy_(mean)
-        self.std.copy_(torch.where(std > floor, std, torch.clamp(typical, min=floor)))
+        self.std.copy_(torch.where(std > 0.01 * typical, std, typical))
 
 
 class Forward(nn.Module):
