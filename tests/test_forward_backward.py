@@ -259,7 +259,7 @@ def test_one_step_learns_the_measure_of_the_data(ends):
     trainer, figures = learn(False, data, 500)
     truth = (1 - DISCOUNT) * successors(chain(), policy, ends)
     mine = learned(trainer.nets, share)
-    # On such a chain 0.95 to 0.99 was seen after 600 updates of a slower target.
+    # Two seeds gave 0.99 and more, as a whole and for every goal.
     assert correlation(mine, truth) > 0.95
     assert mine.sum(-1).mean() == pytest.approx(truth.sum(-1).mean(), abs=0.15)
     for goal in range(STATES):
@@ -403,8 +403,8 @@ def judged(trainer, data, place):
     return np.mean(ranks), ((value > other) == (near < far))[clear].mean()
 
 
-# Chance is 0 and 50 %. Runs of these sizes gave 0.89 and 85 % (standard) and 0.71 and
-# 71 % (one-step); much longer ones 0.95 and 87 %.
+# Chance is 0 and 50 %. Three seeds gave 0.88 to 0.90 and 88 to 90 % (standard), 0.64
+# to 0.69 and 70 % (one-step): the thresholds leave room for other processors.
 @pytest.mark.parametrize(
     ("look", "conditioned", "updates", "ranked", "named"),
     [("pixels", True, 900, 0.75, 0.75), ("state", False, 600, 0.5, 0.6)],
