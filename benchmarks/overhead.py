@@ -122,6 +122,12 @@ def table(title: str, head: list[str], rows: list[list[str]]) -> None:
         print("| " + " | ".join(row) + " |")
 
 
+def compared(count: int, fast: float, slow: float) -> list[str]:
+    """A row: milliseconds for each of ``count``, and the ratio of the two."""
+    each = [f"{1e3 * seconds / count:.2f}" for seconds in (fast, slow)]
+    return [str(count), *each, f"{slow / fast:.1f}x"]
+
+
 def imports() -> None:
     """What importing the package adds to importing gymnasium, in fresh processes."""
 
@@ -272,14 +278,7 @@ def batching(goal: GoalBundle) -> None:
 
         # Few calls, so that no session runs past the end of its 256 steps.
         fast, slow = clock(one, 0.2, 2), clock(many, 0.2, 2)
-        rows.append(
-            [
-                str(count),
-                f"{1e3 * fast / count:.2f}",
-                f"{1e3 * slow / count:.2f}",
-                f"{slow / fast:.1f}x",
-            ]
-        )
+        rows.append(compared(count, fast, slow))
     head = ["environments", "one model, ms", "a model each, ms", "ratio"]
     table("Scoring one environment step, single frames through the VAE", head, rows)
 
@@ -293,14 +292,7 @@ def images() -> None:
         frames = rng.integers(0, 256, (count, 64, 64, 3)).astype(np.uint8)
         fast = clock(lambda f=frames: encoder.encode_images(f))
         slow = clock(lambda f=frames: encoder.encode_clips(f[:, None]))
-        rows.append(
-            [
-                str(count),
-                f"{1e3 * fast / count:.2f}",
-                f"{1e3 * slow / count:.2f}",
-                f"{slow / fast:.1f}x",
-            ]
-        )
+        rows.append(compared(count, fast, slow))
     head = ["frames at once", "ms a frame", "the library's encode, ms", "ratio"]
     table("Single frames through the VAE", head, rows)
 

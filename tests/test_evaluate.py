@@ -523,6 +523,17 @@ class Ends(RewardModel[None]):
         return Score(value.astype(np.float32), t.active), None
 
 
+def with_nets(goal, **more):
+    """The goal with untrained nets over pooled pixels."""
+    torch.manual_seed(0)
+    nets, config = FBNets(FBConfig(features=192, actions=2, z=8, hidden=16)).to_arrays()
+    return goal.with_(
+        encoder=encoder_card(PooledPixels((32, 32), device="cpu")),
+        nets=nets,
+        nets_config={**config, **more},
+    )
+
+
 def arena(wrap, tmp_path, **kwargs):
     """The episodes 0, 1 and 8 as a wrapper recorded them; two of them end early."""
     env = wrap(PointMass(size=32, horizon=H), record=tmp_path, **kwargs)
@@ -906,13 +917,7 @@ def test_an_unknown_preset(small_goal):
 
 def test_the_sum_is_what_the_wrapper_paid(goal, tmp_path):
     """All three parts, with weights."""
-    torch.manual_seed(0)
-    nets, config = FBNets(FBConfig(features=192, actions=2, z=8, hidden=16)).to_arrays()
-    bundle = goal.with_(
-        encoder=encoder_card(PooledPixels((32, 32), device="cpu")),
-        nets=nets,
-        nets_config={**config, "statistics": {"mean": 0.5, "std": 2.0}},
-    )
+    bundle = with_nets(goal, statistics={"mean": 0.5, "std": 2.0})
     weights = {"video_weight": 0.5, "frame_weight": 2, "env_weight": 0.25}
     wrap = partial(GenRewardWrapper, goal=bundle, horizon=H, length=9, **weights)
     episodes, online = arena(wrap, tmp_path)
@@ -1502,13 +1507,7 @@ def test_an_environment_has_to_be_named(capsys):
 
 def test_the_epic_distance_of_the_frame_level_part(goal, tmp_path):
     """It does not see scale and constants, and takes the opposite for the opposite."""
-    torch.manual_seed(0)
-    nets, config = FBNets(FBConfig(features=192, actions=2, z=8, hidden=16)).to_arrays()
-    bundle = goal.with_(
-        encoder=encoder_card(PooledPixels((32, 32), device="cpu")),
-        nets=nets,
-        nets_config=config,
-    )
+    bundle = with_nets(goal)
     wrap = partial(
         GenRewardWrapper, goal=bundle, horizon=H, frame_options={"form": "value"}
     )

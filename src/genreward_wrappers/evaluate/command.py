@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-EXTRA = 'pip install "genreward-wrappers[evaluate]"'
+from genreward_wrappers.evaluate.report import EXTRA
 
 
 def run_evaluate(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,6 @@ class Evaluation:
         episodes: The test episodes, the altered ones included.
         scored: The rewards under test, their controls, the environment's own.
         facts: Versions and settings, to be shown.
-        seconds: How long the parts took.
     """
 
     env_id: str
@@ -91,7 +90,6 @@ class Evaluation:
     episodes: Sequence[Episode]
     scored: Sequence[Scored]
     facts: Mapping[str, str]
-    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def evaluate(

@@ -20,6 +20,7 @@ from genreward_wrappers.hosts.recipes import (
     RewardModelRecipe,
     VideoLevelRecipe,
     known_horizon,
+    succeeded,
 )
 
 
@@ -82,7 +83,7 @@ class GymnasiumHost(
             action,
             frame[0] if wanted else None,
             float(env_reward),
-            bool(info.get("is_success", info.get("success", False))),
+            succeeded(info),
             terminated,
             truncated,
         )

@@ -31,6 +31,7 @@ from genreward_wrappers.hosts.recipes import (
     RewardModelRecipe,
     VideoLevelRecipe,
     known_horizon,
+    succeeded,
 )
 
 __all__ = [
@@ -119,7 +120,7 @@ class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
             self._actions[0],
             next_frames[0] if wanted[0] else None,
             float(env_rewards[0]),
-            bool(infos[0].get("is_success", infos[0].get("success", False))),
+            succeeded(infos[0]),
             bool(ended[0] and not cut[0]),
             bool(ended[0] and cut[0]),
         )
