@@ -24,7 +24,7 @@ from genreward_wrappers import (
 from genreward_wrappers.cli import main
 from genreward_wrappers.core import RewardModel
 from genreward_wrappers.encoders import registry
-from genreward_wrappers.encoders.base import stream_push, stream_start
+from genreward_wrappers.encoders.base import encoder_card, stream_push, stream_start
 from genreward_wrappers.encoders.memo import Memo
 from genreward_wrappers.encoders.pixels import PooledPixels
 from genreward_wrappers.encoders.registry import load_encoder
@@ -39,7 +39,7 @@ from genreward_wrappers.evaluate.score import score_episodes, wanted_steps
 from genreward_wrappers.forward_backward.nets import FBConfig, FBNets
 from genreward_wrappers.frames import sample_steps
 from genreward_wrappers.goal_pipeline.pack import pack, write_video
-from genreward_wrappers.rewards.video_level import VideoLevel, encoder_card
+from genreward_wrappers.rewards.video_level import VideoLevel
 from genreward_wrappers.testing import PointMass
 
 pytest.importorskip("metaworld")

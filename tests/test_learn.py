@@ -22,9 +22,9 @@ from genreward_wrappers.evaluate.learn import (
     make_env,
     outcome,
 )
-from genreward_wrappers.evaluate.workers import workers
 from genreward_wrappers.files import FileError
 from genreward_wrappers.testing import PointMass
+from genreward_wrappers.workers import workers
 
 PIXELS = Run("metaworld/pick-place", "pixels", seed=0)
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from genreward_wrappers import GoalBundle, GoalError, Session
+from genreward_wrappers.encoders.base import encoder_card
 from genreward_wrappers.encoders.pixels import PooledPixels
 from genreward_wrappers.rewards.readings import WindowReading
 from genreward_wrappers.rewards.similarity import SIMILARITIES
-from genreward_wrappers.rewards.video_level import PRESETS, VideoLevel, encoder_card
+from genreward_wrappers.rewards.video_level import PRESETS, VideoLevel
 from genreward_wrappers.testing import check_reward_model
 
 H = 32  # steps of an episode

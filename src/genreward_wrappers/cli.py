@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from genreward_wrappers import __version__
 
@@ -77,9 +79,37 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("--output", type=Path, required=True)
     pack.set_defaults(run=_pack)
 
+    _add_train_fb(commands)
+
     inspect = commands.add_parser("inspect", help="say what a goal bundle holds")
     inspect.add_argument("goal", help="a path, hf:// address or environment id")
     inspect.set_defaults(run=_inspect)
+
+    collect = commands.add_parser(
+        "collect",
+        help="record episodes to train on",
+        description="Plays an environment and writes one file an episode into a "
+        "folder: frames, states, actions, rewards, success. Episodes that are there "
+        "already are not played again, so it goes on where it was stopped.",
+    )
+    collect.add_argument("--env", required=True, metavar="ID")
+    collect.add_argument(
+        "--policy",
+        default="random",
+        metavar="NAME",
+        help="random (the default); scripted or noisy, for Meta-World; or "
+        "MODULE:FUNCTION, a function of (env, seed) that gives a function from "
+        "observations to actions",
+    )
+    collect.add_argument("--episodes", type=int, default=50)
+    collect.add_argument("--seed", type=int, default=4_000_000, help="of the first")
+    collect.add_argument("--steps", type=int, default=1_000, help="at most, an episode")
+    _add_options(collect)
+    collect.add_argument(
+        "--processes", type=int, default=os.cpu_count() or 1, metavar="N"
+    )
+    collect.add_argument("--output", type=Path, required=True, help="a folder")
+    collect.set_defaults(run=_collect)
 
     _add_evaluate(commands)
 
@@ -106,6 +136,30 @@ def _parser() -> argparse.ArgumentParser:
     goals = commands.add_parser("goals", help="list the embedded goals")
     goals.set_defaults(run=_goals)
     return parser
+
+
+def _add_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="what else to make the environment with, as size=96; may be given "
+        "several times",
+    )
+
+
+def _options(given: Sequence[str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for item in given:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ValueError(f"--option {item!r}: expected KEY=VALUE, as size=96")
+        try:
+            options[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            options[key] = value
+    return options
 
 
 def _add_evaluate(
@@ -158,6 +212,105 @@ def _add_evaluate(
     )
     evaluate.add_argument("--seeds", type=int, default=2, help="agents a reward")
     evaluate.set_defaults(run=_evaluate)
+
+
+def _add_train_fb(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
+    train = commands.add_parser(
+        "train-fb",
+        help="train the nets of the frame-level reward",
+        description="Trains forward-backward nets on recorded episodes, judges them on "
+        "episodes that it held out, and writes the goal with the nets in it. Goes on "
+        "where it was stopped.",
+    )
+    train.add_argument("--goal", required=True, help="a path, hf:// address or id")
+    train.add_argument(
+        "--data",
+        required=True,
+        metavar="SOURCE",
+        help="a folder of episodes from `genreward collect`, or minari:<dataset>",
+    )
+    train.add_argument(
+        "--features",
+        metavar="ENCODER",
+        help="what F and B see; the goal's own encoder by default",
+    )
+    train.add_argument("--stack", type=int, default=1, help="pictures seen at once")
+    train.add_argument(
+        "--variant",
+        choices=("standard", "one-step"),
+        default="standard",
+        help="of the best policy for each goal, or of the policy in the data",
+    )
+    for name, kind in (
+        ("discount", float),
+        ("z", int),
+        ("hidden", int),
+        ("backward-hidden", int),
+    ):
+        train.add_argument(f"--{name}", type=kind)
+    for name, kind in (
+        ("batch", int),
+        ("learning-rate", float),
+        ("target-rate", float),
+        ("q-weight", float),
+        ("seed", int),
+    ):
+        train.add_argument(f"--{name}", type=kind)
+    train.add_argument("--updates", type=int, default=10_000)
+    train.add_argument("--checkpoint", type=Path, help="beside the output by default")
+    train.add_argument("--tensorboard", type=Path, metavar="FOLDER")
+    train.add_argument("--cache", type=Path, help="a folder for features")
+    train.add_argument("--device", default="auto")
+    train.add_argument("--output", type=Path, required=True)
+    train.set_defaults(run=_train_fb)
+
+
+def _train_fb(args: argparse.Namespace) -> int:
+    from genreward_wrappers.forward_backward.command import run_train_fb
+
+    def given(*names: str) -> dict[str, Any]:
+        values = {name: getattr(args, name) for name in names}
+        return {name: value for name, value in values.items() if value is not None}
+
+    return run_train_fb(
+        args.goal,
+        args.data,
+        args.output,
+        encoder=args.features,
+        stack=args.stack,
+        config={
+            "conditioned": args.variant == "standard",
+            **given("discount", "z", "hidden", "backward_hidden"),
+        },
+        training=given("batch", "learning_rate", "target_rate", "q_weight", "seed"),
+        updates=args.updates,
+        checkpoint=args.checkpoint,
+        tensorboard=args.tensorboard,
+        cache=args.cache,
+        device=args.device,
+    )
+
+
+def _collect(args: argparse.Namespace) -> int:
+    from genreward_wrappers.goal_pipeline.collect import collect
+    from genreward_wrappers.progress import told
+
+    with told("episodes") as tick:
+        paths = collect(
+            args.env,
+            args.output,
+            policy=args.policy,
+            episodes=args.episodes,
+            seed=args.seed,
+            steps=args.steps,
+            options=_options(args.option),
+            processes=args.processes,
+            tick=tick,
+        )
+    print(f"{args.output}: {len(paths)} episodes of the policy {args.policy!r}")
+    return 0
 
 
 def _evaluate(args: argparse.Namespace) -> int:

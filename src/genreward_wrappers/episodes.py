@@ -44,6 +44,8 @@ class Episode:
         rewards: Rewards by the name of their component, (T,) each; NaN where a
             component had nothing to say.
         terminated: Whether the episode ended in itself; else it was cut.
+        states: (T + 1, S) what the environment says of itself in numbers, before every
+            step and at the end; None where nobody noted it.
         info: What else is known, as JSON: ``env_id``, ``seed``, ``kind``, ...
     """
 
@@ -54,6 +56,7 @@ class Episode:
     rewards: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     terminated: bool = False
     info: Mapping[str, Any] = field(default_factory=dict)
+    states: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         frames, steps = self.frames, self.frame_steps
@@ -78,6 +81,12 @@ class Episode:
                 f"an episode of {len(self)} actions needs as many of each, got "
                 f"{lengths}"
             )
+        states = self.states
+        if states is not None and (states.ndim != 2 or len(states) != len(self) + 1):
+            raise ValueError(
+                f"an episode of {len(self)} actions has one state more, of shape "
+                f"({len(self) + 1}, numbers), got {states.shape}"
+            )
 
     def __len__(self) -> int:
         """T, its steps."""
@@ -100,6 +109,8 @@ class Episode:
                 for name, part in self.rewards.items()
             },
         }
+        if self.states is not None:
+            tensors["states"] = np.asarray(self.states, np.float32)
         header = {
             "schema": SCHEMA,
             "codec": CODEC,
@@ -139,7 +150,13 @@ class Episode:
             },
             terminated=header["terminated"],
             info=header["info"],
+            states=tensors.get("states"),
         )
+
+
+def succeeded(info: Mapping[str, Any]) -> bool:
+    """Whether an environment calls a step a success, by either of the usual names."""
+    return bool(info.get("is_success", info.get("success", False)))
 
 
 class Recorder:

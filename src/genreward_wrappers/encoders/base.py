@@ -298,6 +298,11 @@ class VideoEncoder(ABC):
         )
 
 
+def encoder_card(encoder: VideoEncoder) -> dict[str, Any]:
+    """What a goal bundle keeps about an encoder."""
+    return {"source": encoder.source, "fingerprint": dict(encoder.fingerprint)}
+
+
 def tree_map(fn: Callable[..., Tensor], tree: Tree, *others: Tree) -> Tree:
     """Apply a function to the tensors of trees of one structure; None stays None."""
     if tree is None:

@@ -22,10 +22,10 @@ import gymnasium as gym
 import numpy as np
 
 from genreward_wrappers.evaluate.contestants import parse
-from genreward_wrappers.evaluate.workers import workers
 from genreward_wrappers.files import FileError, canonical, write_whole
 from genreward_wrappers.goals import load_goal
 from genreward_wrappers.rewards.video_level import PRESETS
+from genreward_wrappers.workers import workers
 
 #: Of the learning runs' episodes; the test episodes have others.
 FIRST_SEED = 3_000_000

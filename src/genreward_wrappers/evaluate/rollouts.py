@@ -39,10 +39,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genreward_wrappers.core import UInt8
+from genreward_wrappers.envs.policies import Wander
 from genreward_wrappers.episodes import Episode
-from genreward_wrappers.evaluate.workers import Workers, workers
 from genreward_wrappers.files import FileError, canonical
 from genreward_wrappers.goals import GoalBundle
+from genreward_wrappers.workers import Workers, workers
 
 #: Of the test episodes. Goals and encoders come from one million on, learning runs from
 #: three million on, and what people call seed 0 is far away from all.
@@ -272,13 +273,13 @@ def _policy(job: Job, horizon: int) -> Act:
 
     script = scripted_policy(scripted_task(job.env_id))
     rng = np.random.default_rng(job.seed)
-    noise = np.zeros(4)
     strength = rng.uniform(0.1, 0.8)
     stop = (
         _way_to_success(job, horizon) * rng.uniform(0.4, 0.6)
         if job.kind == "half-way"
         else horizon
     )
+    wander = Wander(rng, 4)
 
     def scripted(state: NDArray[np.float64], step: int) -> NDArray[np.float32]:
         return script(state)
@@ -292,12 +293,6 @@ def _policy(job: Job, horizon: int) -> Act:
     def half_way(state: NDArray[np.float64], step: int) -> NDArray[np.float32]:
         action = script(state)
         return action if step <= stop else action * STILL
-
-    def wander() -> NDArray[np.float64]:
-        # Noise that goes on for a while: independent noise averages out to a twitch.
-        nonlocal noise
-        noise = 0.9 * noise + 0.44 * rng.normal(size=4)
-        return noise
 
     def noisy(state: NDArray[np.float64], step: int) -> NDArray[np.float32]:
         return _bounded(script(state) + strength * wander())
@@ -399,10 +394,11 @@ def _file_name(job: Job) -> str:
 @functools.lru_cache(maxsize=1)
 def _makers() -> dict[str, str]:
     """What else the pictures depend on: packages, the GL driver, our own code."""
-    from genreward_wrappers.envs import _gl, metaworld
+    from genreward_wrappers.envs import _gl, metaworld, policies
 
     _gl.choose_backend()
-    sources = [Path(__file__), Path(metaworld.__file__), Path(_gl.__file__)]
+    modules = (metaworld, policies, _gl)
+    sources = [Path(__file__), *(Path(str(module.__file__)) for module in modules)]
     code = b"".join(path.read_bytes() for path in sources)
     return {
         "code": hashlib.sha256(code).hexdigest(),

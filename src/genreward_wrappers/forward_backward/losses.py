@@ -25,6 +25,7 @@ Papers: Touati and Ollivier, "Learning one representation to optimize all reward
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -38,6 +39,9 @@ DEAD_SPREAD = 0.05
 DEAD_DIRECTIONS = 2.0
 #: The mean of the measure is known; beyond this multiple of it the nets diverge.
 DIVERGED_MASS = 3.0
+#: A random walk says little about the way, but a rank correlation of less than this is
+#: no better than chance on any data.
+NO_TIME_RANK = 0.1
 
 
 def measure(forward: Tensor, backward: Tensor) -> Tensor:
@@ -238,26 +242,31 @@ def diagnose(forward: Tensor, backward: Tensor, mass: float) -> dict[str, float]
     }
 
 
-def complaints(figures: dict[str, float]) -> tuple[str, ...]:
+def complaints(figures: Mapping[str, float]) -> tuple[str, ...]:
     """What the figures of `diagnose` say is wrong, in words; empty if nothing is."""
     wrong = []
     broken = sorted(n for n, value in figures.items() if not math.isfinite(value))
     if broken:
         wrong.append(f"the nets have diverged: {', '.join(broken)} not finite")
-    if figures["mass"] > DIVERGED_MASS:
+    if figures.get("mass", 0) > DIVERGED_MASS:
         wrong.append(
             f"the nets are diverging: the mean of F^T B is {figures['mass']:.3g} times "
             "what it can be; a smaller learning rate or discount helps"
         )
-    if figures["spread"] < DEAD_SPREAD:
+    if figures.get("spread", math.inf) < DEAD_SPREAD:
         wrong.append(
             f"the reward is dead: F^T B varies by {figures['spread']:.2%} of its mean "
             "over states and actions"
         )
-    if figures["directions"] < DEAD_DIRECTIONS:
+    if figures.get("directions", math.inf) < DEAD_DIRECTIONS:
         wrong.append(
             f"B is all but constant: it fills {figures['directions']:.1f} directions; "
             "the data may hold one state over and over, or features that never change"
+        )
+    if figures.get("time_rank", math.inf) < NO_TIME_RANK:
+        wrong.append(
+            "the reward knows no way: on held-out trajectories its rank correlation "
+            f"with how soon a state is reached is {figures['time_rank']:.2f}"
         )
     return tuple(wrong)
 

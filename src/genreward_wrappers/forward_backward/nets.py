@@ -247,6 +247,20 @@ class FBNets(nn.Module):
         measure: Tensor = torch.einsum("nhd,nd->nh", heads, z)
         return measure
 
+    def measure_of(self, state: Tensor, action: Tensor, zs: Tensor) -> Tensor:
+        """(K, n, 2) both heads' F(s, a, z)^T z for each of K z, in one pass of F."""
+        if not self.config.conditioned:
+            heads = self.forward_net(state, action, None)
+            measures: Tensor = torch.einsum("nhd,kd->knh", heads, zs)
+            return measures
+        count = len(state)
+        rows = self.measure(
+            state.repeat(len(zs), 1),
+            action.repeat(len(zs), 1),
+            zs.repeat_interleave(count, 0),
+        )
+        return rows.reshape(len(zs), count, 2)
+
     @torch.no_grad()
     def greedy(self, state: Tensor, z: Tensor) -> Tensor:
         """(n, actions) one-hot: the discrete action of the largest F(s, a, z)^T z.
@@ -292,11 +306,18 @@ class FBNets(nn.Module):
             )
         return torch.from_numpy(np.asarray(actions, np.float32)).to(device)
 
-    def to_arrays(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-        """Weights and configuration, as a goal bundle stores them."""
+    def to_arrays(
+        self, half: bool = False
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Weights and configuration, as a goal bundle stores them.
+
+        Args:
+            half: Whether matrices are rounded to half precision; all else is small.
+        """
         weights = {
-            name: tensor.detach().cpu().numpy()
+            name: array.astype(np.float16) if half and array.ndim > 1 else array
             for name, tensor in self.state_dict().items()
+            for array in [tensor.detach().cpu().numpy()]
         }
         return weights, dataclasses.asdict(self.config)
 

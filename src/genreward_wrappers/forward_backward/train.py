@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from genreward_wrappers.encoders.base import resolve_device
 from genreward_wrappers.files import FileError, load_tensors, save_tensors
 from genreward_wrappers.forward_backward import losses
+from genreward_wrappers.forward_backward.data import Batch
 from genreward_wrappers.forward_backward.nets import (
     Actor,
     FBConfig,
@@ -101,36 +102,6 @@ class FBTraining:
                 raise ValueError(f"{name}={value}: expected from {low} to {high}")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """Transitions (s, a, s'), n of them.
-
-    Attributes:
-        state: (n, features) before the action.
-        action: (n, actions), or (n,) indices if discrete, as the environment takes it.
-        next_state: (n, features) after it; never the first state of another episode.
-        terminated: (n,) bool: nothing comes after s'. An episode that was merely cut
-            off has not terminated.
-        next_action: The action taken at s', which the one-step variant asks for. The
-            last transition of an episode that was cut off has none, so it is no part of
-            the data then; where `terminated` is set any action will do.
-    """
-
-    state: NDArray[Any]
-    action: NDArray[Any]
-    next_state: NDArray[Any]
-    terminated: NDArray[Any]
-    next_action: NDArray[Any] | None = None
-
-    def __len__(self) -> int:
-        return len(self.state)
-
-    def take(self, rows: Any) -> Batch:
-        """Some of the transitions, by index, slice or mask."""
-        values = (getattr(self, field.name) for field in dataclasses.fields(self))
-        return Batch(*(None if v is None else np.asarray(v)[rows] for v in values))  # type: ignore[arg-type]
-
-
 class FBTrainer:
     """F, B and all that training them needs.
 
@@ -164,6 +135,7 @@ class FBTrainer:
         self.training = training or FBTraining()
         self.device = resolve_device(device)
         self.step = 0
+        self.notes: dict[str, Any] = {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.training.seed)
             self.nets = FBNets(config).to(self.device)
@@ -296,25 +268,35 @@ class FBTrainer:
             states: (n, features).
             actions: As in `Batch`.
         """
-        zs = self.nets.backward_net(self._features(goals, "goals"))
+        return self._values(self.nets, goals, states, actions)
+
+    def _values(
+        self,
+        nets: FBNets,
+        goals: NDArray[Any],
+        states: NDArray[Any],
+        actions: NDArray[Any],
+    ) -> NDArray[np.float32]:
+        zs = nets.backward_net(self._features(goals, "goals"))
         rows = []
         for first in range(0, len(states), CHUNK):
             part = slice(first, first + CHUNK)
             state = self._features(states[part], "states")
-            action = self.nets.encode_actions(actions[part])
-            rows.append(
-                torch.stack(
-                    [
-                        self.nets.measure(state, action, z.expand(len(state), -1))
-                        for z in zs
-                    ]
-                ).amin(-1)
-            )
+            action = nets.encode_actions(actions[part])
+            rows.append(nets.measure_of(state, action, zs).amin(-1))
         of_goals: NDArray[np.float32] = torch.cat(rows, 1).cpu().numpy()
         return of_goals
 
     def to_bundle(
-        self, goal: GoalBundle, keys: NDArray[Any], data: Batch
+        self,
+        goal: GoalBundle,
+        keys: NDArray[Any],
+        data: Batch,
+        *,
+        features: Mapping[str, Any] | None = None,
+        about: Mapping[str, Any] | None = None,
+        figures: Mapping[str, float] | None = None,
+        half: bool = False,
     ) -> GoalBundle:
         """The goal with these nets, and what the frame-level reward needs to know.
 
@@ -325,6 +307,12 @@ class FBTrainer:
             keys: (K, features) of its key frames, from the encoder of the states.
             data: Transitions that the reward is normalised over and the nets are judged
                 by: those trained on, or a good share of them.
+            features: The `Features.card` of the states; None takes them for single
+                pictures of the goal's own encoder.
+            about: What else the provenance should say, such as where the data is from.
+            figures: What else the nets were judged by, as `time_rank` of held-out
+                trajectories.
+            half: Whether the matrices are kept in half precision, at half the size.
 
         Raises:
             ValueError: Not one row for each of the goal's videos, other sizes, NaN.
@@ -335,39 +323,52 @@ class FBTrainer:
                 f"video of {goal!r}, got {len(keys)}"
             )
         rows = np.unique(np.linspace(0, len(data) - 1, LOOKED_AT).astype(int))
-        figures = self.diagnose(data.take(rows))
+        judged = {**self.diagnose(data.take(rows)), **(figures or {})}
+        weights, config = self.nets.to_arrays(half=half)
+        # As they will be asked: rounded.
+        nets = FBNets.from_arrays(weights, config).to(self.device)
+        with torch.no_grad():
+            values = self._values(nets, keys, data.state, data.action)
         # The reward is that of the best of the goals.
-        reward = self.values(keys, data.state, data.action).max(0).astype(np.float64)
+        reward = values.max(0).astype(np.float64)
         # What counts in the end is the reward of this goal, not the mean over goals.
-        figures["spread"] = float(reward.std() / self.mass)
-        wrong = losses.complaints(figures)
+        judged["spread"] = float(reward.std() / self.mass)
+        wrong = losses.complaints(judged)
         if wrong:
             warnings.warn(
                 f"forward-backward nets after {self.step} updates: {'; '.join(wrong)}",
                 UserWarning,
                 stacklevel=2,
             )
-        weights, config = self.nets.to_arrays()
         statistics = {
             "mean": float(reward.mean()),
             "std": float(reward.std()),
             "transitions": len(data),
-            **figures,
+            **judged,
         }
         made = {
             "step": "forward-backward",
             "variant": self.config.variant,
             "updates": self.step,
             "training": dataclasses.asdict(self.training),
+            **(about or {}),
         }
+        seen = {} if features is None else {"input": dict(features)}
         return goal.with_(
             nets=weights,
-            nets_config={**config, "statistics": statistics},
+            nets_config={**config, **seen, "statistics": statistics},
             provenance=(*goal.provenance, made),
         )
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes everything that the next update depends on, all or nothing."""
+    def save(
+        self, path: str | os.PathLike[str], notes: Mapping[str, Any] | None = None
+    ) -> None:
+        """Writes everything that the next update depends on, all or nothing.
+
+        Args:
+            path: Where to.
+            notes: What else to keep, as JSON; `load` gives it back as `notes`.
+        """
         tensors = {
             f"{part}/{name}": tensor.detach().cpu().contiguous().numpy()
             for part, states in self._parts().items()
@@ -379,6 +380,7 @@ class FBTrainer:
             "config": dataclasses.asdict(self.config),
             "training": dataclasses.asdict(self.training),
             "step": self.step,
+            "notes": dict(notes or {}),
         }
         save_tensors(Path(path), tensors, KEY, header)
 
@@ -412,6 +414,7 @@ class FBTrainer:
             )
             step = int(header["step"])
             trainer._restore(tensors, step)
+            trainer.notes = dict(header.get("notes", {}))
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise FileError(
                 f"{path} is no valid forward-backward checkpoint: {error}"

@@ -98,8 +98,8 @@ def pack(
         sources.append({"video": name, "frames": len(frames), "sha256": digest})
     card: dict[str, Any] = {}
     if encoder is not None:
+        from genreward_wrappers.encoders.base import encoder_card
         from genreward_wrappers.encoders.registry import load_encoder
-        from genreward_wrappers.rewards.video_level import encoder_card
 
         card = encoder_card(load_encoder(encoder, device="cpu", size=target))
     return GoalBundle(

@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
 from genreward_wrappers.core import UInt8, weigh
+from genreward_wrappers.episodes import succeeded
 from genreward_wrappers.frames import TAP, find_source, position_in_clip
 from genreward_wrappers.hosts.progress import check_observe, extend, extend_space
 from genreward_wrappers.hosts.recipes import (
@@ -20,7 +21,6 @@ from genreward_wrappers.hosts.recipes import (
     RewardModelRecipe,
     VideoLevelRecipe,
     known_horizon,
-    succeeded,
 )
 
 

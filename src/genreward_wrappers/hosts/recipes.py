@@ -56,11 +56,6 @@ def known_horizon(horizon: int | None, spec: EnvSpec | None) -> int | None:
     return int(horizon)
 
 
-def succeeded(info: Mapping[str, Any]) -> bool:
-    """Whether an environment calls a step a success, by either of the usual names."""
-    return bool(info.get("is_success", info.get("success", False)))
-
-
 class Part(NamedTuple):
     """A reward model and its weight in the agent's reward."""
 

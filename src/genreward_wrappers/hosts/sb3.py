@@ -20,6 +20,7 @@ except ImportError as error:
     ) from error
 
 from genreward_wrappers.core import Bool, UInt8, weigh
+from genreward_wrappers.episodes import succeeded
 from genreward_wrappers.frames import TAP, find_source, position_in_clip
 from genreward_wrappers.hosts.progress import check_observe, extend, extend_space
 from genreward_wrappers.hosts.recipes import (
@@ -31,7 +32,6 @@ from genreward_wrappers.hosts.recipes import (
     RewardModelRecipe,
     VideoLevelRecipe,
     known_horizon,
-    succeeded,
 )
 
 __all__ = [

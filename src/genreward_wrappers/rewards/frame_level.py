@@ -6,6 +6,10 @@ z = B(g), g the features of the goal video's key frame.
 Weights: the forward-backward nets in the goal bundle, and the encoder they were trained
 on: its single-frame latents are the features of states and of the goal alike.
 
+What they see is the features' `card` in the bundle: an encoder of its own where the
+nets were trained on other features than the video-level reward compares, and how many
+of the last pictures are stacked.
+
 Recipe: paid at every step, from the frame *before* the action. (The released code pays
 twice an episode, pairs the action with the frame after it, and trains on other features
 than it asks with.) F^T B is a value of the goal and not a reward: ``form="difference"``
@@ -14,6 +18,7 @@ is the potential difference, which does not pay for hovering near the goal.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
@@ -32,6 +37,8 @@ from genreward_wrappers.core import (
     UInt64,
 )
 from genreward_wrappers.encoders.base import VideoEncoder
+from genreward_wrappers.forward_backward.features import Features, card_of, encode_flat
+from genreward_wrappers.forward_backward.losses import complaints
 from genreward_wrappers.forward_backward.nets import FBNets, action_shape
 from genreward_wrappers.goals import GoalBundle, GoalError
 from genreward_wrappers.rewards.video_level import bind_encoder
@@ -53,10 +60,19 @@ class FrameOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class FrameMemory:
-    """The value of the step before, where there was one."""
+    """The value of the step before, where there was one, and what was seen before.
+
+    Attributes:
+        value: (N,) of the step before.
+        valued: (N,) whether there was a step before.
+        seen: (N, stack - 1, features) the pictures before the last, the oldest first.
+        begun: (N,) False until the first picture of the episode stands in ``seen``.
+    """
 
     value: Float32
     valued: Bool
+    seen: Float32
+    begun: Bool
 
 
 class FrameLevel(RewardModel[FrameMemory]):
@@ -80,7 +96,8 @@ class FrameLevel(RewardModel[FrameMemory]):
 
         Args:
             goal: A bundle with forward-backward nets.
-            encoder: None loads the one that the nets were trained on.
+            encoder: None loads the one that the nets were trained on; any other has to
+                have its fingerprint.
             action_space: The environment's; checked against the nets.
             form: "value" is F^T B; "normalised" takes the mean and divides by the
                 standard deviation stored with the nets; "difference" is
@@ -103,18 +120,30 @@ class FrameLevel(RewardModel[FrameMemory]):
                 "GenRewardWrapper, which leaves the frame-level part out"
             )
         self.goal = goal
-        self.encoder = bind_encoder(goal, encoder, device=device, dtype=dtype)
         config = dict(goal.nets_config)
         statistics = config.pop("statistics", None)
+        card = card_of(config, goal.encoder)
+        config.pop("input", None)
+        # The nets' own encoder need not be that of the video-level reward.
+        trained_on = goal.with_(encoder=card["encoder"])
+        self.encoder = bind_encoder(trained_on, encoder, device=device, dtype=dtype)
+        self.features = Features(self.encoder, card["stack"])
         self.nets = FBNets.from_arrays(goal.nets, config).to(self.encoder.device)
         self.nets.eval().requires_grad_(False)
         if action_space is not None:
             self._check_actions(action_space)
-        features = int(np.prod(self.encoder.latent_shape))
+        features = int(np.prod(self.encoder.latent_shape)) * self.features.stack
         if features != self.nets.config.features:
             raise GoalError(
                 f"the nets of {goal!r} take {self.nets.config.features} features, "
-                f"{self.encoder!r} gives {features}"
+                f"{self.features.stack} pictures of {self.encoder!r} give {features}"
+            )
+        wrong = complaints(statistics or {})
+        if wrong:
+            warnings.warn(
+                f"the frame-level reward of {goal!r}: {'; '.join(wrong)}",
+                UserWarning,
+                stacklevel=2,
             )
         self._form, self._heads = form, heads
         self._discount = np.float32(
@@ -131,27 +160,35 @@ class FrameLevel(RewardModel[FrameMemory]):
             self._scale = np.float32(max(statistics["std"], 1e-8))
         keys = goal.videos[np.arange(len(goal.videos)), goal.key_frames]
         with torch.inference_mode():
-            self._z = self.nets.backward_net(self._features(keys))
+            self._z = self.nets.backward_net(self.features.of_goal(keys))
 
     def reset(
         self, memory: FrameMemory | None, frames: UInt8, mask: Bool, seeds: UInt64
     ) -> FrameMemory:
         """Forgets the value before, in the rows that begin."""
+        count = len(mask)
         if memory is None:
+            size = int(np.prod(self.encoder.latent_shape))
             return FrameMemory(
-                np.zeros(len(mask), np.float32), np.zeros(len(mask), np.bool_)
+                np.zeros(count, np.float32),
+                np.zeros(count, np.bool_),
+                np.zeros((count, self.features.stack - 1, size), np.float32),
+                np.zeros(count, np.bool_),
             )
-        return FrameMemory(memory.value, memory.valued & ~mask)
+        return FrameMemory(
+            memory.value, memory.valued & ~mask, memory.seen, memory.begun & ~mask
+        )
 
     def step(
         self, memory: FrameMemory, transition: Transition
     ) -> tuple[Score, FrameMemory]:
         """Scores the frames before the actions, all rows in one pass."""
         active = transition.active
-        value = memory.value.copy()
-        value[active] = self.values(
-            transition.frames[active], transition.actions[active]
-        )
+        value, seen, begun = memory.value.copy(), memory.seen, memory.begun
+        if active.any():
+            new = encode_flat(self.encoder, transition.frames[active])
+            state, seen, begun = self._stacked(memory, new, active)
+            value[active] = self._measure(state, transition.actions[active])
         valued = memory.valued | active
         if self._form == "difference":
             due = active & memory.valued
@@ -160,24 +197,36 @@ class FrameLevel(RewardModel[FrameMemory]):
             due = active
             paid = (value - self._shift) / self._scale
         score = Score(np.where(due, paid, np.float32(0)).astype(np.float32), due)
-        return score, FrameMemory(value, valued)
+        return score, FrameMemory(value, valued, seen, begun)
 
-    @torch.inference_mode()
     def values(self, frames: UInt8, actions: Any) -> Float32:
-        """(n,) F(s, a, z)^T z of frames and actions; the best of the goals."""
+        """(n,) F(s, a, z)^T z of frames at rest and actions; the best of the goals."""
         if len(frames) == 0:
             return np.zeros(0, np.float32)
-        state = self._features(frames)
-        action = self.nets.encode_actions(actions)
-        of_goals = []
-        for z in self._z:
-            heads = self.nets.measure(state, action, z.expand(len(state), -1))
-            of_goals.append(heads.amin(1) if self._heads == "min" else heads.mean(1))
-        best: Float32 = torch.stack(of_goals).amax(0).cpu().numpy()
-        return best
+        return self._measure(self.features.of_goal(frames), actions)
 
-    def _features(self, frames: UInt8) -> Tensor:
-        return self.encoder.encode_images(frames).flatten(1)
+    def _stacked(
+        self, memory: FrameMemory, new: Tensor, active: Bool
+    ) -> tuple[Tensor, Float32, Bool]:
+        """The states of the active rows, and what is remembered of them."""
+        before = self.features.stack - 1
+        if before == 0:
+            return new, memory.seen, memory.begun
+        seen, latest = memory.seen.copy(), new.cpu().numpy()[:, None]
+        fresh = active & ~memory.begun
+        # Before the first picture there was nothing else.
+        seen[fresh] = latest[fresh[active]]
+        whole = np.concatenate([seen[active], latest], axis=1)
+        seen[active] = whole[:, 1:]
+        state = torch.from_numpy(whole.reshape(len(whole), -1)).to(new.device)
+        return state, seen, memory.begun | active
+
+    @torch.inference_mode()
+    def _measure(self, state: Tensor, actions: Any) -> Float32:
+        heads = self.nets.measure_of(state, self.nets.encode_actions(actions), self._z)
+        of_goals = heads.amin(2) if self._heads == "min" else heads.mean(2)
+        best: Float32 = of_goals.amax(0).cpu().numpy()
+        return best
 
     def _check_actions(self, space: spaces.Space[Any]) -> None:
         count, discrete = action_shape(space)

@@ -416,11 +416,6 @@ def bind_encoder(
     return encoder
 
 
-def encoder_card(encoder: VideoEncoder) -> dict[str, Any]:
-    """What a goal bundle keeps about its encoder."""
-    return {"source": encoder.source, "fingerprint": dict(encoder.fingerprint)}
-
-
 def _essence(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     """A fingerprint without the precision: bfloat16 is the same encoder, rounded."""
     essence = {k: v for k, v in fingerprint.items() if k != "dtype"}

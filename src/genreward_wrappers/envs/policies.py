@@ -1,0 +1,125 @@
+"""Ways to act that need no learning: scripted, scripted with noise, and at random.
+
+What they play is data: goal videos, test episodes, and what forward-backward nets are
+trained on. A policy is made anew for every episode, from the episode's seed, so that
+an episode can be played again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, TypeAlias
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+Act: TypeAlias = Callable[[Any], Any]
+"""From an observation to an action."""
+
+POLICIES = ("random", "scripted", "noisy")
+
+
+class Wander:
+    """Noise that goes on for a while: independent noise averages out to a twitch."""
+
+    def __init__(self, rng: np.random.Generator, size: int) -> None:
+        """Begins at zero.
+
+        Args:
+            rng: What it is drawn from.
+            size: How many numbers it is.
+        """
+        self._rng = rng
+        self._noise = np.zeros(size)
+
+    def __call__(self) -> NDArray[np.float64]:
+        """The next (size,) values, of a standard deviation of about one."""
+        self._noise = 0.9 * self._noise + 0.44 * self._rng.normal(size=len(self._noise))
+        return self._noise
+
+
+def make_policy(policy: str, env: Any, env_id: str, seed: int) -> Act:
+    """The policy for one episode.
+
+    Args:
+        policy: "random"; "scripted" or "noisy", for Meta-World; or
+            "<module>:<function>", a function of (env, seed) that gives a function from
+            observations to actions.
+        env: The environment.
+        env_id: Its id.
+        seed: Of the episode.
+
+    Raises:
+        ValueError: There is no such policy, or none for this environment.
+    """
+    rng = np.random.default_rng(seed)
+    space = env.action_space
+    if policy == "random":
+        return _random(space, rng)
+    if policy in ("scripted", "noisy"):
+        script = _scripted(policy, env_id)
+        if policy == "scripted":
+            return script
+        strength, wander = rng.uniform(0.1, 0.8), Wander(rng, len(space.low))
+
+        def noisy(observation: Any) -> Any:
+            action = script(observation) + strength * wander()
+            return np.clip(action, -1, 1).astype(np.float32)
+
+        return noisy
+    return _own(policy)(env, seed)
+
+
+def check_policy(policy: str, env_id: str) -> None:
+    """Raises the ValueError that `make_policy` would."""
+    if policy in ("scripted", "noisy"):
+        _scripted(policy, env_id)
+    elif policy != "random":
+        _own(policy)
+
+
+def _random(space: spaces.Space[Any], rng: np.random.Generator) -> Act:
+    if (
+        not isinstance(space, spaces.Box)
+        or not np.isfinite([space.low, space.high]).all()
+    ):
+        space.seed(int(rng.integers(2**31)))
+        return lambda observation: space.sample()
+    middle, half = (space.high + space.low) / 2, (space.high - space.low) / 2
+    wander = Wander(rng, int(np.prod(space.shape)))
+
+    def random(observation: Any) -> Any:
+        # Wide enough to be at the bounds now and then.
+        action = middle + half * 1.5 * wander().reshape(space.shape)
+        return np.clip(action, space.low, space.high).astype(space.dtype)
+
+    return random
+
+
+def _scripted(policy: str, env_id: str) -> Act:
+    from genreward_wrappers.envs.metaworld import TASKS, scripted_policy
+
+    task = env_id.removeprefix("metaworld/")
+    if task == env_id or f"{task}-v3" not in TASKS:
+        raise ValueError(
+            f"policy {policy!r}: {env_id!r} has no scripted policy, only metaworld/... "
+            'has; give "random" or one of your own, "<module>:<function>"'
+        )
+    script = scripted_policy(task)
+    return lambda observation: script(observation["state"])
+
+
+def _own(policy: str) -> Callable[[Any, int], Act]:
+    module, colon, name = policy.partition(":")
+    if not (module and colon and name):
+        raise ValueError(
+            f"policy {policy!r}: expected one of {', '.join(map(repr, POLICIES))}, or "
+            '"<module>:<function>"'
+        )
+    try:
+        made: Callable[[Any, int], Act] = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"policy {policy!r} cannot be loaded: {error}") from error
+    return made

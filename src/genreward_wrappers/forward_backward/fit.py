@@ -1,0 +1,186 @@
+"""From a goal and a data set to a goal with nets: the training run as a whole.
+
+What a run needs beyond `FBTrainer.update` is here: drawing batches, holding some
+trajectories out, a checkpoint now and then, and the verdict at the end. Every draw
+follows from the seed and the number of the update, so a run that is stopped goes on as
+if it had not been.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genreward_wrappers.forward_backward.data import Transitions
+from genreward_wrappers.forward_backward.features import Features
+from genreward_wrappers.forward_backward.judge import success_rank, time_rank
+from genreward_wrappers.forward_backward.nets import FBConfig
+from genreward_wrappers.forward_backward.sources import Recorded
+from genreward_wrappers.forward_backward.train import FBTrainer, FBTraining
+from genreward_wrappers.goals import GoalBundle
+
+#: Every so-manieth trajectory is held out and only judged by.
+HELD_OUT = 8
+#: Transitions that the reward is normalised over.
+NORMALISED_OVER = 20_000
+
+#: Nets that two cores train in minutes, and how.
+SMALL: Mapping[str, Any] = {"z": 32, "hidden": 128, "backward_hidden": 128}
+SMALL_TRAINING: Mapping[str, Any] = {
+    "batch": 256,
+    "learning_rate": 1e-3,
+    "target_rate": 0.05,
+}
+
+Tell = Callable[[int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to train, and what to do on the way.
+
+    Attributes:
+        updates: Gradient steps.
+        checkpoint: A file that a stopped run goes on from; None keeps none.
+        every: Updates between two checkpoints, and between two reports.
+        tell: Told the number of the update and its figures.
+    """
+
+    updates: int = 10_000
+    checkpoint: Path | None = None
+    every: int = 500
+    tell: Tell = lambda step, figures: None
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
+
+
+def train_fb(
+    goal: GoalBundle,
+    recorded: Recorded,
+    features: Features,
+    *,
+    config: Mapping[str, Any] | None = None,
+    training: FBTraining | None = None,
+    plan: Plan | None = None,
+    device: str = "auto",
+    half: bool = True,
+) -> GoalBundle:
+    """The goal with forward-backward nets trained on recorded data.
+
+    Args:
+        goal: Whose key frames the reward will lead to.
+        recorded: The data; see `forward_backward.sources`.
+        features: What the data was encoded with.
+        config: Of `FBConfig`, but for what the data decides.
+        training: How to train.
+        plan: How long, and the checkpoint.
+        device: "auto", "cpu", "cuda" or "cuda:<index>".
+        half: Whether the bundle keeps the nets in half precision.
+
+    Raises:
+        ValueError: The data does not do, or the checkpoint is of another run.
+    """
+    plan = plan or Plan()
+    data = Transitions(recorded.trajectories, features.stack)
+    trained, held = data.split(HELD_OUT)
+    shape = shape_of(trained, config or {})
+    trainer = _begin(shape, training or FBTraining(), trained, plan, device)
+    fit(trainer, trained, plan)
+    if features.encoder is None:
+        raise ValueError(
+            "nets on states make no bundle: its goals are pictures. `FBTrainer` trains "
+            "them, and its `values` are the reward"
+        )
+    frames = goal.videos[np.arange(len(goal.videos)), goal.key_frames]
+    keys = features.of_goal(frames).cpu().numpy()
+    figures = {}
+    if held is not None:
+        ranks = {
+            "time_rank": time_rank(trainer, held),
+            "success_rank": success_rank(trainer, held, keys),
+        }
+        figures = {name: rank for name, rank in ranks.items() if not math.isnan(rank)}
+    return trainer.to_bundle(
+        goal,
+        keys,
+        trained.spread(NORMALISED_OVER),
+        features=features.card,
+        about={
+            **recorded.about,
+            "trajectories": len(trained.trajectories),
+            "held out": 0 if held is None else len(held.trajectories),
+        },
+        figures=figures,
+        half=half,
+    )
+
+
+def fit(trainer: FBTrainer, data: Transitions, plan: Plan) -> None:
+    """Trains until the plan's last update, from wherever the trainer is."""
+    one_step = not trainer.config.conditioned
+    training = trainer.training
+    # Found out before the first minutes have been spent.
+    data.usable(one_step)
+    notes = {"data": data.digest}
+    while trainer.step < plan.updates:
+        batch = data.draw(training.batch, one_step, (training.seed, trainer.step))
+        figures = trainer.update(batch)
+        if trainer.step % plan.every == 0 or trainer.step == plan.updates:
+            plan.tell(trainer.step, figures)
+            if plan.checkpoint is not None:
+                trainer.save(plan.checkpoint, notes)
+
+
+def shape_of(data: Transitions, config: Mapping[str, Any]) -> FBConfig:
+    """The nets' configuration for some data."""
+    actions = data.batch(np.arange(min(len(data), 2))).action
+    discrete = actions.ndim == 1 and actions.dtype.kind in "iu"
+    if not discrete and (actions.ndim != 2 or actions.dtype.kind != "f"):
+        raise ValueError(
+            "expected flat float actions or single indices, got "
+            f"{actions.dtype} of shape {actions.shape[1:]}"
+        )
+    count = data.action_count if discrete else actions.shape[1]
+    return FBConfig(
+        **{
+            **SMALL,
+            "actions": count,
+            "discrete": discrete,
+            **config,
+            "features": data.features,
+        }
+    )
+
+
+def _begin(
+    config: FBConfig,
+    training: FBTraining,
+    data: Transitions,
+    plan: Plan,
+    device: str,
+) -> FBTrainer:
+    """A new trainer, or the one of the checkpoint."""
+    path = plan.checkpoint
+    if path is None or not path.exists():
+        trainer = FBTrainer(config, training, device=device)
+        trainer.standardise(data.spread(NORMALISED_OVER).state)
+        return trainer
+    trainer = FBTrainer.load(path, config=config, device=device)
+    for what, saved, given in (
+        ("training", trainer.training, training),
+        ("data", trainer.notes.get("data"), data.digest),
+    ):
+        if saved != given:
+            raise ValueError(
+                f"{path} is of a run with other {what}; delete it, or give another "
+                f"checkpoint.\n  its own: {saved}\n  given:   {given}"
+            )
+    return trainer

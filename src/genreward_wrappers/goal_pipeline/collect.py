@@ -1,0 +1,244 @@
+"""Records episodes of an environment, one file each: what everything here trains on.
+
+A folder of `Episode` files is the data set: each is written whole or not at all and
+named by its policy and seed, so that a collection that was stopped goes on, more can be
+added at any time, and any tool that reads one episode reads them all.
+
+Every step's frame is kept, and where the environment has them the states beside the
+frames.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genreward_wrappers.core import UInt8
+from genreward_wrappers.envs.policies import check_policy, make_policy
+from genreward_wrappers.episodes import Episode, succeeded
+from genreward_wrappers.files import FileError
+from genreward_wrappers.frames import FrameSource, find_source
+from genreward_wrappers.workers import workers
+
+#: Goals begin at one million, test episodes at two, learning runs at three.
+FIRST_SEED = 4_000_000
+SEEDS = range(FIRST_SEED, FIRST_SEED + 1_000_000)
+
+#: Where an environment sets no limit, an episode has to end some time.
+LONGEST = 1_000
+
+
+@dataclass(frozen=True)
+class Job:
+    """One episode to record.
+
+    Attributes:
+        env_id: The environment's registered id.
+        options: What to make it with, as sorted pairs.
+        policy: Who acts; see `envs.policies.make_policy`.
+        seed: Of the episode.
+        steps: After how many steps it is cut at the latest.
+    """
+
+    env_id: str
+    options: tuple[tuple[str, Any], ...]
+    policy: str
+    seed: int
+    steps: int
+
+
+def collect(
+    env_id: str,
+    output: str | PathLike[str],
+    *,
+    policy: str = "random",
+    episodes: int = 50,
+    seed: int = FIRST_SEED,
+    steps: int = LONGEST,
+    options: Mapping[str, Any] | None = None,
+    processes: int = 1,
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Path]:
+    """Records episodes; those that are there already are not played again.
+
+    Args:
+        env_id: The environment's registered id, with pixels somewhere.
+        output: The folder, made if it is not there. Other policies' and other seeds'
+            episodes of the same environment may be in it.
+        policy: "random"; "scripted" or "noisy" (Meta-World); or "<module>:<function>",
+            a function of (env, seed) that gives a function from observations to
+            actions.
+        episodes: How many.
+        seed: Of the first; the others follow.
+        steps: After how many steps an episode is cut at the latest.
+        options: What else to make the environment with, such as ``size``.
+        processes: How many to play at a time.
+        tick: Told how many episodes are there, and of how many.
+
+    Returns:
+        Their files, in the order of their seeds.
+
+    Raises:
+        ValueError: The numbers or the policy make no sense, or the folder holds
+            episodes of another environment.
+    """
+    for name, value in (("episodes", episodes), ("steps", steps)):
+        if value < 1:
+            raise ValueError(f"{name}={value}: expected at least 1")
+    check_policy(policy, env_id)
+    chosen = tuple(sorted(_with_states(env_id, options or {}).items()))
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [Job(env_id, chosen, policy, seed + i, steps) for i in range(episodes)]
+    paths = {job: folder / _file_name(job) for job in jobs}
+    _check_folder(folder, jobs[0])
+    missing = [job for job in jobs if not _is_there(paths[job])]
+    done = len(jobs) - len(missing)
+    tick(done, len(jobs))
+    for _ in _play_all(missing, paths, processes):
+        done += 1
+        tick(done, len(jobs))
+    return list(paths.values())
+
+
+def record(job: Job) -> Episode:
+    """Plays one episode."""
+    env = _environment(job.env_id, job.options)
+    source = find_source(
+        "auto",
+        env.observation_space,
+        render_mode=env.render_mode,
+        metadata=env.metadata,
+    )
+    act = make_policy(job.policy, env, job.env_id, job.seed)
+    observation, _ = env.reset(seed=job.seed)
+    frames, states = [_frame(source, env, observation)], [_state(observation)]
+    actions: list[Any] = []
+    rewards: list[float] = []
+    success: list[bool] = []
+    terminated = truncated = False
+    while not (terminated or truncated) and len(actions) < job.steps:
+        action = act(observation)
+        observation, reward, terminated, truncated, info = env.step(action)
+        actions.append(np.array(action))
+        rewards.append(float(reward))
+        success.append(succeeded(info))
+        frames.append(_frame(source, env, observation))
+        states.append(_state(observation))
+    return Episode(
+        frames=np.stack(frames),
+        frame_steps=np.arange(len(frames), dtype=np.int64),
+        actions=np.stack(actions),
+        success=np.array(success, np.bool_),
+        rewards={"env": np.array(rewards, np.float32)},
+        terminated=bool(terminated),
+        info=_about(job),
+        states=None if states[0] is None else np.stack(states),  # type: ignore[arg-type]
+    )
+
+
+def _about(job: Job) -> dict[str, Any]:
+    """What is written with an episode, and what its folder is checked for."""
+    about = asdict(job)
+    return {**about, "options": dict(job.options)}
+
+
+def _play_all(
+    jobs: Sequence[Job], paths: Mapping[Job, Path], processes: int
+) -> Iterator[None]:
+    """Plays and saves; each episode counts as soon as its file is there."""
+    if processes <= 1 or len(jobs) <= 1:
+        for job in jobs:
+            _play(job, paths[job])
+            yield
+        return
+    with workers(min(processes, len(jobs))) as pool:
+        futures = [pool.submit(_play, job, paths[job]) for job in jobs]
+        for future in futures:
+            future.result()
+            yield
+
+
+def _play(job: Job, path: Path) -> None:
+    # Saved where it was played: pictures do not travel between processes.
+    record(job).save(path)
+
+
+def _file_name(job: Job) -> str:
+    policy = "".join(c if c.isalnum() else "-" for c in job.policy)
+    return f"{policy}-{job.seed}.safetensors"
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        Episode.load(path)
+    except FileError:
+        # Not there, or damaged: it is played again.
+        return False
+    return True
+
+
+def _check_folder(folder: Path, job: Job) -> None:
+    """Raises if the folder's episodes are of another environment or look different."""
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            there = Episode.load(path).info
+        except FileError:
+            continue
+        wanted = _about(job)
+        for name in ("env_id", "options"):
+            if there.get(name) != wanted[name]:
+                raise ValueError(
+                    f"{folder} holds episodes with {name}={there.get(name)!r} "
+                    f"({path.name}), these have {wanted[name]!r}: give another folder"
+                )
+        return
+
+
+def _with_states(env_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options, with states beside the frames where that can be asked for."""
+    if "obs" in options:
+        return dict(options)
+    import gymnasium as gym
+
+    entry = gym.spec(env_id).entry_point
+    if isinstance(entry, str) and entry.startswith("genreward_wrappers.envs."):
+        module, _, name = entry.partition(":")
+        if "obs" in inspect.signature(getattr(import_module(module), name)).parameters:
+            return {**options, "obs": "dict"}
+    return dict(options)
+
+
+@functools.lru_cache(maxsize=2)
+def _environment(env_id: str, options: tuple[tuple[str, Any], ...]) -> Any:
+    import gymnasium as gym
+
+    # Registers this package's environments, in a worker process too.
+    import genreward_wrappers  # noqa: F401
+
+    return gym.make(env_id, render_mode="rgb_array", **dict(options))
+
+
+def _frame(source: FrameSource, env: Any, observation: Any) -> UInt8:
+    found = source.of_observation(observation) if source.kind == "obs" else env.render()
+    return np.array(found)
+
+
+def _state(observation: Any) -> NDArray[np.float32] | None:
+    """The flat numbers in an observation, if there are any."""
+    if isinstance(observation, Mapping):
+        flat = [np.asarray(v) for v in observation.values()]
+        flat = [v for v in flat if v.ndim == 1 and v.dtype.kind == "f"]
+        return np.concatenate(flat).astype(np.float32) if flat else None
+    if isinstance(observation, np.ndarray) and observation.ndim == 1:
+        return observation.astype(np.float32)
+    return None

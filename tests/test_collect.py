@@ -1,0 +1,179 @@
+"""Collecting episodes: what is recorded, that it goes on, and what is refused."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from genreward_wrappers.cli import main
+from genreward_wrappers.envs.policies import Wander, make_policy
+from genreward_wrappers.episodes import Episode
+from genreward_wrappers.goal_pipeline import collect as module
+from genreward_wrappers.goal_pipeline.collect import FIRST_SEED, collect
+from genreward_wrappers.testing import PointMass
+
+ENV = "test/point-mass"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _registered():
+    gym.register(
+        ENV, "genreward_wrappers.testing:PointMass", kwargs={"horizon": 6, "size": 16}
+    )
+    yield
+    module._environment.cache_clear()
+    del gym.registry[ENV]
+
+
+def towards(env, seed):
+    """A policy of one's own: straight to the target."""
+    target = env.unwrapped
+
+    def act(observation):
+        return np.clip(target.target - target.position, -1, 1).astype(np.float32)
+
+    return act
+
+
+def same(one, other):
+    for name in ("frames", "actions", "success", "states"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    return one.info == other.info
+
+
+def test_every_step_is_recorded_as_it_was(tmp_path):
+    paths = collect(ENV, tmp_path, episodes=3, options={"obs": "dict"})
+    assert [path.name for path in paths] == [
+        f"random-{FIRST_SEED + i}.safetensors" for i in range(3)
+    ]
+    for i, path in enumerate(paths):
+        episode = Episode.load(path)
+        assert episode.frame_steps.tolist() == list(range(len(episode) + 1))
+        assert episode.info["policy"] == "random"
+        assert episode.info["seed"] == FIRST_SEED + i
+        # Played again by hand.
+        env = PointMass(size=16, horizon=6, obs="dict")
+        observation, _ = env.reset(seed=FIRST_SEED + i)
+        for t, action in enumerate(episode.actions):
+            np.testing.assert_array_equal(episode.frames[t], observation["pixels"])
+            np.testing.assert_array_equal(episode.states[t], observation["state"])
+            observation, reward, terminated, _, info = env.step(action)
+            assert episode.rewards["env"][t] == np.float32(reward)
+            assert episode.success[t] == info["is_success"]
+        np.testing.assert_array_equal(episode.frames[-1], observation["pixels"])
+        assert episode.terminated == terminated
+    assert len({Episode.load(p).actions[0].tobytes() for p in paths}) == 3
+
+
+def test_what_is_there_is_not_played_again_and_what_is_damaged_is(tmp_path):
+    first = collect(ENV, tmp_path, episodes=2)
+    kept = first[0].stat().st_mtime_ns
+    whole = Episode.load(first[1])
+    first[1].write_bytes(first[1].read_bytes()[:100])
+    ticks = []
+    again = collect(
+        ENV, tmp_path, episodes=3, tick=lambda done, total: ticks.append((done, total))
+    )
+    assert first == again[:2]
+    assert first[0].stat().st_mtime_ns == kept
+    assert same(whole, Episode.load(again[1]))
+    assert ticks == [(1, 3), (2, 3), (3, 3)]
+    # Another policy's episodes may lie beside them, another size's may not.
+    collect(ENV, tmp_path, episodes=1, policy=f"{__name__}:towards")
+    assert len(list(tmp_path.glob("*.safetensors"))) == 4
+    with pytest.raises(ValueError, match=r"options=\{\}.*these have \{'size': 8\}"):
+        collect(ENV, tmp_path, episodes=1, options={"size": 8})
+
+
+def test_an_interrupted_collection_leaves_whole_files(tmp_path, monkeypatch):
+    record, count = module.record, 0
+
+    def interrupted(job):
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise KeyboardInterrupt
+        return record(job)
+
+    monkeypatch.setattr(module, "record", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        collect(ENV, tmp_path, episodes=4)
+    assert len([Episode.load(p) for p in tmp_path.iterdir()]) == 2
+    collect(ENV, tmp_path, episodes=4)
+    assert count == 5, "two were there"
+
+
+def test_processes_record_the_same(tmp_path):
+    pytest.importorskip("metaworld")
+    options = {"steps": 3, "episodes": 2, "policy": "noisy"}
+    alone = collect("metaworld/reach", tmp_path / "a", **options)
+    beside = collect("metaworld/reach", tmp_path / "b", processes=2, **options)
+    for one, other in zip(alone, beside, strict=True):
+        assert same(Episode.load(one), Episode.load(other))
+    episode = Episode.load(alone[0])
+    # Pictures and states, without being asked.
+    assert episode.frames.shape == (4, 64, 64, 3)
+    assert episode.states.shape == (4, 39)
+    assert episode.info["options"] == {"obs": "dict"}
+
+
+def test_scripted_policies_solve_the_task_and_noise_is_noise():
+    pytest.importorskip("metaworld")
+    env = gym.make("metaworld/drawer-close", obs="dict")
+    observation, _ = env.reset(seed=0)
+    script, noisy, again = (
+        make_policy(name, env, "metaworld/drawer-close", 0)(observation)
+        for name in ("scripted", "noisy", "noisy")
+    )
+    assert not np.array_equal(script, noisy)
+    np.testing.assert_array_equal(noisy, again)
+    env.close()
+    wander = Wander(np.random.default_rng(0), 3)
+    walk = np.array([wander() for _ in range(5000)])
+    assert walk[100:].std() == pytest.approx(1, abs=0.1)
+    neighbours = np.corrcoef(walk[100:-1, 0], walk[101:, 0])[0, 1]
+    assert neighbours == pytest.approx(0.9, abs=0.03)
+
+
+def test_random_actions_fill_a_space_of_any_bounds():
+    env = gym.make(ENV)
+    env.action_space = gym.spaces.Box(
+        np.array([-3, 10], np.float32), np.array([1, 12], np.float32)
+    )
+    act = make_policy("random", env, ENV, 0)
+    actions = np.array([act(None) for _ in range(500)])
+    assert all(env.action_space.contains(a) for a in actions)
+    assert (actions.min(0) == [-3, 10]).all()
+    assert (actions.max(0) == [1, 12]).all()
+    env.action_space = gym.spaces.Discrete(3)
+    drawn = [int(make_policy("random", env, ENV, s)(None)) for s in range(30)]
+    assert set(drawn) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"policy": "expert"}, "'expert': expected one of 'random'"),
+        ({"policy": "noisy"}, "'test/point-mass' has no scripted policy"),
+        ({"policy": "no_such_module:act"}, "cannot be loaded: No module"),
+        ({"policy": "json:act"}, "cannot be loaded: .*'act'"),
+        ({"episodes": 0}, "episodes=0: expected at least 1"),
+        ({"steps": 0}, "steps=0: expected at least 1"),
+    ],
+)
+def test_collections_that_are_refused(change, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        collect(ENV, tmp_path, **{"episodes": 1, **change})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command(tmp_path, capsys):
+    folder = tmp_path / "new"
+    line = ["collect", "--env", ENV, "--episodes", "2", "--steps", "4"]
+    line += ["--option", "obs=dict", "--processes", "1", "--output", str(folder)]
+    assert main(line) == 0
+    assert f"{folder}: 2 episodes of the policy 'random'" in capsys.readouterr().out
+    assert len(Episode.load(next(folder.iterdir()))) == 4
+    assert main([*line, "--option", "obs"]) == 1
+    assert "expected KEY=VALUE" in capsys.readouterr().err
