@@ -1,17 +1,29 @@
-"""Forward-backward nets against worlds whose successor measures are known exactly."""
+"""Forward-backward nets against worlds whose successor measures are known exactly.
+
+`benchmarks.forward_backward` does the same for longer, with the worlds that need it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.worlds import (
+    chain,
+    correlation,
+    four_rooms,
+    learn,
+    learned,
+    of_goals,
+    random_chain,
+    reached,
+    ring,
+)
 from genreward_wrappers.forward_backward import losses
-from genreward_wrappers.forward_backward.data import Batch
-from genreward_wrappers.forward_backward.nets import FBConfig
-from genreward_wrappers.forward_backward.train import FBTrainer, FBTraining
+from genreward_wrappers.forward_backward.nets import FBConfig, FBNets
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -22,154 +34,121 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-@dataclass(frozen=True)
-class World:
-    """moves (A, S, S): the chances of every next state."""
-
-    moves: np.ndarray
-    discount: float = 0.9
-
-    @property
-    def states(self):
-        return self.moves.shape[1]
-
-    @property
-    def actions(self):
-        return self.moves.shape[0]
-
-    def uniform(self):
-        return np.full((self.states, self.actions), 1 / self.actions)
-
-    def successors(self, policy, ends=()):
-        """(A, S, S) sum over t of gamma^t P(s_(t+1)), for a policy (S, A)."""
-        goes_on = np.ones(self.states)
-        goes_on[list(ends)] = 0
-        walk = np.einsum("sa,ast->st", policy, self.moves) * goes_on[:, None]
-        after = np.linalg.inv(np.eye(self.states) - self.discount * walk)
-        # What comes after the first next state; nothing if it ends there.
-        return self.moves @ after
-
-    def best(self, goal):
-        """(S, A) a policy that maximises the discounted visits to a state."""
-        value = np.zeros(self.states)
-        for _ in range(300):
-            quality = self.moves @ (np.eye(self.states)[goal] + self.discount * value)
-            value = quality.max(0)
-        return np.eye(self.actions)[quality.argmax(0)], quality
-
-    def transitions(self, policy, ends=(), count=20_000, seed=0):
-        """Independent transitions, and how often each state was come to."""
-        rng = np.random.default_rng(seed)
-        s = rng.integers(self.states, size=count)
-        a = self._draw(policy[s], rng)
-        t = self._draw(self.moves[a, s], rng)
-        b = self._draw(policy[t], rng)
-        share = np.bincount(t, minlength=self.states) / count
-        eye = np.eye(self.states, dtype=np.float32)
-        return Batch(eye[s], a, eye[t], np.isin(t, list(ends)), b), share
-
-    @staticmethod
-    def _draw(chances, rng):
-        heights = chances.cumsum(1)
-        # The last may be a rounding below 1.
-        return (rng.random(len(chances))[:, None] > heights[:, :-1]).sum(1)
-
-
-def chain(states=12):
-    """Left and right along a line, one step in ten the other way."""
-    moves = np.zeros((2, states, states))
-    for s in range(states):
-        for action, way in enumerate((-1, 1)):
-            for chance, to in ((0.9, s + way), (0.1, s - way)):
-                moves[action, s, np.clip(to, 0, states - 1)] += chance
-    return World(moves)
-
-
-def ring(states=12):
-    """Round and round: the way to a goal is the shorter one."""
-    moves = np.zeros((2, states, states))
-    for s in range(states):
-        for action, way in enumerate((-1, 1)):
-            moves[action, s, (s + way) % states] += 0.9
-            moves[action, s, s] += 0.1
-    return World(moves)
-
-
-def scattered(states=12, seed=0):
-    """A random chain: every action leads to three states at random."""
-    rng = np.random.default_rng(seed)
-    moves = np.zeros((2, states, states))
-    for action in range(2):
-        for s in range(states):
-            to = rng.choice(states, 3, replace=False)
-            moves[action, s, to] = rng.dirichlet(np.ones(3))
-    return World(moves)
-
-
-def four_rooms():
-    """Four rooms of 3 x 3 with a door between each two neighbours: 40 states."""
-    plan = ["#########"] * 9
-    rows = [list("#...#...#") for _ in range(9)]
-    rows[0], rows[4], rows[8] = (list(plan[0]) for _ in range(3))
-    rows[2][4] = rows[6][4] = rows[4][2] = rows[4][6] = "."
-    cells = [(y, x) for y in range(9) for x in range(9) if rows[y][x] == "."]
-    number = {cell: i for i, cell in enumerate(cells)}
-    moves = np.zeros((4, len(cells), len(cells)))
-    for action, (dy, dx) in enumerate(((0, 1), (1, 0), (0, -1), (-1, 0))):
-        for (y, x), i in number.items():
-            moves[action, i, number.get((y + dy, x + dx), i)] = 1
-    return World(moves, discount=0.95)
-
-
-def learn(world, conditioned, data, updates, batch=256, **shape):
-    sizes = {"z": 16, "hidden": 64, "backward_hidden": 64, **shape}
-    trainer = FBTrainer(
-        FBConfig(
-            features=world.states,
-            actions=world.actions,
-            discrete=True,
-            conditioned=conditioned,
-            discount=world.discount,
-            **sizes,
-        ),
-        FBTraining(learning_rate=1e-3, target_rate=0.05),
-        device="cpu",
-    )
+def test_the_truth_is_true():
+    """Walks that are counted, against the closed form."""
+    world = chain(4)
+    policy = np.tile([0.3, 0.7], (4, 1))
+    measure = world.successors(policy, ends=(3,))
     rng = np.random.default_rng(0)
-    for _ in range(updates):
-        figures = trainer.update(data.take(rng.integers(len(data), size=batch)))
-    return trainer, figures
-
-
-@torch.no_grad()
-def learned(nets, world, share, z=None):
-    """(A, S, S) F^T B over all actions and states, as a measure."""
-    count = world.states
-    state = torch.eye(count).repeat(world.actions, 1)
-    action = torch.eye(world.actions).repeat_interleave(count, 0)
-    given = None if z is None else z.expand(len(state), -1)
-    density = losses.measure(
-        nets.forward_net(state, action, given), nets.backward_net(torch.eye(count))
+    counted = np.zeros(4)
+    for _ in range(4000):
+        state, action, weight = 1, 1, 1.0
+        while weight > 1e-3:
+            state = rng.choice(4, p=world.moves[action, state])
+            counted[state] += weight / 4000
+            if state == 3:
+                break
+            weight *= world.discount
+            action = rng.choice(2, p=policy[state])
+    np.testing.assert_allclose(counted, measure[1, 1], atol=0.1)
+    # The best policy for the right end goes right, wherever that matters.
+    assert (chain().best(11).argmax(0) == 1).all()
+    rooms = four_rooms()
+    assert rooms.states == 40
+    assert all(
+        reached(rooms, rooms.best(goal).argmax(0), goal) == 1 for goal in range(40)
     )
-    return density.mean(0).reshape(world.actions, count, count).numpy() * share
+    assert reached(rooms, np.zeros(40, int), 0) < 0.5
 
 
-def correlation(a, b):
-    return np.corrcoef(np.ravel(a), np.ravel(b))[0, 1]
+@pytest.mark.parametrize(
+    ("make", "updates", "ends"),
+    [
+        (chain, 500, ()),
+        (chain, 500, (11,)),
+        (ring, 500, ()),
+        (random_chain, 600, ()),
+    ],
+    ids=["chain", "chain that ends", "ring", "random chain"],
+)
+def test_one_step_learns_the_measure_of_the_data(make, updates, ends):
+    world = make()
+    policy = np.tile([0.35, 0.65], (world.states, 1))
+    data, share = world.transitions(policy, ends)
+    trainer, figures = learn(world, False, data, updates)
+    truth = (1 - world.discount) * world.successors(policy, ends)
+    mine = learned(trainer.nets, world, share)
+    assert correlation(mine, truth) > 0.98
+    assert mine.sum(-1).mean() == pytest.approx(truth.sum(-1).mean(), abs=0.15)
+    for goal in range(world.states):
+        assert correlation(mine[..., goal], truth[..., goal]) > 0.98
+    # A measure as such: (1 - gamma) M holds all of the mass unless something ends.
+    assert (truth.sum(-1).mean() < 0.9) == bool(ends)
+    assert losses.complaints(figures) == ()
 
 
-def reaches(world, choice, goal):
-    """The share of starts from which an argmax policy comes to the goal."""
-    place = np.arange(world.states)
-    there = place == goal
-    for _ in range(world.states):
-        place = world.moves[choice[place], place].argmax(1)
-        there |= place == goal
-    return there.mean()
+def test_standard_learns_the_measure_of_the_best_policies():
+    world = chain()
+    data, share = world.transitions(world.uniform())
+    trainer, figures = learn(world, True, data, 500)
+    mine = of_goals(trainer.nets, world, share)
+    for goal in range(world.states):
+        assert correlation(mine[goal], world.best(goal)) > 0.98
+        assert reached(world, mine[goal].argmax(0), goal) > 0.9
+    assert losses.complaints(figures) == ()
 
 
-ONE_STEP = {
-    "chain": (chain, 600),
-    "ring": (ring, 800),
-    "random chain": (scattered, 800),
-}
+def test_standard_finds_its_way_through_four_rooms():
+    world = four_rooms()
+    data, share = world.transitions(world.uniform())
+    shape = {"z": 64, "hidden": 128, "backward_hidden": 128}
+    options = {"shape": shape, "batch": 512, "target_rate": 0.1}
+    trainer, _ = learn(world, True, data, 700, **options)
+    mine = of_goals(trainer.nets, world, share)
+    ways = [reached(world, mine[g].argmax(0), g) for g in range(world.states)]
+    assert np.mean(ways) > 0.95
+
+
+def test_fed_the_goal_alone_the_loss_learns_a_constant():
+    """B at the goal in every column, as in the released code: that must fail.
+
+    All else is as in the one-step test, which finds the truth.
+    """
+    world = chain()
+    count, discount = world.states, world.discount
+    data, share = world.transitions(world.uniform())
+    goal = torch.eye(count)[[4]]
+    torch.manual_seed(0)
+    shape = {"z": 16, "hidden": 64, "backward_hidden": 64, "conditioned": False}
+    nets = FBNets(FBConfig(count, 2, True, discount=discount, **shape))
+    slow = copy.deepcopy(nets).requires_grad_(False)
+    optimizer = torch.optim.Adam(nets.parameters(), 1e-3)
+    rng = np.random.default_rng(0)
+    for _ in range(400):
+        part = data.take(rng.integers(len(data), size=256))
+        state, after = torch.from_numpy(part.state), torch.from_numpy(part.next_state)
+        b = nets.backward_net(goal).expand(256, -1)
+        f = nets.forward_net(state, nets.encode_actions(part.action), None)
+        target = losses.measure_target(
+            slow.forward_net(after, nets.encode_actions(part.next_action), None),
+            slow.backward_net(goal).expand(256, -1),
+            discount=discount,
+            terminated=torch.from_numpy(part.terminated),
+            heads="mean",
+        )
+        optimizer.zero_grad()
+        losses.measure_loss(f, b, target, 1 - discount).backward()
+        optimizer.step()
+        with torch.no_grad():
+            for a, c in zip(slow.parameters(), nets.parameters(), strict=True):
+                a.lerp_(c, 0.05)
+    truth = (1 - discount) * world.successors(world.uniform())
+    mine = learned(nets, world, share)
+    assert abs(correlation(mine, truth)) < 0.3
+    # The density of the goal is 1 whatever the state and action.
+    of_goal = mine[..., 4] / share[4]
+    assert of_goal.mean() == pytest.approx(1, abs=0.2)
+    assert of_goal.std() < 0.02
+    said = " ".join(losses.complaints(losses.diagnose(f.detach(), b.detach(), 1.0)))
+    assert "the reward is dead" in said
+    assert "B is all but constant" in said

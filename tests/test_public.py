@@ -84,17 +84,27 @@ def test_data_flows_one_way():
         "episodes": {"core", "files"},
         "goals": {"core", "files"},
         "encoders": {"core", "frames", "encoders"},
-        "forward_backward": {"core", "files", "goals", "encoders"},
+        "forward_backward": {
+            "core", "files", "episodes", "goals", "encoders", "progress",
+        },
         "rewards": {
             "core", "frames", "goals", "encoders", "forward_backward", "rewards",
         },
         "envs": {"envs"},
-        "hosts": {"core", "frames", "goals", "episodes", "encoders", "rewards"},
-        "goal_pipeline": {"core", "frames", "goals", "encoders", "rewards"},
+        "hosts": {
+            "core", "frames", "goals", "episodes", "encoders", "forward_backward",
+            "rewards",
+        },
+        "goal_pipeline": {
+            "core", "frames", "files", "episodes", "goals", "encoders", "rewards",
+            "envs", "workers",
+        },
         "evaluate": {
             "core", "frames", "files", "episodes", "goals", "encoders", "rewards",
-            "goal_pipeline", "envs", "hosts",
+            "goal_pipeline", "envs", "hosts", "workers",
         },
+        "workers": set(),
+        "progress": set(),
         "testing": {"core", "frames"},
     }  # fmt: skip
     ours = "genreward_wrappers"

@@ -13,7 +13,7 @@ Only numpy is imported here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -154,6 +154,12 @@ class Session:
         self._base_seeds: UInt64 = np.asarray(entropy, np.uint64)
         self._episodes = np.zeros(num_envs, np.uint64)
         self._everyone = np.ones(num_envs, np.bool_)
+        self._last: Transition | None = None
+
+    @property
+    def last(self) -> Transition | None:
+        """What was scored last; None before the first step."""
+        return self._last
 
     @property
     def steps(self) -> Int64:
@@ -245,8 +251,23 @@ class Session:
         self._memories = tuple(memories)
         # Environments reuse their buffers; this frame must still be itself next step.
         self._frames = np.array(next_frames)
+        self._last = replace(transition, next_frames=self._frames)
         self._running = self._running & ~(active & (terminated | truncated))
         return scores
+
+    def put(self, model: RewardModel[Any]) -> None:
+        """Puts a model in the place of the one with its name, or beside the others.
+
+        It begins with this step's frames, as if all episodes began here.
+        """
+        names = [other.name for other in self.models]
+        memory = None
+        if self._frames is not None:
+            seeds = _mix(self._base_seeds, self._episodes)
+            memory = model.reset(None, self._frames, self._everyone, seeds)
+        at = names.index(model.name) if model.name in names else len(names)
+        self.models = (*self.models[:at], model, *self.models[at + 1 :])
+        self._memories = (*self._memories[:at], memory, *self._memories[at + 1 :])
 
     def check_running(self, active: Bool | None = None) -> None:
         """Raises unless the rows in ``active`` are in the middle of an episode.

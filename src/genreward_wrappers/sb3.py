@@ -1,5 +1,6 @@
 """The reward wrappers for stable-baselines3's vector environments."""
 
+from genreward_wrappers.hosts.online import FBCallback
 from genreward_wrappers.hosts.sb3 import (
     VecFrameLevelReward,
     VecGenReward,
@@ -8,6 +9,7 @@ from genreward_wrappers.hosts.sb3 import (
 )
 
 __all__ = [
+    "FBCallback",
     "VecFrameLevelReward",
     "VecGenReward",
     "VecRewardModel",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import weakref
 
 import numpy as np
 import torch
@@ -10,16 +11,23 @@ from torch import Tensor
 
 from genreward_wrappers.encoders.base import Frames, Tree, VideoEncoder, as_frames
 
+#: What `shared` remembers: a frame is looked at again in the next step, if at all.
+RECENT = 512
+
+_shared: weakref.WeakValueDictionary[int, Memo] = weakref.WeakValueDictionary()
+
 
 class Memo(VideoEncoder):
     """Another encoder, which encodes no frame twice.
 
     For judging rewards, where the same frames come again and again: in several rewards,
     backwards, in an arm that stands still, and in the table that compares an episode
-    with all of a goal. Nothing is ever forgotten, so it is not for training.
+    with all of a goal. And for training on two rewards that look at the same frame one
+    after the other, with a limit.
 
     Args:
         encoder: The encoder that does the work.
+        limit: How many frames are remembered, the newest ones; None is all.
 
     Example:
         >>> import numpy as np
@@ -30,8 +38,9 @@ class Memo(VideoEncoder):
         1
     """
 
-    def __init__(self, encoder: VideoEncoder) -> None:
+    def __init__(self, encoder: VideoEncoder, limit: int | None = None) -> None:
         self.encoder = encoder
+        self._limit = limit
         self.control = encoder.control
         self.grammar, self.size = encoder.grammar, encoder.size
         self.device, self.dtype = encoder.device, encoder.dtype
@@ -60,6 +69,20 @@ class Memo(VideoEncoder):
         keys = [shape + key for key in keys]
         new = {key: i for i, key in enumerate(keys) if key not in self._known}
         if new:
-            latents = self.encoder.encode_images(batch[list(new.values())])
-            self._known.update(zip(new, latents, strict=True))
-        return torch.stack([self._known[key] for key in keys])
+            made = self.encoder.encode_images(batch[list(new.values())])
+            self._known.update(zip(new, made, strict=True))
+        latents = torch.stack([self._known[key] for key in keys])
+        if self._limit is not None:
+            for key in list(self._known)[: -self._limit]:
+                del self._known[key]
+        return latents
+
+
+def shared(encoder: VideoEncoder) -> Memo:
+    """The memo of an encoder's recent frames that all rewards on it share."""
+    memo = _shared.get(id(encoder))
+    # An id may be that of an encoder that is gone.
+    if memo is None or memo.encoder is not encoder:
+        memo = Memo(encoder, RECENT)
+        _shared[id(encoder)] = memo
+    return memo

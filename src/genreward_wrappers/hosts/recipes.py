@@ -373,7 +373,8 @@ class GenRewardRecipe(Host):
             frame_weight: The weight of the frame-level score; likewise.
             env_weight: The weight of the environment's own reward.
             preset: "default", or "paper" for the released code's configuration.
-            encoder: None loads the bundle's own; "pixels" is the control.
+            encoder: Of the video-level reward: None loads the bundle's own; "pixels" is
+                the control. The frame-level reward sees what its nets were trained on.
             frames: Where the pixels come from: "auto", "obs", "obs:<key>", "render" or
                 "info:<key>".
             observe: "progress" adds the place in the episode to the observation: a
@@ -390,20 +391,31 @@ class GenRewardRecipe(Host):
         """
 
         def build(facts: EnvFacts) -> list[Part]:
-            from genreward_wrappers.rewards.frame_level import FRAME_WEIGHTS, FrameLevel
+            from genreward_wrappers.encoders.memo import shared
+            from genreward_wrappers.rewards.frame_level import (
+                FRAME_WEIGHTS,
+                FrameLevel,
+                fits_nets,
+            )
+            from genreward_wrappers.rewards.video_level import bind_encoder
 
             bundle = _find(goal, facts)
-            parts = [
-                _video_part(
-                    facts, bundle, encoder, video_weight, preset, device, dtype, options
-                )
-            ]
             own = FRAME_WEIGHTS.get(preset, 1.0)
             weight = own if frame_weight is None else frame_weight
+            seen = encoder
+            if bundle.nets and weight != 0:
+                # This step's last frame is the next step's first: encoded once.
+                seen = shared(bind_encoder(bundle, encoder, device=device, dtype=dtype))
+            parts = [
+                _video_part(
+                    facts, bundle, seen, video_weight, preset, device, dtype, options
+                )
+            ]
             if bundle.nets and weight != 0:
                 model = FrameLevel(
                     bundle,
-                    encoder,
+                    # Nets take no other features than those they were trained on.
+                    seen if fits_nets(bundle, seen) else None,
                     action_space=facts.action_space,
                     device=device,
                     dtype=dtype,

@@ -19,7 +19,7 @@ except ImportError as error:
         'pip install "genreward-wrappers[sb3]"'
     ) from error
 
-from genreward_wrappers.core import Bool, UInt8, weigh
+from genreward_wrappers.core import Bool, RewardModel, UInt8, weigh
 from genreward_wrappers.episodes import succeeded
 from genreward_wrappers.frames import TAP, find_source, position_in_clip
 from genreward_wrappers.hosts.progress import check_observe, extend, extend_space
@@ -72,8 +72,21 @@ class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
         self._horizon, self._observe = facts.horizon, observe
         self._source = source
         self._bind(build(facts), arguments, env.num_envs, facts)
+        self._versions: dict[str, int] = {}
         self._actions: NDArray[Any] | None = None
         self._last: UInt8 = np.zeros((env.num_envs, 0, 0, 3), np.uint8)
+
+    def put_model(self, model: RewardModel[Any], weight: float, version: int) -> None:
+        """Puts a model in the place of the one with its name, or beside the others.
+
+        Args:
+            model: Pays from the next step on.
+            weight: Of its score.
+            version: What every step's info says of it from now on.
+        """
+        self.session.put(model)
+        self._weights[model.name] = float(weight)
+        self._versions[model.name] = version
 
     def reset(self) -> Any:
         """Resets all environments and begins new episodes of the reward."""
@@ -137,6 +150,8 @@ class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
             for name, score in scores.items():
                 info[f"reward_{name}"] = float(score.value[row])
                 info[f"reward_{name}_due"] = bool(score.due[row])
+            for name, version in self._versions.items():
+                info[f"reward_{name}_version"] = version
         return (
             self._observations(observations),
             rewards.astype(np.float32),

@@ -41,7 +41,7 @@ from genreward_wrappers.forward_backward.features import Features, card_of, enco
 from genreward_wrappers.forward_backward.losses import complaints
 from genreward_wrappers.forward_backward.nets import FBNets, action_shape
 from genreward_wrappers.goals import GoalBundle, GoalError
-from genreward_wrappers.rewards.video_level import bind_encoder
+from genreward_wrappers.rewards.video_level import bind_encoder, same_encoder
 
 FORMS = ("value", "normalised", "difference")
 HEADS = ("min", "mean")
@@ -56,6 +56,15 @@ class FrameOptions(TypedDict, total=False):
     form: Literal["value", "normalised", "difference"]
     heads: Literal["min", "mean"]
     discount: float
+
+
+def fits_nets(goal: GoalBundle, encoder: VideoEncoder | str | None) -> bool:
+    """Whether a goal's nets were trained on the features of this encoder."""
+    if not isinstance(encoder, VideoEncoder):
+        return False
+    trained_on = card_of(goal.nets_config, goal.encoder)["encoder"]
+    known = trained_on.get("fingerprint")
+    return not known or same_encoder(known, encoder.fingerprint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -404,7 +404,7 @@ def bind_encoder(
         # A control has no weights that a goal could be made with.
         return encoder
     expected = goal.encoder.get("fingerprint")
-    if expected and _essence(expected) != _essence(encoder.fingerprint):
+    if expected and not same_encoder(expected, encoder.fingerprint):
         raise GoalError(
             f"{goal!r} was made with another encoder than {encoder!r}.\n"
             f"  the goal's:    {json.dumps(_essence(expected), sort_keys=True)}\n"
@@ -414,6 +414,11 @@ def bind_encoder(
             "goal.with_(encoder=encoder_card(encoder))"
         )
     return encoder
+
+
+def same_encoder(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two fingerprints are of the same encoder, whatever their precision."""
+    return _essence(one) == _essence(other)
 
 
 def _essence(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
