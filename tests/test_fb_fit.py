@@ -95,14 +95,20 @@ def fitted(goal, features=None, updates=30, plan=None, **options):
 
 
 def test_a_run_from_pictures_to_a_reward(point_goal, tmp_path):
-    made = fitted(point_goal, updates=300)
+    made = fitted(
+        point_goal,
+        updates=600,
+        data=recorded(Features(PIXELS), 64, steps=40),
+        config={**SHAPE, "z": 16, "hidden": 64, "backward_hidden": 64},
+        training=dataclasses.replace(TRAINING, batch=128),
+    )
     step = made.provenance[-1]
-    assert (step["data"], step["seeds"]) == ("walks", [0, 23])
-    assert (step["trajectories"], step["held out"]) == (21, 3)
+    assert (step["data"], step["seeds"]) == ("walks", [0, 63])
+    assert (step["trajectories"], step["held out"]) == (56, 8)
     assert made.nets_config["input"] == {"encoder": encoder_card(PIXELS), "stack": 1}
     statistics = made.nets_config["statistics"]
     assert {"time_rank", "success_rank", "spread", "mass"} <= set(statistics)
-    # Three seeds gave 0.4 to 0.6 after so short a run on random walks; chance is 0.
+    # Two seeds gave 0.39 and 0.66; chance is 0.
     assert statistics["time_rank"] > 0.2
     made.save(tmp_path / "goal.safetensors")
     model = FrameLevel(load_goal(tmp_path / "goal.safetensors"), PIXELS, form="value")
@@ -114,7 +120,8 @@ def test_a_run_from_pictures_to_a_reward(point_goal, tmp_path):
         frames = np.stack([env.render()] * 2)
         to, away = model.values(frames, np.stack([way, -way]))
         better.append(to > away)
-    assert np.mean(better) > 0.6
+    # Two seeds gave 0.78 and 0.92.
+    assert np.mean(better) > 0.65
 
 
 def test_half_precision_changes_nothing_that_counts(point_goal):

@@ -222,9 +222,6 @@ def _with_states(env_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
 def _environment(env_id: str, options: tuple[tuple[str, Any], ...]) -> Any:
     import gymnasium as gym
 
-    # Registers this package's environments, in a worker process too.
-    import genreward_wrappers  # noqa: F401
-
     return gym.make(env_id, render_mode="rgb_array", **dict(options))
 
 
