@@ -223,6 +223,7 @@ class DmControlEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
         self._frame = None
         self._running = True
         self._control_steps = 0
+        self._begin()
         return self._observation(observed), info
 
     def step(
@@ -272,6 +273,9 @@ class DmControlEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+
+    def _begin(self) -> None:
+        """Called when an episode begins, before anything of it is drawn."""
 
     def _observation(self, observed: dict[str, Any]) -> Any:
         if self._obs_kind == "pixels":
