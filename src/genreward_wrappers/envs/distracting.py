@@ -192,11 +192,6 @@ class DistractingEnv(DmControlEnv):
         finally:
             model.mat_rgba[:], place[:], turn[:] = kept
 
-    def close(self) -> None:
-        """Frees the renderer; may be called again."""
-        super().close()
-        self._shown = None
-
     # The camera
 
     def _camera_walk(self, rng: np.random.Generator) -> CameraWalk:
