@@ -447,6 +447,24 @@ def test_importing_loads_no_simulator():
     assert run(code) == "[]"
 
 
+def test_the_end_is_quiet_when_dm_control_came_after_a_picture():
+    """dm_control's hook takes away the display that the first picture was drawn on."""
+    pytest.importorskip("metaworld")
+    code = (
+        "from genreward_wrappers.envs.dm_control import DmControlEnv\n"
+        "from genreward_wrappers.envs.metaworld import MetaWorldEnv\n"
+        "drawn = MetaWorldEnv('reach')\n"
+        "drawn.reset(seed=0)\n"
+        "other = DmControlEnv(obs='state')\n"
+    )
+    env = {k: v for k, v in os.environ.items() if k not in NOTHING_CHOSEN}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "Exception ignored" not in done.stderr
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux needs the choice")
 def test_rendering_before_torch_does_not_end_the_process():
     """Software GL and triton bring an LLVM each; the wrong order is a crash."""

@@ -39,6 +39,7 @@ from genreward_wrappers.envs._gl import (
     OffscreenRenderer,
     RenderQuality,
     choose_backend,
+    close_at_exit,
     resolve_quality,
 )
 
@@ -374,7 +375,9 @@ def _import(module: str) -> Any:
     """Imports a module of dm_control or Shimmy, in an order that is safe."""
     choose_backend()
     try:
-        return importlib.import_module(module)
+        imported = importlib.import_module(module)
+        close_at_exit()
+        return imported
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
         if package not in ("dm_control", "shimmy", "mujoco", "dm_env"):
