@@ -2,26 +2,85 @@
 
 `mujoco.Renderer` would nearly do. What is different here: the backend is chosen for
 machines without a display, triton is imported before the first GL context, freeing one
-renderer frees nothing of another's, and a cheap mode makes software rendering usable.
+renderer frees nothing of another's, and what makes software rendering slow can be left
+out, under the names that these things have (`Quality`).
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import ctypes.util
 import importlib
 import importlib.util
 import os
 import sys
+import warnings
 import weakref
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 _open_renderers: weakref.WeakSet[OffscreenRenderer] = weakref.WeakSet()
 _drawing_process: int | None = None
+_drawing_backend: str | None = None
+
+RenderQuality = Literal["fast", "full"] | Mapping[str, bool | int | None]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What is drawn beyond shapes, colours and textures; by default nothing.
+
+    Attributes:
+        shadows: Whether lights cast shadows (each draws the scene once more).
+        reflections: Whether floors reflect (this draws the scene once more).
+        samples: How often a pixel is sampled, to smooth edges; 0 is once, without
+            multisampling, and None as often as the model asks for (most ask for 4).
+    """
+
+    shadows: bool = False
+    reflections: bool = False
+    samples: int | None = 0
+
+
+QUALITIES: dict[str, Quality] = {
+    "fast": Quality(),
+    "full": Quality(shadows=True, reflections=True, samples=None),
+}
+"""What the names stand for: nothing of it, and everything as upstream draws it."""
+
+
+def resolve_quality(render_quality: RenderQuality) -> Quality:
+    """Turns an environment's ``render_quality`` into a `Quality`.
+
+    Args:
+        render_quality: "fast", "full", or what is to be drawn by name, as in
+            ``{"shadows": True, "samples": 2}``; what is not named is as in "fast".
+    """
+    if isinstance(render_quality, str) and render_quality in QUALITIES:
+        return QUALITIES[render_quality]
+    names = [field.name for field in fields(Quality)]
+    if isinstance(render_quality, Mapping) and set(render_quality) <= set(names):
+        chosen = Quality(**render_quality)  # type: ignore[arg-type]
+        samples = chosen.samples
+        whole = isinstance(samples, int) and not isinstance(samples, bool)
+        if (
+            isinstance(chosen.shadows, bool)
+            and isinstance(chosen.reflections, bool)
+            and (samples is None or (whole and samples >= 0))
+        ):
+            return chosen
+    raise ValueError(
+        "render_quality must be 'fast', 'full', or some of 'shadows' (True or False), "
+        "'reflections' (True or False) and 'samples' (a whole number from 0, or None "
+        "for the model's own) as in {'shadows': True, 'samples': 4}, got "
+        f"{render_quality!r}"
+    )
 
 
 def choose_backend() -> None:
@@ -33,7 +92,13 @@ def choose_backend() -> None:
     import_triton_first()
     if os.environ.get("MUJOCO_GL") or not _headless():
         return
-    if _egl_works():
+    taken = os.environ.get("PYOPENGL_PLATFORM", "").lower()
+    if taken in ("egl", "osmesa"):
+        # Another package was first, such as dm_control, which tries them by turns when
+        # it is imported. There is no way back, and to try EGL again would close the
+        # display that it has opened.
+        os.environ["MUJOCO_GL"] = taken
+    elif _egl_works():
         os.environ["MUJOCO_GL"] = "egl"
     elif ctypes.util.find_library("OSMesa") is not None:
         os.environ["MUJOCO_GL"] = "osmesa"
@@ -88,22 +153,66 @@ def import_triton_first() -> None:
     both work. triton alone takes a tenth of a second to import and does not import
     torch.
     """
-    if "triton" not in sys.modules and importlib.util.find_spec("triton") is not None:
-        importlib.import_module("triton")
-
-
-def _context_class() -> Any:
-    backend = os.environ.get("MUJOCO_GL", "").lower().strip()
-    if backend in ("egl", "osmesa"):
-        # Not mujoco.gl_context: it is stuck with the choice of whoever imported mujoco
-        # first, perhaps before the variable was set.
-        return importlib.import_module(f"mujoco.{backend}").GLContext
-    context = getattr(importlib.import_module("mujoco.gl_context"), "GLContext", None)
-    if context is None or (not backend and _headless()):
-        raise RuntimeError(
-            "MuJoCo cannot draw here: there is no display, and neither EGL (libegl1) "
-            f"nor OSMesa (libosmesa6) works, or MUJOCO_GL={backend!r} turned them off"
+    if "triton" in sys.modules or importlib.util.find_spec("triton") is None:
+        return
+    if _mesas_llvm_loaded():
+        warnings.warn(
+            "a software GL driver was loaded before triton, perhaps by importing "
+            "dm_control with MUJOCO_GL set. A torch optimizer would now end this "
+            'process in a crash: write "import triton" above every other import',
+            RuntimeWarning,
+            stacklevel=2,
         )
+        return
+    importlib.import_module("triton")
+
+
+def _mesas_llvm_loaded() -> bool:
+    """Whether it is too late for triton, as far as Linux tells."""
+    try:
+        with open("/proc/self/maps") as maps:
+            return any("libLLVM" in line for line in maps)
+    except OSError:
+        return False
+
+
+def _make_context(width: int, height: int) -> Any:
+    global _drawing_backend
+    backend = os.environ.get("MUJOCO_GL", "").lower().strip()
+    if _drawing_backend not in (None, backend):
+        raise RuntimeError(
+            f"this process has drawn with MUJOCO_GL={_drawing_backend!r}, and now it "
+            f"is {backend!r}: a process draws with one backend. Set it before the "
+            "first picture and leave it, or draw in another process"
+        )
+    turned_off = backend in ("disable", "disabled", "off", "false", "0")
+    if turned_off or (not backend and _headless()):
+        raise RuntimeError(
+            "MuJoCo cannot draw here: there is no display, and neither EGL (apt-get "
+            "install libegl1 libgl1-mesa-dri) nor OSMesa (apt-get install libosmesa6) "
+            f"works, or MUJOCO_GL={backend!r} turned them off"
+        )
+    # mujoco.gl_context is stuck with the choice of whoever imported mujoco first,
+    # perhaps before the variable was set.
+    module = backend if backend in ("egl", "osmesa") else "gl_context"
+    try:
+        context = importlib.import_module(f"mujoco.{module}").GLContext(width, height)
+    except (ImportError, AttributeError) as error:
+        # PyOpenGL raises AttributeErrors where a library is not there.
+        taken = os.environ.get("PYOPENGL_PLATFORM", "").lower()
+        if taken not in ("", backend):
+            reason = (
+                f"another package has already chosen {taken!r} (PYOPENGL_PLATFORM), "
+                "and a process draws with one backend: set MUJOCO_GL before the first "
+                "import of a package that draws"
+            )
+        else:
+            library = "libosmesa6" if backend == "osmesa" else "libegl1 libgl1-mesa-dri"
+            reason = f"{error}; is it installed (apt-get install {library})?"
+        raise RuntimeError(
+            f"MuJoCo cannot draw with MUJOCO_GL={backend!r}: {reason}"
+        ) from error
+    _drawing_backend = backend
     return context
 
 
@@ -119,6 +228,30 @@ def _check_process() -> None:
     _drawing_process = os.getpid()
 
 
+@contextlib.contextmanager
+def _others_left_current() -> Iterator[None]:
+    """Makes another package's context current again, if it was, after drawing.
+
+    dm_control remembers which of its contexts is current instead of asking, and would
+    go on drawing into ours. Its OSMesa contexts are current in a thread of their own.
+    """
+    EGL = sys.modules.get("OpenGL.EGL")
+    if EGL is None:  # then nobody has drawn through it
+        yield
+        return
+    context = EGL.eglGetCurrentContext()
+    ours = (renderer.address for renderer in _open_renderers)
+    if not context or context.address in ours:
+        yield
+        return
+    display = EGL.eglGetCurrentDisplay()
+    surfaces = [EGL.eglGetCurrentSurface(e) for e in (EGL.EGL_DRAW, EGL.EGL_READ)]
+    try:
+        yield
+    finally:
+        EGL.eglMakeCurrent(display, *surfaces, context)
+
+
 class OffscreenRenderer:
     """Renders one MuJoCo model at one size, in a GL context of its own.
 
@@ -126,15 +259,15 @@ class OffscreenRenderer:
     textures and shapes.
     """
 
-    def __init__(self, model: Any, height: int, width: int, fast: bool) -> None:
+    def __init__(self, model: Any, height: int, width: int, quality: Quality) -> None:
         """Makes the context and uploads the model.
 
         Args:
-            model: A `mujoco.MjModel`; its ``vis`` section is adjusted.
+            model: A `mujoco.MjModel`, left as it is.
             height: Of the picture.
             width: Of the picture.
-            fast: Without shadows, reflections and multisampling, which is where a
-                software renderer spends its time.
+            quality: What to draw beyond the shapes; software renderers spend most of
+                their time there.
         """
         self._gl: Any = None
         self._context: Any = None
@@ -144,67 +277,125 @@ class OffscreenRenderer:
 
         self._mujoco = mujoco
         self._model = model
-        model.vis.global_.offheight = height
-        model.vis.global_.offwidth = width
-        if fast:
-            model.vis.quality.offsamples = 0
-            model.vis.quality.shadowsize = 0
         self._shape = (height, width, 3)
         self._rect = mujoco.MjrRect(0, 0, width, height)
         self._camera = mujoco.MjvCamera()
-        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._option = mujoco.MjvOption()
+        # Their rays are drawn by default, but not by any environment.
+        self._option.flags[mujoco.mjtVisFlag.mjVIS_RANGEFINDER] = False
         self._scene = mujoco.MjvScene(model, maxgeom=10_000)
-        if fast:
+        if not quality.shadows:
             self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
+        if not quality.reflections:
             self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
-        self._gl = _context_class()(width, height)
-        self._gl.make_current()
-        self._context = mujoco.MjrContext(
-            model, mujoco.mjtFontScale.mjFONTSCALE_100.value
-        )
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
-        # Registered after the context, so that at exit it runs before EGL's own hook
-        # has taken the display away.
-        atexit.unregister(_close_all)
-        atexit.register(_close_all)
+        with _others_left_current():
+            self._gl = _make_context(width, height)
+            self._gl.make_current()
+            self._context = self._upload(quality)
+            mujoco.mjr_setBuffer(
+                mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context
+            )
         _open_renderers.add(self)
+        close_at_exit()
+
+    def _upload(self, quality: Quality) -> Any:
+        """The model's context, made with our sizes in place of the model's.
+
+        They are read here and never again, and the model may have other renderers.
+        """
+        size, detail = self._model.vis.global_, self._model.vis.quality
+        kept = size.offheight, size.offwidth, detail.offsamples, detail.shadowsize
+        size.offheight, size.offwidth, _ = self._shape
+        if quality.samples is not None:
+            detail.offsamples = quality.samples
+        if not quality.shadows:
+            detail.shadowsize = 0
+        try:
+            return self._mujoco.MjrContext(
+                self._model, self._mujoco.mjtFontScale.mjFONTSCALE_100.value
+            )
+        finally:
+            size.offheight, size.offwidth, detail.offsamples, detail.shadowsize = kept
+
+    @property
+    def address(self) -> int | None:
+        """Of the context, where it has one."""
+        return getattr(getattr(self._gl, "_context", None), "address", None)
 
     def render(self, data: Any, camera: int) -> NDArray[np.uint8]:
-        """Draws the state in ``data``; row 0 is the *bottom* of the picture."""
-        _check_process()
-        self._gl.make_current()
-        self._camera.fixedcamid = camera
-        self._mujoco.mjv_updateScene(
+        """Draws the state in ``data``; row 0 is the *bottom* of the picture.
+
+        Args:
+            data: A `mujoco.MjData` of the model.
+            camera: A camera of the model by number; -1 is the free one.
+        """
+        mujoco = self._mujoco
+        if camera == -1:
+            mujoco.mjv_defaultFreeCamera(self._model, self._camera)
+        else:
+            self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+            self._camera.fixedcamid = camera
+        everything = mujoco.mjtCatBit.mjCAT_ALL.value
+        mujoco.mjv_updateScene(
             self._model,
             data,
             self._option,
             None,
             self._camera,
-            self._mujoco.mjtCatBit.mjCAT_ALL.value,
+            everything,
             self._scene,
         )
-        self._mujoco.mjr_render(self._rect, self._scene, self._context)
         pixels = np.empty(self._shape, np.uint8)
-        self._mujoco.mjr_readPixels(pixels, None, self._rect, self._context)
+        with self._current():
+            mujoco.mjr_render(self._rect, self._scene, self._context)
+            mujoco.mjr_readPixels(pixels, None, self._rect, self._context)
         return pixels
+
+    def upload_texture(self, texture: int) -> None:
+        """Takes over what has changed in a texture of the model."""
+        with self._current():
+            self._mujoco.mjr_uploadTexture(self._model, self._context, texture)
+
+    def upload_heights(self) -> None:
+        """Takes over what has changed in the height fields of the model."""
+        with self._current():
+            for field in range(self._model.nhfield):
+                self._mujoco.mjr_uploadHField(self._model, self._context, field)
+
+    @contextlib.contextmanager
+    def _current(self) -> Iterator[None]:
+        _check_process()
+        with _others_left_current():
+            self._gl.make_current()
+            yield
 
     def close(self) -> None:
         """Frees the context; further calls do nothing."""
         if self._gl is None or _drawing_process != os.getpid():
             return
-        # GL names are numbers that start over in every context: freed while another
-        # one is current, this renderer's would take that one's objects away.
-        self._gl.make_current()
-        if self._context is not None:
-            self._context.free()
-        self._gl.free()
+        with _others_left_current():
+            # GL names are numbers that start over in every context: freed while another
+            # one is current, this renderer's would take that one's objects away.
+            self._gl.make_current()
+            if self._context is not None:
+                self._context.free()
+            self._gl.free()
         self._gl = None
         _open_renderers.discard(self)
 
     def __del__(self) -> None:
         """Environments are often dropped without being closed."""
         self.close()
+
+
+def close_at_exit() -> None:
+    """Has everything closed at exit before what has been imported until now is.
+
+    To be called after whatever registers a hook that takes EGL's display away: a
+    context of mujoco's, or the import of dm_control.
+    """
+    atexit.unregister(_close_all)
+    atexit.register(_close_all)
 
 
 def _close_all() -> None:

@@ -29,10 +29,21 @@ import numpy as np
 from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
+from genreward_wrappers.envs._arguments import (
+    check_choice,
+    either,
+    height_width,
+    positive_int,
+)
+from genreward_wrappers.envs._gl import (
+    OffscreenRenderer,
+    RenderQuality,
+    choose_backend,
+    resolve_quality,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from genreward_wrappers.envs._gl import OffscreenRenderer
 
 TASKS: tuple[str, ...] = (
     "assembly-v3",
@@ -141,7 +152,7 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
         reward: Literal["dense", "sparse"] = "dense",
         size: int | Sequence[int] = 64,
         camera: str = "corner2",
-        render_quality: Literal["fast", "full"] = "fast",
+        render_quality: RenderQuality = "fast",
         action_repeat: int = 1,
         render_mode: Literal["rgb_array"] | None = None,
     ) -> None:
@@ -157,7 +168,8 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
             camera: One of `CAMERAS`. "corner2" stands at (0.75, 0.075, 0.7) instead of
                 upstream's place, closer to the table.
             render_quality: "fast" leaves out shadows, reflections and multisampling,
-                "full" draws what upstream draws.
+                "full" draws what upstream draws, and a dict names what to draw, as in
+                ``{"shadows": True, "reflections": False, "samples": 4}``.
             action_repeat: How often an action is applied in a step; dense rewards of
                 the repeats are added up.
             render_mode: "rgb_array" makes `render` return the frame.
@@ -174,16 +186,15 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
             render_mode,
         )
         self.task = _task_name(task)
-        _check_choice("obs", obs, ("pixels", "state", "dict"))
-        _check_choice("reward", reward, ("dense", "sparse"))
-        _check_choice("camera", camera, CAMERAS)
-        _check_choice("render_quality", render_quality, ("fast", "full"))
+        check_choice("obs", obs, ("pixels", "state", "dict"))
+        check_choice("reward", reward, ("dense", "sparse"))
+        check_choice("camera", camera, CAMERAS)
         if render_mode is not None:
-            _check_choice("render_mode", render_mode, ("rgb_array",))
-        self.size = _height_width(size)
+            check_choice("render_mode", render_mode, ("rgb_array",))
+        self.size = height_width(size)
         self.camera = camera
         self.render_mode = render_mode
-        self.action_repeat = _positive_int("action_repeat", action_repeat)
+        self.action_repeat = positive_int("action_repeat", action_repeat)
         self.metadata = {
             **self.metadata,
             "render_fps": _UPSTREAM_FPS / self.action_repeat,
@@ -192,7 +203,7 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
         }
         self._obs_kind = obs
         self._sparse = reward == "sparse"
-        self._fast = render_quality == "fast"
+        self._quality = resolve_quality(render_quality)
         self._renderer: OffscreenRenderer | None = None
         self._frame: NDArray[np.uint8] | None = None
 
@@ -287,10 +298,8 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
     def _pixels(self) -> NDArray[np.uint8]:
         if self._frame is None:
             if self._renderer is None:
-                from genreward_wrappers.envs._gl import OffscreenRenderer
-
                 self._renderer = OffscreenRenderer(
-                    self._sim.model, *self.size, fast=self._fast
+                    self._sim.model, *self.size, self._quality
                 )
             picture = self._renderer.render(self._sim.data, self._camera_id)
             # The picture arrives bottom row first. Turning it over sets it right,
@@ -363,8 +372,6 @@ def _metaworld(module: str) -> Any:
     """Imports a module of the metaworld package, in an order that is safe."""
     import importlib
 
-    from genreward_wrappers.envs._gl import choose_backend
-
     choose_backend()
     try:
         return importlib.import_module(module)
@@ -396,35 +403,9 @@ def _task_name(task: str) -> str:
     name = task if str(task).endswith("-v3") else f"{task}-v3"
     if name not in TASKS:
         near = difflib.get_close_matches(name, TASKS, n=3, cutoff=0.5)
-        hint = f"did you mean {_either(near)}? " if near else ""
+        hint = f"did you mean {either(near)}? " if near else ""
         raise ValueError(
             f"unknown Meta-World task {task!r}: {hint}There are {len(TASKS)}, listed "
             "in genreward_wrappers.envs.metaworld.TASKS"
         )
     return name
-
-
-def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be {_either(choices)}, got {value!r}")
-
-
-def _either(choices: Sequence[str]) -> str:
-    return " or ".join(", ".join(map(repr, choices)).rsplit(", ", 1))
-
-
-def _height_width(size: int | Sequence[int]) -> tuple[int, int]:
-    try:
-        pair = (size, size) if isinstance(size, (int, np.integer)) else size
-        height, width = (_positive_int("size", side) for side in pair)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"size must be a positive number of pixels or (height, width), got {size!r}"
-        ) from None
-    return height, width
-
-
-def _positive_int(name: str, value: object) -> int:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a positive whole number, got {value!r}")
-    return int(value)
