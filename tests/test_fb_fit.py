@@ -6,12 +6,21 @@ import dataclasses
 import json
 import warnings
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from scipy.stats import spearmanr
 
-from genreward_wrappers import GenRewardWrapper, GoalBundle, GoalError, load_goal
+from genreward_wrappers import (
+    FrameLevelReward,
+    GenRewardWrapper,
+    GoalBundle,
+    GoalError,
+    load_goal,
+    vector,
+)
 from genreward_wrappers.cli import main
 from genreward_wrappers.core import Session
 from genreward_wrappers.encoders.base import encoder_card
@@ -205,10 +214,9 @@ def test_data_that_makes_no_nets(point_goal):
         shape_of(Transitions([odd]), {})
     with pytest.raises(ValueError, match="updates=0: expected at least 1"):
         Plan(0)
-    with pytest.raises(ValueError, match="nets on states make no bundle"):
-        fitted(
-            point_goal, Features(None), updates=1, data=recorded(Features(PIXELS), 2)
-        )
+    lost = Trajectory(np.ones((4, 3)), actions[:, 0], False, np.zeros(3, bool))
+    with pytest.raises(ValueError, match="episodes that succeed: none of these do"):
+        fitted(point_goal, Features(None), 1, data=Recorded([lost], {}))
     far = Trajectory(np.ones((4, 3)), np.full((3, 2), 2, np.float32), False)
     with pytest.raises(ValueError, match="takes actions from -1 to 1, got 2.0"):
         fitted(point_goal, Features(PIXELS), 1, data=Recorded([far], {}))
@@ -325,6 +333,108 @@ def test_a_stack_is_that_of_the_training_data(point_goal):
         assert found[t][1] == pytest.approx(float(value.amin()), rel=1e-4)
 
 
+def states_goal(goal, stack=1):
+    """A goal whose nets see the environment's four numbers."""
+    trajectories = []
+    for seed in range(4):
+        env = PointMass(size=SIZE, horizon=20, obs="state")
+        env.action_space.seed(seed)
+        states, actions = [env.reset(seed=seed)[0]], []
+        for _ in range(20):
+            actions.append(env.action_space.sample())
+            states.append(env.step(actions[-1])[0])
+        success = np.arange(20) == 10
+        trajectories.append(
+            Trajectory(np.stack(states), np.stack(actions), False, success)
+        )
+    made = fitted(
+        goal, Features(None, stack), data=Recorded(trajectories, {}), half=False
+    )
+    return made, [t.states[11] for t in trajectories]
+
+
+def test_nets_may_see_states_instead(point_goal):
+    goal, reached = states_goal(point_goal)
+    seen = goal.nets_config["input"]
+    assert seen["encoder"] == {}
+    np.testing.assert_array_equal(seen["goal_states"], reached[:1])
+    env = FrameLevelReward(
+        PointMass(size=SIZE, obs="dict"), goal, form="value", horizon=50
+    )
+    state = env.reset(seed=3)[0]["state"]
+    (model,) = env.session.models
+    env.action_space.seed(0)
+    for _ in range(4):
+        action = env.action_space.sample()
+        observation, reward, *_ = env.step(action)
+        with torch.no_grad():
+            z = model.nets.backward_net(torch.from_numpy(reached[0][None]))
+            value = model.nets.measure(
+                torch.from_numpy(state[None]), torch.from_numpy(action[None]), z
+            )
+        assert reward == pytest.approx(float(value.amin()), rel=1e-4)
+        state = observation["state"]
+    with pytest.raises(ValueError, match=r"its observations hold none: .*obs=dict"):
+        FrameLevelReward(PointMass(size=SIZE), goal, horizon=50).reset()
+    env = FrameLevelReward(Six(PointMass(size=SIZE, obs="dict")), goal, horizon=5)
+    env.reset()
+    with pytest.raises(ValueError, match="trained on states of 4 numbers, got 6"):
+        env.step(env.action_space.sample())
+
+
+class Six(gym.ObservationWrapper):
+    """An environment with two numbers more."""
+
+    def __init__(self, env):
+        super().__init__(env)
+        box = gym.spaces.Box(-2, 2, (6,), np.float32)
+        self.observation_space = gym.spaces.Dict(
+            {**env.observation_space.spaces, "state": box}
+        )
+
+    def observation(self, observation):
+        more = np.zeros(2, np.float32)
+        return {**observation, "state": np.append(observation["state"], more)}
+
+
+@pytest.mark.parametrize("stack", [1, 2])
+@pytest.mark.parametrize(
+    "mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP], ids=["next", "same"]
+)
+def test_states_mean_the_same_in_every_host(point_goal, stack, mode):
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    from genreward_wrappers.sb3 import VecFrameLevelReward
+
+    goal, _ = states_goal(point_goal, stack)
+    horizon, steps = 4, 11
+    actions = np.random.default_rng(0).uniform(-1, 1, (steps, 2, 2)).astype(np.float32)
+
+    def make():
+        return PointMass(size=SIZE, obs="dict", horizon=horizon)
+
+    def one():
+        return FrameLevelReward(make(), goal, form="value", horizon=horizon)
+
+    outside = vector.FrameLevelReward(
+        SyncVectorEnv([make] * 2, autoreset_mode=mode), goal, form="value", horizon=4
+    )
+    inside = SyncVectorEnv([one] * 2, autoreset_mode=mode)
+    found = []
+    for env in (inside, outside):
+        env.reset(seed=5)
+        found.append([env.step(a)[1] for a in actions])
+    np.testing.assert_allclose(*found, rtol=1e-4)
+    if mode == AutoresetMode.SAME_STEP:
+        venv = DummyVecEnv([make] * 2)
+        venv = VecFrameLevelReward(venv, goal, form="value", horizon=4)
+        venv.seed(5)
+        venv.reset()
+        paid = [venv.step(a)[1] for a in actions]
+        np.testing.assert_allclose(paid, found[1], rtol=1e-4)
+    assert np.std(found[0]) > 0
+
+
 def test_stacked_rewards_keep_the_contracts(point_goal):
     model = FrameLevel(with_nets(point_goal, PIXELS, 3), PIXELS, form="difference")
     check_reward_model(model, size=(SIZE, SIZE), tolerance=1e-3)
@@ -416,8 +526,6 @@ def test_a_memo_with_a_limit_forgets_the_oldest():
 
 
 def test_the_command_from_collect_to_inspect(tmp_path, capsys, monkeypatch):
-    import gymnasium as gym
-
     from genreward_wrappers.goal_pipeline.pack import pack
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

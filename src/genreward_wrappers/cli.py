@@ -234,7 +234,7 @@ def _add_train_fb(
     train.add_argument(
         "--features",
         metavar="ENCODER",
-        help="what F and B see; the goal's own encoder by default",
+        help="what F and B see: an encoder, the goal's own by default, or state",
     )
     train.add_argument("--stack", type=int, default=1, help="pictures seen at once")
     train.add_argument(

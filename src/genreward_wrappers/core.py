@@ -44,6 +44,8 @@ class Transition:
         active: (N,) False marks a row in which nothing happened (an autoreset row):
             its score is 0 and its memory stays as it was.
         steps: (N,) which transition of its episode this is, counted from 1.
+        states: (N, S) what the environment said of itself in numbers before the agent
+            acted; None where no model asks for it (`RewardModel.sees_states`).
     """
 
     frames: UInt8
@@ -53,6 +55,7 @@ class Transition:
     truncated: Bool
     active: Bool
     steps: Int64
+    states: Float32 | None = None
 
 
 class Score(NamedTuple):
@@ -78,6 +81,9 @@ class RewardModel(Protocol[M]):
 
     #: ``info["reward_<name>"]`` carries this model's score.
     name: str
+
+    #: Whether it looks at `Transition.states`, which hosts give on request only.
+    sees_states: bool = False
 
     def reset(self, memory: M | None, frames: UInt8, mask: Bool, seeds: UInt64) -> M:
         """Starts the episodes of the rows in ``mask``.
@@ -113,6 +119,7 @@ class Snapshot(NamedTuple):
     steps: Int64
     base_seeds: UInt64
     episodes: UInt64
+    states: Float32 | None = None
 
 
 class Session:
@@ -146,6 +153,7 @@ class Session:
         self.num_envs = num_envs
         self._memories: tuple[Any, ...] = (None,) * len(self.models)
         self._frames: UInt8 | None = None
+        self._states: Float32 | None = None
         self._running = np.zeros(num_envs, np.bool_)
         self._steps = np.zeros(num_envs, np.int64)
         # Rows draw their seeds alone, so that an environment earns the same noise
@@ -167,6 +175,11 @@ class Session:
         return self._steps
 
     @property
+    def sees_states(self) -> bool:
+        """Whether a model asks for the environments' numbers."""
+        return any(model.sees_states for model in self.models)
+
+    @property
     def wanted(self) -> Bool:
         """(N,) rows whose next frame at least one model will look at."""
         coming = self._steps + 1
@@ -175,7 +188,13 @@ class Session:
             wanted |= model.wants(coming)
         return wanted
 
-    def begin(self, frames: UInt8, mask: Bool | None = None, seed: Seed = None) -> None:
+    def begin(
+        self,
+        frames: UInt8,
+        mask: Bool | None = None,
+        seed: Seed = None,
+        states: Float32 | None = None,
+    ) -> None:
         """Starts the episodes of some rows.
 
         Args:
@@ -184,6 +203,7 @@ class Session:
             seed: As in `gymnasium.vector.VectorEnv.reset`: an int s gives row i the
                 seed s + i, a sequence one seed a row, and None goes on from the seed
                 before.
+            states: (N, S) the numbers beside the first frames, if a model sees them.
         """
         mask = self._everyone if mask is None else mask
         check_frames(frames, self.num_envs)
@@ -197,6 +217,9 @@ class Session:
             self._check_shape(frames)
             # A new array and not an assignment in place: snapshots share the old one.
             self._frames = np.where(mask[:, None, None, None], frames, self._frames)
+        if states is not None:
+            old = states if self._states is None else self._states
+            self._states = np.where(mask[:, None], states, old)
         self._reseed(mask, seed)
         seeds = _mix(self._base_seeds, self._episodes)
         self._episodes = self._episodes + mask.astype(np.uint64)
@@ -214,6 +237,7 @@ class Session:
         terminated: Bool,
         truncated: Bool,
         active: Bool | None = None,
+        next_states: Float32 | None = None,
     ) -> dict[str, Score]:
         """Scores what happened in every row.
 
@@ -224,6 +248,7 @@ class Session:
             terminated: (N,) as the environments reported.
             truncated: (N,) as the environments reported.
             active: (N,) False for rows in which nothing happened; None means all did.
+            next_states: (N, S) the numbers that came of them, if a model sees them.
 
         Returns:
             A `Score` for each model, by its name.
@@ -241,6 +266,7 @@ class Session:
             truncated=truncated,
             active=active,
             steps=self._steps,
+            states=self._states,
         )
         scores: dict[str, Score] = {}
         memories = []
@@ -252,6 +278,8 @@ class Session:
         # Environments reuse their buffers; this frame must still be itself next step.
         self._frames = np.array(next_frames)
         self._last = replace(transition, next_frames=self._frames)
+        if next_states is not None:
+            self._states = np.array(next_states, np.float32)
         self._running = self._running & ~(active & (terminated | truncated))
         return scores
 
@@ -296,6 +324,7 @@ class Session:
             self._steps,
             self._base_seeds,
             self._episodes,
+            self._states,
         )
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -312,6 +341,7 @@ class Session:
             self._steps,
             self._base_seeds,
             self._episodes,
+            self._states,
         ) = snapshot
 
     def _reseed(self, mask: Bool, seed: Seed) -> None:

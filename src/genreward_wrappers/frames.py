@@ -7,6 +7,7 @@ the worker process, and only the frames that a reward will look at.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -136,6 +137,25 @@ def _fault(space: spaces.Space[Any]) -> str:
     if len(space.shape) == 2 or space.shape[-1] == 1:
         return f"{wanted}, {what}: it is grey; wrap before the colours are dropped"
     return f"{wanted}, {what}: it is stacked; wrap before frames are stacked"
+
+
+def flat_state(observation: Any, axes: int = 0) -> Float32 | None:
+    """The flat numbers in an observation, those of a Dict one after the other.
+
+    Args:
+        observation: Of one environment or, with ``axes=1``, of several.
+        axes: How many axes come before those of a single observation.
+
+    Returns:
+        (S,) or (N, S); None if there are none.
+    """
+    parts = observation.values() if isinstance(observation, Mapping) else [observation]
+    flat = [
+        array
+        for array in map(np.asarray, parts)
+        if array.ndim == axes + 1 and array.dtype.kind == "f"
+    ]
+    return np.concatenate(flat, axis=axes).astype(np.float32) if flat else None
 
 
 def evenly(length: int, last: int) -> Int64:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from genreward_wrappers.core import RewardModel
+from genreward_wrappers.encoders.binding import bind_encoder
 from genreward_wrappers.encoders.memo import Memo
 from genreward_wrappers.goals import GoalBundle
 from genreward_wrappers.rewards.frame_level import FRAME_WEIGHTS, FrameLevel
@@ -20,7 +21,6 @@ from genreward_wrappers.rewards.video_level import (
     PRESETS,
     WEIGHTS,
     VideoLevel,
-    bind_encoder,
 )
 
 Role = Literal["reward", "control", "reference", "sum"]

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from genreward_wrappers.encoders.registry import load_encoder
+from genreward_wrappers.encoders.binding import bind_encoder
 from genreward_wrappers.forward_backward.features import Features, default_cache
 from genreward_wrappers.forward_backward.fit import SMALL_TRAINING, Plan, train_fb
 from genreward_wrappers.forward_backward.sources import load_trajectories
 from genreward_wrappers.forward_backward.train import FBTraining
-from genreward_wrappers.goals import GoalError, load_goal
+from genreward_wrappers.goals import load_goal
 from genreward_wrappers.progress import board, told
 
+#: The name of features that are the environment's own numbers.
+STATE = "state"
 #: What the bar shows of an update.
 SHOWN = ("loss_measure", "mass", "spread", "directions")
 
@@ -39,7 +41,8 @@ def run_train_fb(
         goal: A path, an hf:// address or an environment's id.
         data: A folder of recorded episodes, or "minari:<dataset>".
         output: The bundle to write.
-        encoder: Of the features; None is the goal's own.
+        encoder: Of the features; None is the goal's own, "state" the environment's
+            numbers.
         stack: How many pictures are seen at once.
         config: Of `FBConfig`, what differs from the small default.
         training: Of `FBTraining`, likewise.
@@ -50,13 +53,12 @@ def run_train_fb(
         device: "auto", "cpu", "cuda" or "cuda:<index>".
     """
     bundle = load_goal(goal)
-    source = encoder or bundle.encoder.get("source")
-    if not source:
-        raise GoalError(f"{bundle!r} names no encoder: give --features, as pixels")
-    size = bundle.encoder.get("fingerprint", {}).get("size") or bundle.frame_size
-    features = Features(
-        load_encoder(source, device=device, size=(size[0], size[1])), stack
-    )
+    if encoder == STATE:
+        features = Features(None, stack)
+    else:
+        # Another encoder than the goal's own has its own size.
+        free = bundle if encoder is None else bundle.with_(encoder={})
+        features = Features(bind_encoder(free, encoder, device=device), stack)
     chosen = FBTraining(**{**SMALL_TRAINING, **training})
     checkpoint = checkpoint or output.with_name(f"{output.name}.checkpoint")
     with told("pictures to features") as tick:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from genreward_wrappers.forward_backward.data import Transitions
 from genreward_wrappers.forward_backward.features import Features
@@ -92,15 +93,19 @@ def train_fb(
     data = Transitions(recorded.trajectories, features.stack)
     trained, held = data.split(HELD_OUT)
     shape = shape_of(trained, config or {})
+    if features.encoder is None:
+        # Found out before the first minutes have been spent.
+        _goal_states(trained, 1)
     trainer = _begin(shape, training or FBTraining(), trained, plan, device)
     fit(trainer, trained, plan)
+    card = features.card
     if features.encoder is None:
-        raise ValueError(
-            "nets on states make no bundle: its goals are pictures. `FBTrainer` trains "
-            "them, and its `values` are the reward"
-        )
-    frames = goal.videos[np.arange(len(goal.videos)), goal.key_frames]
-    keys = features.of_goal(frames).cpu().numpy()
+        goal_states = _goal_states(trained, len(goal.videos))
+        keys = np.tile(goal_states, features.stack)
+        card["goal_states"] = goal_states.tolist()
+    else:
+        frames = goal.videos[np.arange(len(goal.videos)), goal.key_frames]
+        keys = features.of_goal(frames).cpu().numpy()
     figures = {}
     if held is not None:
         ranks = {
@@ -112,7 +117,7 @@ def train_fb(
         goal,
         keys,
         trained.spread(NORMALISED_OVER),
-        features=features.card,
+        features=card,
         about={
             **recorded.about,
             "trajectories": len(trained.trajectories),
@@ -158,6 +163,22 @@ def shape_of(data: Transitions, config: Mapping[str, Any]) -> FBConfig:
             "features": data.features,
         }
     )
+
+
+def _goal_states(data: Transitions, count: int) -> NDArray[np.float32]:
+    """(count, S) where the data succeeded: a picture of the goal has no numbers."""
+    states = [
+        trajectory.states[int(np.argmax(trajectory.success)) + 1]
+        for trajectory in data.trajectories
+        if trajectory.success is not None and trajectory.success.any()
+    ]
+    if not states:
+        raise ValueError(
+            "nets on states need to know the goal in numbers, which they take from "
+            "episodes that succeed: none of these do"
+        )
+    chosen = np.linspace(0, len(states) - 1, count).astype(int)
+    return np.stack([states[i] for i in chosen]).astype(np.float32)
 
 
 def _begin(

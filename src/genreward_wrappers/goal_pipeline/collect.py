@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.envs.policies import check_policy, make_policy
 from genreward_wrappers.episodes import Episode, succeeded
 from genreward_wrappers.files import FileError
-from genreward_wrappers.frames import FrameSource, find_source
+from genreward_wrappers.frames import FrameSource, find_source, flat_state
 from genreward_wrappers.workers import workers
 
 #: Goals begin at one million, test episodes at two, learning runs at three.
@@ -121,7 +120,7 @@ def record(job: Job) -> Episode:
     )
     act = make_policy(job.policy, env, job.env_id, job.seed)
     observation, _ = env.reset(seed=job.seed)
-    frames, states = [_frame(source, env, observation)], [_state(observation)]
+    frames, states = [_frame(source, env, observation)], [flat_state(observation)]
     actions: list[Any] = []
     rewards: list[float] = []
     success: list[bool] = []
@@ -133,7 +132,7 @@ def record(job: Job) -> Episode:
         rewards.append(float(reward))
         success.append(succeeded(info))
         frames.append(_frame(source, env, observation))
-        states.append(_state(observation))
+        states.append(flat_state(observation))
     return Episode(
         frames=np.stack(frames),
         frame_steps=np.arange(len(frames), dtype=np.int64),
@@ -228,14 +227,3 @@ def _environment(env_id: str, options: tuple[tuple[str, Any], ...]) -> Any:
 def _frame(source: FrameSource, env: Any, observation: Any) -> UInt8:
     found = source.of_observation(observation) if source.kind == "obs" else env.render()
     return np.array(found)
-
-
-def _state(observation: Any) -> NDArray[np.float32] | None:
-    """The flat numbers in an observation, if there are any."""
-    if isinstance(observation, Mapping):
-        flat = [np.asarray(v) for v in observation.values()]
-        flat = [v for v in flat if v.ndim == 1 and v.dtype.kind == "f"]
-        return np.concatenate(flat).astype(np.float32) if flat else None
-    if isinstance(observation, np.ndarray) and observation.ndim == 1:
-        return observation.astype(np.float32)
-    return None

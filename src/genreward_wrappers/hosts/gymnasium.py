@@ -62,7 +62,7 @@ class GymnasiumHost(
         """Resets the environment and begins a new episode of the reward."""
         observation, info = self.env.reset(seed=seed, options=options)
         frame, info = self._frame(observation, info, wanted=True)
-        self.session.begin(frame, seed=seed)
+        self.session.begin(frame, seed=seed, states=self._states(observation, 0))
         self._note_begin(frame[0])
         return self._observation(observation), info
 
@@ -77,6 +77,7 @@ class GymnasiumHost(
             frame,
             np.array([terminated]),
             np.array([truncated]),
+            next_states=self._states(observation, 0),
         )
         self._note(
             scores,

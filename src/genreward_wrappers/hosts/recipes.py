@@ -18,8 +18,9 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
-from genreward_wrappers.core import RewardModel, Score, Session, UInt8
+from genreward_wrappers.core import Float32, RewardModel, Score, Session, UInt8
 from genreward_wrappers.episodes import Recorder
+from genreward_wrappers.frames import flat_state
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -102,6 +103,23 @@ class Host:
                 if goal is not None:
                     # For `genreward live`, to show beside the episodes.
                     goal.save(self.recorder.folder / "goal.safetensors")
+
+    def _states(self, observation: Any, axes: int = 1) -> Float32 | None:
+        """(N, S) the numbers in an observation, if a model sees them.
+
+        Args:
+            observation: Of one environment (``axes=0``) or of all.
+            axes: How many axes come before those of a single observation.
+        """
+        if not self.session.sees_states:
+            return None
+        states = flat_state(observation, axes)
+        if states is None:
+            raise ValueError(
+                "the reward was trained on the environment's own numbers, and its "
+                "observations hold none: make it with states in them (obs=dict)"
+            )
+        return states if axes else states[None]
 
     def _note_begin(self, frame: UInt8) -> None:
         """Tells the recorder that an episode of the first environment begins."""
@@ -391,13 +409,13 @@ class GenRewardRecipe(Host):
         """
 
         def build(facts: EnvFacts) -> list[Part]:
+            from genreward_wrappers.encoders.binding import bind_encoder
             from genreward_wrappers.encoders.memo import shared
             from genreward_wrappers.rewards.frame_level import (
                 FRAME_WEIGHTS,
                 FrameLevel,
                 fits_nets,
             )
-            from genreward_wrappers.rewards.video_level import bind_encoder
 
             bundle = _find(goal, facts)
             own = FRAME_WEIGHTS.get(preset, 1.0)

@@ -95,7 +95,7 @@ class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
         observations = self.venv.reset()
         everyone = np.ones(self.num_envs, np.bool_)
         frames = self._frames(observations, self._reset_infos(), everyone)
-        self.session.begin(frames, seed=seeds)
+        self.session.begin(frames, seed=seeds, states=self._states(observations))
         self._note_begin(frames[0])
         return self._observations(observations)
 
@@ -126,7 +126,11 @@ class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
                 )
         assert self._actions is not None
         scores = self.session.score(
-            self._actions, next_frames, ended & ~cut, ended & cut
+            self._actions,
+            next_frames,
+            ended & ~cut,
+            ended & cut,
+            next_states=self._states(observations),
         )
         self._note(
             scores,
@@ -141,7 +145,7 @@ class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
             if self._observe:
                 self._extend_terminal(infos, ended)
             begun = self._frames(observations, self._reset_infos(), ended, only=ended)
-            self.session.begin(begun, ended)
+            self.session.begin(begun, ended, states=self._states(observations))
             if ended[0]:
                 self._note_begin(begun[0])
         rewards = weigh(env_rewards, self._env_weight, scores, self._weights)

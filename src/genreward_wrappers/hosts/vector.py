@@ -95,7 +95,7 @@ class VectorHost(
             mask = np.array(options["reset_mask"], np.bool_)
         observations, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
         frames = self._frames(observations, infos, mask)
-        self.session.begin(frames, mask, seed)
+        self.session.begin(frames, mask, seed, self._states(observations))
         self._ended = self._ended & ~mask
         if mask[0]:
             self._note_begin(frames[0])
@@ -119,6 +119,9 @@ class VectorHost(
             np.asarray(terminated),
             np.asarray(truncated),
             active=~resetting,
+            # Where a row ended it is the next episode that these belong to, which
+            # begins below.
+            next_states=self._states(observations),
         )
         # What is noted of an autoreset row is dropped by the episode that begins.
         self._note(
@@ -139,7 +142,7 @@ class VectorHost(
             if self._observe and ended.any():
                 self._extend_final(infos, ended)
         if resetting.any():
-            self.session.begin(frames, resetting)
+            self.session.begin(frames, resetting, states=self._states(observations))
             if resetting[0]:
                 self._note_begin(frames[0])
         self._ended = ended

@@ -7,8 +7,8 @@ Weights: the forward-backward nets in the goal bundle, and the encoder they were
 on: its single-frame latents are the features of states and of the goal alike.
 
 What they see is the features' `card` in the bundle: an encoder of its own where the
-nets were trained on other features than the video-level reward compares, and how many
-of the last pictures are stacked.
+nets were trained on other features than the video-level reward compares, or the
+environment's own numbers, and how many of the last ones are stacked.
 
 Recipe: paid at every step, from the frame *before* the action. (The released code pays
 twice an episode, pairs the action with the frame after it, and trains on other features
@@ -30,18 +30,19 @@ from torch import Tensor
 from genreward_wrappers.core import (
     Bool,
     Float32,
+    Int64,
     RewardModel,
     Score,
     Transition,
     UInt8,
     UInt64,
 )
-from genreward_wrappers.encoders.base import VideoEncoder
+from genreward_wrappers.encoders.base import VideoEncoder, resolve_device
+from genreward_wrappers.encoders.binding import bind_encoder, same_encoder
 from genreward_wrappers.forward_backward.features import Features, card_of, encode_flat
 from genreward_wrappers.forward_backward.losses import complaints
 from genreward_wrappers.forward_backward.nets import FBNets, action_shape
 from genreward_wrappers.goals import GoalBundle, GoalError
-from genreward_wrappers.rewards.video_level import bind_encoder, same_encoder
 
 FORMS = ("value", "normalised", "difference")
 HEADS = ("min", "mean")
@@ -133,19 +134,28 @@ class FrameLevel(RewardModel[FrameMemory]):
         statistics = config.pop("statistics", None)
         card = card_of(config, goal.encoder)
         config.pop("input", None)
-        # The nets' own encoder need not be that of the video-level reward.
-        trained_on = goal.with_(encoder=card["encoder"])
-        self.encoder = bind_encoder(trained_on, encoder, device=device, dtype=dtype)
+        self.sees_states = "goal_states" in card
+        if self.sees_states:
+            self.encoder = None
+            self._device = resolve_device(device)
+            self._size = len(card["goal_states"][0])
+        else:
+            # The nets' own encoder need not be that of the video-level reward.
+            trained_on = goal.with_(encoder=card["encoder"])
+            bound = bind_encoder(trained_on, encoder, device=device, dtype=dtype)
+            self.encoder, self._device = bound, bound.device
+            self._size = int(np.prod(bound.latent_shape))
         self.features = Features(self.encoder, card["stack"])
-        self.nets = FBNets.from_arrays(goal.nets, config).to(self.encoder.device)
+        self.nets = FBNets.from_arrays(goal.nets, config).to(self._device)
         self.nets.eval().requires_grad_(False)
         if action_space is not None:
             self._check_actions(action_space)
-        features = int(np.prod(self.encoder.latent_shape)) * self.features.stack
+        features = self._size * self.features.stack
         if features != self.nets.config.features:
             raise GoalError(
                 f"the nets of {goal!r} take {self.nets.config.features} features, "
-                f"{self.features.stack} pictures of {self.encoder!r} give {features}"
+                f"{self.features.stack} x {self.encoder or 'the state'!r} give "
+                f"{features}"
             )
         wrong = complaints(statistics or {})
         if wrong:
@@ -167,9 +177,14 @@ class FrameLevel(RewardModel[FrameMemory]):
                 )
             self._shift = np.float32(statistics["mean"])
             self._scale = np.float32(max(statistics["std"], 1e-8))
-        keys = goal.videos[np.arange(len(goal.videos)), goal.key_frames]
         with torch.inference_mode():
-            self._z = self.nets.backward_net(self.features.of_goal(keys))
+            if self.sees_states:
+                rest = np.tile(card["goal_states"], self.features.stack)
+                keys = torch.from_numpy(rest.astype(np.float32)).to(self._device)
+            else:
+                frames = goal.videos[np.arange(len(goal.videos)), goal.key_frames]
+                keys = self.features.of_goal(frames)
+            self._z = self.nets.backward_net(keys)
 
     def reset(
         self, memory: FrameMemory | None, frames: UInt8, mask: Bool, seeds: UInt64
@@ -177,11 +192,10 @@ class FrameLevel(RewardModel[FrameMemory]):
         """Forgets the value before, in the rows that begin."""
         count = len(mask)
         if memory is None:
-            size = int(np.prod(self.encoder.latent_shape))
             return FrameMemory(
                 np.zeros(count, np.float32),
                 np.zeros(count, np.bool_),
-                np.zeros((count, self.features.stack - 1, size), np.float32),
+                np.zeros((count, self.features.stack - 1, self._size), np.float32),
                 np.zeros(count, np.bool_),
             )
         return FrameMemory(
@@ -195,7 +209,7 @@ class FrameLevel(RewardModel[FrameMemory]):
         active = transition.active
         value, seen, begun = memory.value.copy(), memory.seen, memory.begun
         if active.any():
-            new = encode_flat(self.encoder, transition.frames[active])
+            new = self._new(transition)
             state, seen, begun = self._stacked(memory, new, active)
             value[active] = self._measure(state, transition.actions[active])
         valued = memory.valued | active
@@ -207,6 +221,26 @@ class FrameLevel(RewardModel[FrameMemory]):
             paid = (value - self._shift) / self._scale
         score = Score(np.where(due, paid, np.float32(0)).astype(np.float32), due)
         return score, FrameMemory(value, valued, seen, begun)
+
+    def wants(self, steps: Int64) -> Bool:
+        """Every frame, unless states are seen instead."""
+        return np.full(len(steps), not self.sees_states)
+
+    def _new(self, transition: Transition) -> Tensor:
+        """The features of what the active rows saw before they acted."""
+        if self.encoder is not None:
+            return encode_flat(self.encoder, transition.frames[transition.active])
+        if transition.states is None or transition.states.shape[1] != self._size:
+            raise ValueError(
+                f"{self.goal!r} was trained on states of {self._size} numbers, got "
+                + (
+                    "none"
+                    if transition.states is None
+                    else f"{transition.states.shape[1]}"
+                )
+            )
+        states = transition.states[transition.active].astype(np.float32)
+        return torch.from_numpy(states).to(self._device)
 
     def values(self, frames: UInt8, actions: Any) -> Float32:
         """(n,) F(s, a, z)^T z of frames at rest and actions; the best of the goals."""

@@ -1,0 +1,75 @@
+"""Which encoder goes with which goal: what was trained on one answers only to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from genreward_wrappers.encoders.base import VideoEncoder
+from genreward_wrappers.encoders.registry import load_encoder
+from genreward_wrappers.goals import GoalBundle, GoalError
+
+
+def bind_encoder(
+    goal: GoalBundle,
+    encoder: VideoEncoder | str | None,
+    *,
+    device: str = "auto",
+    dtype: str | None = None,
+) -> VideoEncoder:
+    """The encoder to use with a bundle, checked against the bundle's fingerprint.
+
+    Raises:
+        GoalError: The fingerprints differ, and both are in the message.
+    """
+    if encoder is None:
+        source = goal.encoder.get("source")
+        if not source:
+            raise GoalError(
+                f"{goal!r} names no encoder: give encoder=, for example "
+                '"embedded:video-vae-64" or "pixels"'
+            )
+        encoder = source
+    if encoder == "random":
+        source = goal.encoder.get("source")
+        if not source or source.startswith("pixels"):
+            raise GoalError(
+                f'encoder="random": {goal!r} names no encoder with weights that an '
+                'untrained one could have the shape of; give "random:<encoder>"'
+            )
+        encoder = f"random:{source}"
+    if isinstance(encoder, str):
+        size = goal.encoder.get("fingerprint", {}).get("size")
+        if size is None and encoder.startswith("pixels"):
+            # The goal's own size, down to where an 8x8 grid fits.
+            size = [side - side % 8 for side in goal.frame_size]
+        encoder = load_encoder(
+            encoder, device=device, dtype=dtype, size=tuple(size) if size else None
+        )
+    if encoder.control:
+        # A control has no weights that a goal could be made with.
+        return encoder
+    expected = goal.encoder.get("fingerprint")
+    if expected and not same_encoder(expected, encoder.fingerprint):
+        raise GoalError(
+            f"{goal!r} was made with another encoder than {encoder!r}.\n"
+            f"  the goal's:    {json.dumps(_essence(expected), sort_keys=True)}\n"
+            "  the encoder's: "
+            f"{json.dumps(_essence(encoder.fingerprint), sort_keys=True)}\n"
+            "Use the goal's encoder, or bind the goal to this one with "
+            "goal.with_(encoder=encoder_card(encoder))"
+        )
+    return encoder
+
+
+def same_encoder(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two fingerprints are of the same encoder, whatever their precision."""
+    return _essence(one) == _essence(other)
+
+
+def _essence(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """A fingerprint without the precision: bfloat16 is the same encoder, rounded."""
+    essence = {k: v for k, v in fingerprint.items() if k != "dtype"}
+    normal: dict[str, Any] = json.loads(json.dumps(essence))
+    return normal
