@@ -43,6 +43,26 @@ def test_the_evaluation_example(tmp_path):
     assert (tmp_path / "here" / "report.html").is_file()
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_the_frame_level_example(tmp_path):
+    script = EXAMPLES / "frame_level.py"
+    sizes = ["--episodes", "2", "--updates", "20", "--steps", "256"]
+    done = subprocess.run(
+        [sys.executable, script, *sizes, "--output", tmp_path / "here"],
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "spread" in done.stdout
+    assert "total_timesteps" in done.stdout
+    assert (tmp_path / "here" / "goal.safetensors").is_file()
+
+
 def test_every_example_is_run():
-    tested = {"sb3_ppo", "sb3_sac", "any_pixel_env", "evaluate_your_reward"}
+    tested = {
+        "sb3_ppo", "sb3_sac", "any_pixel_env", "evaluate_your_reward", "frame_level",
+    }  # fmt: skip
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
