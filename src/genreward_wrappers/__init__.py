@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         RewardModelWrapper,
         VideoLevelReward,
     )
+    from genreward_wrappers.rewards.registry import load_reward
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,7 @@ _HOME = {
     "VideoLevelReward": "hosts.gymnasium",
     "load_encoder": "encoders.registry",
     "load_goal": "goals",
+    "load_reward": "rewards.registry",
 }
 
 __all__ = [
@@ -57,6 +59,7 @@ __all__ = [
     "VideoLevelReward",
     "load_encoder",
     "load_goal",
+    "load_reward",
     "make",
 ]
 

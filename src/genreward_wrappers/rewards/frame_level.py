@@ -33,7 +33,7 @@ from genreward_wrappers.core import (
 )
 from genreward_wrappers.encoders.base import VideoEncoder
 from genreward_wrappers.forward_backward.nets import FBNets, action_shape
-from genreward_wrappers.goals import GoalBundle, GoalError
+from genreward_wrappers.goals import GoalBundle, GoalError, load_goal
 from genreward_wrappers.rewards.video_level import bind_encoder
 
 FORMS = ("value", "normalised", "difference")
@@ -66,7 +66,7 @@ class FrameLevel(RewardModel[FrameMemory]):
 
     def __init__(
         self,
-        goal: GoalBundle,
+        goal: GoalBundle | str,
         encoder: VideoEncoder | str | None = None,
         *,
         action_space: spaces.Space[Any] | None = None,
@@ -79,7 +79,8 @@ class FrameLevel(RewardModel[FrameMemory]):
         """Binds the goal: z = B(g) is computed here, once.
 
         Args:
-            goal: A bundle with forward-backward nets.
+            goal: A bundle with forward-backward nets, or what `load_goal` finds one
+                by.
             encoder: None loads the one that the nets were trained on.
             action_space: The environment's; checked against the nets.
             form: "value" is F^T B; "normalised" takes the mean and divides by the
@@ -96,6 +97,7 @@ class FrameLevel(RewardModel[FrameMemory]):
         for name, value, accepted in (("form", form, FORMS), ("heads", heads, HEADS)):
             if value not in accepted:
                 raise ValueError(f"{name}={value!r}: expected one of {accepted}")
+        goal = load_goal(goal)
         if not goal.nets:
             raise GoalError(
                 f"{goal!r} has no frame-level part: its bundle holds no "
