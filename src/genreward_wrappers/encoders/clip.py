@@ -139,7 +139,7 @@ def load_clip(
         FileNotFoundError: A file is missing, or the hub cannot be reached.
         ValueError: There is no such model or tag, or the weights do not fit.
     """
-    open_clip = _import_open_clip()
+    open_clip = import_open_clip()
     path = Path(spec).expanduser()
     if path.is_dir() or path.suffix == ".safetensors":
         folder = path if path.is_dir() else path.parent
@@ -260,7 +260,8 @@ def _download(name: str, tag: str, address: str) -> Path:
         ) from error
 
 
-def _import_open_clip() -> Any:
+def import_open_clip() -> Any:
+    """open_clip, or an error that names the extra."""
     try:
         import open_clip
     except ImportError as error:

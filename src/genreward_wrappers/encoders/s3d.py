@@ -200,7 +200,7 @@ class S3D(nn.Module):
     def forward(self, video: Tensor) -> Tensor:
         """(n, 3, T, H, W) in [0, 1], all of T, H and W even, to (n, features)."""
         # The kernels are of even size: what they see before the clip is dropped.
-        x = self.conv1(space_to_depth(video))[:, :, 1:, 1:, 1:]
+        x: Tensor = self.conv1(space_to_depth(video))[:, :, 1:, 1:, 1:]
         for name in ("conv_2b", "conv_2c", "gating", *_BLOCKS):
             if name in _POOLS:
                 x = _pool(x, *_POOLS[name])
@@ -295,7 +295,7 @@ class S3DEncoder:
         rows = [self._tokens(text) for text in as_texts(texts)]
         with torch.inference_mode():
             tokens = torch.tensor(rows, device=self.device)
-            features = self.model.text_module(tokens).float()
+            features: Tensor = self.model.text_module(tokens).float()
         return features.clone()
 
     def _tokens(self, text: str) -> list[int]:

@@ -16,9 +16,11 @@ Needs: a goal text or a goal picture.
 
 Pictures: shortest edge 224, the middle cut out, CLIP's mean and deviation.
 
-Where the released code differs: none of the formula; it has the reward as a function of
-two embeddings, and what is paid when is left to whoever trains with it. The checkpoint
-is a pickle fetched from a file host at the first use.
+Where the released code differs: the formula is the same, and what is paid when is left
+to whoever trains with it. A tensor is divided by 255 there if its largest number is
+above 10, so that the same dark picture is read in two ways, depending on what else is
+in the batch; and tensors are scaled without antialiasing, where pictures from files are
+not.
 """
 
 from __future__ import annotations

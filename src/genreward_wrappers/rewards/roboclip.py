@@ -18,9 +18,9 @@ limit.
 Pictures: in [0, 1], shortest edge 224, the middle cut out, all sides even. Text: lower
 case, the first 16 words that the model knows.
 
-Where the released code differs: it is wired into copies of its environments, each
-process with a model of its own, and the range of the pixels differs between its
-branches; here it is [0, 1], as the weights were trained.
+Where the released code differs: its pixels go from 0 to 255 into weights that were
+trained on 0 to 1; it takes every fourth of the 128 frames after the first action, and
+the middle 250x250 pixels of them; and each environment has a model of its own.
 """
 
 from __future__ import annotations

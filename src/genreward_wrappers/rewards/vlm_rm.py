@@ -19,9 +19,11 @@ Paid: at every step, for the frame that the action led to.
 
 Needs: a goal text, and a baseline text unless alpha is 0.
 
-Where the released code differs: the formula is the same; it keeps the frames of a whole
-rollout and scores them when it is over, inside a learner of its own. By the paper's own
-figures large models work better, and small ones hardly.
+Where the released code differs: it leaves the mean of several texts shorter than one,
+so that alpha = 0 is the cosine plus a constant; it prepares pictures and texts for
+OpenAI's models whichever it loads; and it keeps the frames of a whole rollout and
+scores them when it is over, inside a learner of its own. By the paper's own figures
+large models work better, and small ones hardly.
 """
 
 from __future__ import annotations
