@@ -69,7 +69,8 @@ class LeRobotReward(RewardModel[LeRobotMemory]):
         Args:
             variant: "robometer", "topreward" or "reward_classifier".
             prompt: The task in words, for the first two.
-            path: A folder or hub id of LeRobot's; TOPReward alone works without.
+            path: A folder or hub id of LeRobot's; None is LeRobot's own, which the
+                classifier does not have.
             every: Steps between two payments.
             length: Frames of a video.
             device: "auto", "cpu", "cuda" or "cuda:<index>".
@@ -97,10 +98,10 @@ class LeRobotReward(RewardModel[LeRobotMemory]):
             raise ValueError(
                 f"every={every}, length={length}: expected at least 1 of each"
             )
-        if variant != "topreward" and path is None:
+        if variant in FRAME and path is None:
             raise ValueError(
                 f"lerobot:{variant} needs path=, a folder or hub id of its weights: "
-                "without them its head has learned nothing"
+                "LeRobot publishes none"
             )
         self._prompt = None if prompt is None else as_texts(prompt, "prompt")[0]
         self._every, self._length = every, length
@@ -160,7 +161,6 @@ def _load(
         ) from error
     if path is None:
         config = make_reward_model_config(variant, device=str(device))
-        model = make_reward_model(config)
     else:
         config = RewardModelConfig.from_pretrained(path)
         if config.type != variant:
@@ -168,8 +168,9 @@ def _load(
                 f"{path!r} holds a {config.type!r} of LeRobot, not a {variant!r}"
             )
         config.device, config.pretrained_path = str(device), path
-        model = make_reward_model(config, strict=True)
-    model.eval()
+    # TOPReward has no weights of its own, and asks a language model.
+    strict = {"strict": True} if config.pretrained_path else {}
+    model = make_reward_model(config, **strict).eval()
     keys = [config.image_key] if prompt is not None else _cameras(config)
     prepare = None
     if prompt is not None:
