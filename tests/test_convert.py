@@ -171,6 +171,18 @@ def test_other_keys_show_both_sets(s3d, liv, tmp_path):
     assert not (tmp_path / "folder").exists()
 
 
+def test_one_key_too_many_is_one_too_many(s3d, tmp_path):
+    def add(state):
+        state["stranger"] = torch.zeros(1)
+
+    change(tmp_path / "s3d_howto100m.pth", add)
+    with pytest.raises(FileError, match=r"missing \(0\): +none\n.*\(1\): stranger"):
+        convert(
+            "s3d", tmp_path / "s3d_howto100m.pth", tmp_path / "o",
+            words=tmp_path / "s3d_dict.npy",
+        )  # fmt: skip
+
+
 def test_weights_of_something_else_name_what_is_missing(tmp_path):
     torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "a.pt")
     with pytest.raises(FileError, match=r"(?s)and \d+ more.*\(1\): layer.weight"):

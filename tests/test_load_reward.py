@@ -71,9 +71,9 @@ class Glow(Brightness):
 
     name = "glow"
 
-    def __init__(self, factor=1, *, horizon=None, action_space=None):
+    def __init__(self, factor=1, *, horizon=None, action_space=None, sparse=False):
         self.factor, self.horizon = factor, horizon
-        self.action_space = action_space
+        self.action_space, self.sparse = action_space, sparse
 
     def step(self, memory, transition):
         score, memory = super().step(memory, transition)
@@ -208,6 +208,7 @@ def test_a_contestant_by_name(registered, clip_folder):
     assert one.about == "Pays brightness, some number of times."
     ((model, weight),) = one.parts
     assert (model.factor, model.horizon, weight) == (2, 64, 1.0)
+    assert model.sparse, "no more frames than it looks at"
     assert one.why_not_markov
     assert maker.controls("glow") == []
     goal = load_goal("metaworld/pick-place")

@@ -13,7 +13,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
 from genreward_wrappers import GoalBundle, RewardModelWrapper, load_reward, vector
-from genreward_wrappers.core import Session
+from genreward_wrappers.core import Session, Transition
 from genreward_wrappers.encoders.s3d import (
     S3D,
     S3DConfig,
@@ -353,6 +353,31 @@ def test_two_environments_by_explicit_loops(network, make, sparse):
                 seen[row], step[row] = [frames[t, row]], 0
                 lengths[row].pop(0)
     assert total == 7, "every episode, once"
+
+
+def test_environments_may_draw_into_one_buffer(make):
+    model = make("red disc", horizon=4)
+    frames = clips(5, 1, 32, 32)
+    values = []
+    for buffer in (None, np.empty_like(frames[0])):
+
+        def shown(t, buffer=buffer):
+            if buffer is None:
+                return frames[t]
+            buffer[:] = frames[t]
+            return buffer
+
+        no, everyone = np.zeros(1, bool), np.ones(1, bool)
+        seeds = np.zeros(1, np.uint64)
+        memory = model.reset(None, shown(0), everyone, seeds)
+        for t in range(1, 5):
+            steps = np.array([t])
+            step = Transition(
+                frames[t - 1], np.zeros(1), shown(t), no, no, everyone, steps
+            )
+            score, memory = model.step(memory, step)
+        values.append(score.value[0])
+    assert values[0] == values[1]
 
 
 def test_contracts(make):

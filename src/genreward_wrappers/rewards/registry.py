@@ -16,7 +16,7 @@ import difflib
 import inspect
 from collections.abc import Callable
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from typing import Any
 
 from genreward_wrappers.core import RewardModel
@@ -71,7 +71,7 @@ def load_reward(name: str, **options: Any) -> RewardModel[Any]:
 
 def reward_names() -> list[str]:
     """The names that `load_reward` knows, those of other packages included."""
-    return sorted({*HOME, *(point.name for point in _points())})
+    return sorted({*HOME, *(point.name for point in entry_points(group=GROUP))})
 
 
 def reward_options(name: str) -> tuple[str, ...]:
@@ -88,6 +88,7 @@ def reward_options(name: str) -> tuple[str, ...]:
 def find_reward(name: str) -> tuple[Callable[..., Any], str | None]:
     """What makes the models of a name, and the variant that the name carries."""
     head, colon, variant = name.partition(":")
+    # A name of this package stays this package's.
     home = HOME.get(head)
     if home is not None:
         module, _, cls = home.partition(":")
@@ -103,7 +104,7 @@ def find_reward(name: str) -> tuple[Callable[..., Any], str | None]:
 
 
 def _from_entry_point(name: str) -> Callable[..., Any]:
-    found = [point for point in _points() if point.name == name]
+    found = [point for point in entry_points(group=GROUP) if point.name == name]
     if not found:
         names = reward_names()
         close = difflib.get_close_matches(name, names, n=1)
@@ -120,8 +121,3 @@ def _from_entry_point(name: str) -> Callable[..., Any]:
         )
     make: Callable[..., Any] = found[0].load()
     return make
-
-
-def _points() -> list[EntryPoint]:
-    """What other packages register; a name of this package stays this package's."""
-    return [point for point in entry_points(group=GROUP) if point.name not in HOME]
