@@ -83,7 +83,7 @@ def test_data_flows_one_way():
         "files": {"core"},
         "episodes": {"core", "files"},
         "goals": {"core", "files"},
-        "encoders": {"core", "frames", "goals", "encoders"},
+        "encoders": {"core", "frames", "files", "goals", "encoders"},
         "forward_backward": {
             "core", "files", "episodes", "goals", "encoders", "progress",
         },

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         RewardModelWrapper,
         VideoLevelReward,
     )
+    from genreward_wrappers.rewards.registry import load_reward
 
 __version__ = "0.1.0"
 
@@ -43,6 +44,7 @@ _HOME = {
     "VideoLevelReward": "hosts.gymnasium",
     "load_encoder": "encoders.registry",
     "load_goal": "goals",
+    "load_reward": "rewards.registry",
 }
 
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "VideoLevelReward",
     "load_encoder",
     "load_goal",
+    "load_reward",
     "make",
 ]
 

@@ -42,7 +42,7 @@ from genreward_wrappers.encoders.binding import bind_encoder, same_encoder
 from genreward_wrappers.forward_backward.features import Features, card_of, encode_flat
 from genreward_wrappers.forward_backward.losses import complaints
 from genreward_wrappers.forward_backward.nets import FBNets, action_shape
-from genreward_wrappers.goals import GoalBundle, GoalError
+from genreward_wrappers.goals import GoalBundle, GoalError, load_goal
 
 FORMS = ("value", "normalised", "difference")
 HEADS = ("min", "mean")
@@ -92,7 +92,7 @@ class FrameLevel(RewardModel[FrameMemory]):
 
     def __init__(
         self,
-        goal: GoalBundle,
+        goal: GoalBundle | str,
         encoder: VideoEncoder | str | None = None,
         *,
         action_space: spaces.Space[Any] | None = None,
@@ -105,7 +105,8 @@ class FrameLevel(RewardModel[FrameMemory]):
         """Binds the goal: z = B(g) is computed here, once.
 
         Args:
-            goal: A bundle with forward-backward nets.
+            goal: A bundle with forward-backward nets, or what `load_goal` finds one
+                by.
             encoder: None loads the one that the nets were trained on; any other has to
                 have its fingerprint.
             action_space: The environment's; checked against the nets.
@@ -123,6 +124,7 @@ class FrameLevel(RewardModel[FrameMemory]):
         for name, value, accepted in (("form", form, FORMS), ("heads", heads, HEADS)):
             if value not in accepted:
                 raise ValueError(f"{name}={value!r}: expected one of {accepted}")
+        goal = load_goal(goal)
         if not goal.nets:
             raise GoalError(
                 f"{goal!r} has no frame-level part: its bundle holds no "

@@ -37,7 +37,7 @@ from genreward_wrappers.encoders.base import VideoEncoder, as_frames
 from genreward_wrappers.encoders.binding import bind_encoder
 from genreward_wrappers.encoders.pixels import PooledPixels
 from genreward_wrappers.frames import evenly
-from genreward_wrappers.goals import GoalBundle
+from genreward_wrappers.goals import GoalBundle, load_goal
 from genreward_wrappers.rewards.readings import (
     FramesReading,
     Reading,
@@ -131,7 +131,7 @@ class VideoLevel(RewardModel[VideoMemory]):
 
     def __init__(
         self,
-        goal: GoalBundle,
+        goal: GoalBundle | str,
         encoder: VideoEncoder | str | None = None,
         *,
         horizon: int | None = None,
@@ -150,7 +150,7 @@ class VideoLevel(RewardModel[VideoMemory]):
         """Binds the goal.
 
         Args:
-            goal: The goal bundle.
+            goal: The goal bundle, or what `load_goal` finds one by.
             encoder: None loads the one that the bundle is made for; "pixels" is the
                 control that every learned encoder has to beat.
             horizon: Steps of an episode; "frames" and "stream" align the goal with it.
@@ -180,7 +180,7 @@ class VideoLevel(RewardModel[VideoMemory]):
         _one_of("score", score, tuple(SIMILARITIES))
         _one_of("payment", payment, PAYMENTS)
         _one_of("goals", goals, CHOICES)
-        self.goal = goal
+        self.goal = goal = load_goal(goal)
         self.encoder = bind_encoder(goal, encoder, device=device, dtype=dtype)
         self._options: dict[str, Any] = {
             "horizon": horizon,

@@ -1,0 +1,123 @@
+"""From a name to a reward model.
+
+One table says where each model lives; its module is imported when it is asked for. A
+package of its own adds to the table by an entry point::
+
+    [project.entry-points."genreward_wrappers.rewards"]
+    my-reward = "my_package.rewards:MyReward"
+
+A name may carry a variant, ``lerobot:robometer``: it goes to the model's parameter
+``variant``, and models without one take none.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from genreward_wrappers.core import RewardModel
+
+GROUP = "genreward_wrappers.rewards"
+
+_REWARDS = "genreward_wrappers.rewards"
+
+#: Where the models of this package live.
+HOME = {
+    "video": f"{_REWARDS}.video_level:VideoLevel",
+    "frame": f"{_REWARDS}.frame_level:FrameLevel",
+    "vlm-rm": f"{_REWARDS}.vlm_rm:VLMRM",
+    "liv": f"{_REWARDS}.liv:LIV",
+    "roboclip": f"{_REWARDS}.roboclip:RoboCLIP",
+    "viper": f"{_REWARDS}.viper:Viper",
+    "diffusion-reward": f"{_REWARDS}.diffusion_reward:DiffusionReward",
+    "tadpole": f"{_REWARDS}.tadpole:Tadpole",
+    "lerobot": f"{_REWARDS}.lerobot:LeRobotReward",
+}
+
+
+def load_reward(name: str, **options: Any) -> RewardModel[Any]:
+    """Makes a reward model by its name.
+
+    Args:
+        name: One of `reward_names()`; ``lerobot:<type>`` for the models of LeRobot.
+        **options: The model's own; see its class.
+
+    Raises:
+        ValueError: There is no such model.
+        TypeError: The options are not those of the model.
+
+    Example:
+        >>> load_reward("video", goal="metaworld/pick-place", encoder="pixels",
+        ...             horizon=256).name
+        'video'
+    """
+    make, variant = find_reward(name)
+    if variant is not None:
+        options = {"variant": variant, **options}
+    try:
+        inspect.signature(make).bind(**options)
+    except TypeError as error:
+        raise TypeError(
+            f"load_reward({name!r}): {error}; its options are "
+            f"{', '.join(reward_options(name)) or 'none'}"
+        ) from error
+    model: RewardModel[Any] = make(**options)
+    return model
+
+
+def reward_names() -> list[str]:
+    """The names that `load_reward` knows, those of other packages included."""
+    return sorted({*HOME, *(point.name for point in entry_points(group=GROUP))})
+
+
+def reward_options(name: str) -> tuple[str, ...]:
+    """What a model can be told, by its constructor's own parameters."""
+    make, _ = find_reward(name)
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return tuple(
+        parameter.name
+        for parameter in inspect.signature(make).parameters.values()
+        if parameter.kind in named and parameter.name != "variant"
+    )
+
+
+def find_reward(name: str) -> tuple[Callable[..., Any], str | None]:
+    """What makes the models of a name, and the variant that the name carries."""
+    head, colon, variant = name.partition(":")
+    # A name of this package stays this package's.
+    home = HOME.get(head)
+    if home is not None:
+        module, _, cls = home.partition(":")
+        make = getattr(import_module(module), cls)
+    else:
+        make = _from_entry_point(head)
+    if bool(colon) != ("variant" in inspect.signature(make).parameters):
+        raise ValueError(
+            f"reward {name!r}: {head!r} comes "
+            + ("without a variant" if colon else f"in variants, as '{head}:<type>'")
+        )
+    return make, variant if colon else None
+
+
+def _from_entry_point(name: str) -> Callable[..., Any]:
+    found = [point for point in entry_points(group=GROUP) if point.name == name]
+    if not found:
+        names = reward_names()
+        close = difflib.get_close_matches(name, names, n=1)
+        raise ValueError(
+            f"there is no reward {name!r}"
+            + (f" (did you mean {close[0]!r}?)" if close else "")
+            + f"; there are {', '.join(map(repr, names))}, and what packages register "
+            f"in the entry-point group {GROUP!r}"
+        )
+    if len({point.value for point in found}) > 1:
+        raise ValueError(
+            f"the reward {name!r} is registered more than once: "
+            f"{', '.join(sorted(point.value for point in found))}; uninstall one"
+        )
+    make: Callable[..., Any] = found[0].load()
+    return make
