@@ -205,6 +205,27 @@ def test_full_quality_differs_only_in_detail(make):
     assert 0 < difference < 16
 
 
+def test_quality_by_name(make):
+    def frame(render_quality: Any) -> np.ndarray:
+        env = make("reach", render_quality=render_quality)
+        vis = env._sim.model.vis
+        before = vis.global_.offwidth, vis.quality.offsamples, vis.quality.shadowsize
+        picture, _ = env.reset(seed=0)
+        after = vis.global_.offwidth, vis.quality.offsamples, vis.quality.shadowsize
+        assert before == after, "others draw this model, too"
+        return picture
+
+    everything = {"shadows": True, "reflections": True, "samples": None}
+    np.testing.assert_array_equal(frame(everything), frame("full"))
+    np.testing.assert_array_equal(frame({}), frame("fast"))
+    nothing = frame("fast").astype(int)
+    darker = nothing - frame({"shadows": True}) > 10
+    assert darker.mean() > 0.01, "there is no shadow"
+    smoothed = frame({"samples": 4})
+    colours = len(np.unique(smoothed.reshape(-1, 3), axis=0))
+    assert colours > len(np.unique(nothing.reshape(-1, 3), axis=0)), "edges are hard"
+
+
 def test_size_is_height_and_width(make):
     env = make("reach", size=[40, 96], render_mode="rgb_array")
     frame, _ = env.reset(seed=0)
@@ -367,7 +388,13 @@ def test_registered_with_a_time_limit_and_only_once():
 
 
 def test_spec_survives_json():
-    env = gym.make("metaworld/reach", size=(32, 48), camera="corner", obs="dict")
+    env = gym.make(
+        "metaworld/reach",
+        size=(32, 48),
+        camera="corner",
+        obs="dict",
+        render_quality={"shadows": True, "samples": 2},
+    )
     again = gym.make(EnvSpec.from_json(env.spec.to_json()))
     assert again.observation_space == env.observation_space
     first, second = env.reset(seed=0)[0], again.reset(seed=0)[0]
@@ -422,6 +449,10 @@ def test_close_may_be_called_twice_and_leaves_others_alone(make):
         ({"obs": "pixel"}, ["'pixel'", "'pixels'", "'state'", "'dict'"]),
         ({"reward": "shaped"}, ["'shaped'", "'dense'", "'sparse'"]),
         ({"render_quality": "slow"}, ["'slow'", "'fast'", "'full'"]),
+        ({"render_quality": {"shadow": True}}, ["{'shadow': True}", "'shadows'"]),
+        ({"render_quality": {"shadows": 1}}, ["{'shadows': 1}", "True or False"]),
+        ({"render_quality": {"samples": -1}}, ["{'samples': -1}", "a whole number"]),
+        ({"render_quality": {"samples": True}}, ["{'samples': True}", "whole number"]),
         ({"render_mode": "human"}, ["'human'", "'rgb_array'"]),
         ({"action_repeat": 0}, ["action_repeat", "0"]),
         ({"action_repeat": 1.5}, ["action_repeat", "1.5"]),
@@ -530,6 +561,68 @@ def test_the_backend_is_not_chosen_for_users(monkeypatch):
     monkeypatch.setenv("DISPLAY", ":0")
     _gl.choose_backend()
     assert "MUJOCO_GL" not in os.environ
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="EGL and OSMesa")
+def test_two_backends_in_one_process_are_refused():
+    code = (
+        "import os\n"
+        "from genreward_wrappers.envs.metaworld import MetaWorldEnv\n"
+        "env = MetaWorldEnv('reach')\n"
+        "env.reset(seed=0)\n"
+        "first = os.environ['MUJOCO_GL']\n"
+        "os.environ['MUJOCO_GL'] = 'osmesa' if first == 'egl' else 'egl'\n"
+        "try:\n"
+        "    MetaWorldEnv('reach').reset(seed=0)\n"
+        "except RuntimeError as error:\n"
+        "    assert repr(first) in str(error), error\n"
+        "    assert repr(os.environ['MUJOCO_GL']) in str(error), error\n"
+        "    assert 'one backend' in str(error), error\n"
+        "env.reset(seed=1)\n"
+        "print('still draws')"
+    )
+    assert run(code, MUJOCO_GL=None, DISPLAY=None) == "still draws"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="EGL and OSMesa")
+def test_another_packages_backend_is_named():
+    code = (
+        "import os, mujoco\n"
+        "os.environ['MUJOCO_GL'] = 'osmesa'\n"
+        "from genreward_wrappers.envs.metaworld import MetaWorldEnv\n"
+        "try:\n"
+        "    MetaWorldEnv('reach').reset(seed=0)\n"
+        "except RuntimeError as error:\n"
+        "    print(error)"
+    )
+    says = run(code, MUJOCO_GL="egl", PYOPENGL_PLATFORM="egl")
+    assert "'osmesa'" in says
+    assert "another package has already chosen 'egl'" in says
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="EGL and OSMesa")
+@pytest.mark.parametrize("chosen", [None, "osmesa", "off"])
+def test_without_any_gl_it_says_what_to_install(chosen):
+    code = (
+        "import ctypes.util, os, sys\n"
+        "ctypes.util.find_library = lambda name: None\n"
+        "import mujoco\n"
+        "sys.modules['mujoco.osmesa'] = None\n"
+        "from genreward_wrappers.envs.metaworld import MetaWorldEnv\n"
+        f"if {chosen!r}:\n"
+        f"    os.environ['MUJOCO_GL'] = {chosen!r}\n"
+        "env = MetaWorldEnv('reach', obs='state', render_mode='rgb_array')\n"
+        "env.reset(seed=0)\n"
+        "try:\n"
+        "    env.render()\n"
+        "except RuntimeError as error:\n"
+        "    print(error)"
+    )
+    nothing = {"MUJOCO_GL": None, "DISPLAY": None, "WAYLAND_DISPLAY": None}
+    says = run(code, **nothing, PYOPENGL_PLATFORM=None)
+    assert "cannot draw" in says
+    assert "apt-get install" in says
+    assert "libosmesa6" in says
 
 
 def test_a_late_choice_still_counts():

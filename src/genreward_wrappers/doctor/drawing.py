@@ -63,13 +63,13 @@ def check_gl(visit: Visit) -> Iterator[Finding]:
 
 def _gl_strings() -> tuple[str, str, str]:
     """GL_RENDERER, GL_VENDOR and GL_VERSION of a context like an environment's."""
-    from genreward_wrappers.envs._gl import OffscreenRenderer, choose_backend
+    from genreward_wrappers.envs._gl import OffscreenRenderer, Quality, choose_backend
 
     choose_backend()
     import mujoco
 
     model = mujoco.MjModel.from_xml_string("<mujoco/>")
-    renderer = OffscreenRenderer(model, 64, 64, fast=True)
+    renderer = OffscreenRenderer(model, 64, 64, Quality())
     try:
         gl = importlib.import_module("OpenGL.GL")
         names = (gl.GL_RENDERER, gl.GL_VENDOR, gl.GL_VERSION)

@@ -2,7 +2,8 @@
 
 `mujoco.Renderer` would nearly do. What is different here: the backend is chosen for
 machines without a display, triton is imported before the first GL context, freeing one
-renderer frees nothing of another's, and a cheap mode makes software rendering usable.
+renderer frees nothing of another's, and what makes software rendering slow can be left
+out, under the names that these things have (`Quality`).
 """
 
 from __future__ import annotations
@@ -15,13 +16,69 @@ import importlib.util
 import os
 import sys
 import weakref
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 _open_renderers: weakref.WeakSet[OffscreenRenderer] = weakref.WeakSet()
 _drawing_process: int | None = None
+_drawing_backend: str | None = None
+
+RenderQuality = Literal["fast", "full"] | Mapping[str, bool | int | None]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What is drawn beyond shapes, colours and textures; by default nothing.
+
+    Attributes:
+        shadows: Whether lights cast shadows (each draws the scene once more).
+        reflections: Whether floors reflect (this draws the scene once more).
+        samples: How often a pixel is sampled, to smooth edges; 0 is once, without
+            multisampling, and None as often as the model asks for (most ask for 4).
+    """
+
+    shadows: bool = False
+    reflections: bool = False
+    samples: int | None = 0
+
+
+QUALITIES: dict[str, Quality] = {
+    "fast": Quality(),
+    "full": Quality(shadows=True, reflections=True, samples=None),
+}
+"""What the names stand for: nothing of it, and everything as upstream draws it."""
+
+
+def resolve_quality(render_quality: RenderQuality) -> Quality:
+    """Turns an environment's ``render_quality`` into a `Quality`.
+
+    Args:
+        render_quality: "fast", "full", or what is to be drawn by name, as in
+            ``{"shadows": True, "samples": 2}``; what is not named is as in "fast".
+    """
+    if isinstance(render_quality, str) and render_quality in QUALITIES:
+        return QUALITIES[render_quality]
+    names = [field.name for field in fields(Quality)]
+    if isinstance(render_quality, Mapping) and set(render_quality) <= set(names):
+        chosen = Quality(**render_quality)  # type: ignore[arg-type]
+        samples = chosen.samples
+        whole = isinstance(samples, int) and not isinstance(samples, bool)
+        if (
+            isinstance(chosen.shadows, bool)
+            and isinstance(chosen.reflections, bool)
+            and (samples is None or (whole and samples >= 0))
+        ):
+            return chosen
+    raise ValueError(
+        "render_quality must be 'fast', 'full', or some of 'shadows' (True or False), "
+        "'reflections' (True or False) and 'samples' (a whole number from 0, or None "
+        "for the model's own) as in {'shadows': True, 'samples': 4}, got "
+        f"{render_quality!r}"
+    )
 
 
 def choose_backend() -> None:
@@ -92,19 +149,53 @@ def import_triton_first() -> None:
         importlib.import_module("triton")
 
 
-def _context_class() -> Any:
+def _make_context(width: int, height: int) -> Any:
+    global _drawing_backend
     backend = os.environ.get("MUJOCO_GL", "").lower().strip()
-    if backend in ("egl", "osmesa"):
+    if _drawing_backend not in (None, backend):
+        raise RuntimeError(
+            f"this process has drawn with MUJOCO_GL={_drawing_backend!r}, and now it "
+            f"is {backend!r}: a process draws with one backend. Set it before the "
+            "first picture and leave it, or draw in another process"
+        )
+    context_class = _import_context(backend)
+    if context_class is None or (not backend and _headless()):
+        raise RuntimeError(
+            "MuJoCo cannot draw here: there is no display, and neither EGL (apt-get "
+            "install libegl1 libgl1-mesa-dri) nor OSMesa (apt-get install libosmesa6) "
+            f"works, or MUJOCO_GL={backend!r} turned them off"
+        )
+    context = context_class(width, height)
+    _drawing_backend = backend
+    return context
+
+
+def _import_context(backend: str) -> Any:
+    """MuJoCo's class for a backend's contexts; None if there is none."""
+    if backend in ("disable", "disabled", "off", "false", "0"):
+        return None
+    if backend not in ("egl", "osmesa"):
+        module = importlib.import_module("mujoco.gl_context")
+        return getattr(module, "GLContext", None)
+    try:
         # Not mujoco.gl_context: it is stuck with the choice of whoever imported mujoco
         # first, perhaps before the variable was set.
         return importlib.import_module(f"mujoco.{backend}").GLContext
-    context = getattr(importlib.import_module("mujoco.gl_context"), "GLContext", None)
-    if context is None or (not backend and _headless()):
+    except (ImportError, AttributeError) as error:
+        # PyOpenGL raises AttributeErrors where a library is not there.
+        taken = os.environ.get("PYOPENGL_PLATFORM", "").lower()
+        if taken not in ("", backend):
+            reason = (
+                f"another package has already chosen {taken!r} (PYOPENGL_PLATFORM), "
+                "and a process draws with one backend: set MUJOCO_GL before the first "
+                "import of a package that draws"
+            )
+        else:
+            library = "libegl1 libgl1-mesa-dri" if backend == "egl" else "libosmesa6"
+            reason = f"is it installed (apt-get install {library})?"
         raise RuntimeError(
-            "MuJoCo cannot draw here: there is no display, and neither EGL (libegl1) "
-            f"nor OSMesa (libosmesa6) works, or MUJOCO_GL={backend!r} turned them off"
-        )
-    return context
+            f"MuJoCo cannot draw with MUJOCO_GL={backend!r}: {reason}"
+        ) from error
 
 
 def _check_process() -> None:
@@ -126,15 +217,15 @@ class OffscreenRenderer:
     textures and shapes.
     """
 
-    def __init__(self, model: Any, height: int, width: int, fast: bool) -> None:
+    def __init__(self, model: Any, height: int, width: int, quality: Quality) -> None:
         """Makes the context and uploads the model.
 
         Args:
-            model: A `mujoco.MjModel`; its ``vis`` section is adjusted.
+            model: A `mujoco.MjModel`, left as it is.
             height: Of the picture.
             width: Of the picture.
-            fast: Without shadows, reflections and multisampling, which is where a
-                software renderer spends its time.
+            quality: What to draw beyond the shapes; software renderers spend most of
+                their time there.
         """
         self._gl: Any = None
         self._context: Any = None
@@ -144,25 +235,18 @@ class OffscreenRenderer:
 
         self._mujoco = mujoco
         self._model = model
-        model.vis.global_.offheight = height
-        model.vis.global_.offwidth = width
-        if fast:
-            model.vis.quality.offsamples = 0
-            model.vis.quality.shadowsize = 0
         self._shape = (height, width, 3)
         self._rect = mujoco.MjrRect(0, 0, width, height)
         self._camera = mujoco.MjvCamera()
-        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._option = mujoco.MjvOption()
         self._scene = mujoco.MjvScene(model, maxgeom=10_000)
-        if fast:
+        if not quality.shadows:
             self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
+        if not quality.reflections:
             self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
-        self._gl = _context_class()(width, height)
+        self._gl = _make_context(width, height)
         self._gl.make_current()
-        self._context = mujoco.MjrContext(
-            model, mujoco.mjtFontScale.mjFONTSCALE_100.value
-        )
+        self._context = self._upload(quality)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
         # Registered after the context, so that at exit it runs before EGL's own hook
         # has taken the display away.
@@ -170,10 +254,35 @@ class OffscreenRenderer:
         atexit.register(_close_all)
         _open_renderers.add(self)
 
+    def _upload(self, quality: Quality) -> Any:
+        """The model's context, made with our sizes in place of the model's.
+
+        They are read here and never again, and the model may have other renderers.
+        """
+        size, detail = self._model.vis.global_, self._model.vis.quality
+        kept = size.offheight, size.offwidth, detail.offsamples, detail.shadowsize
+        size.offheight, size.offwidth, _ = self._shape
+        if quality.samples is not None:
+            detail.offsamples = quality.samples
+        if not quality.shadows:
+            detail.shadowsize = 0
+        try:
+            return self._mujoco.MjrContext(
+                self._model, self._mujoco.mjtFontScale.mjFONTSCALE_100.value
+            )
+        finally:
+            size.offheight, size.offwidth, detail.offsamples, detail.shadowsize = kept
+
     def render(self, data: Any, camera: int) -> NDArray[np.uint8]:
-        """Draws the state in ``data``; row 0 is the *bottom* of the picture."""
+        """Draws the state in ``data``; row 0 is the *bottom* of the picture.
+
+        Args:
+            data: A `mujoco.MjData` of the model.
+            camera: A camera of the model by number.
+        """
         _check_process()
         self._gl.make_current()
+        self._camera.type = self._mujoco.mjtCamera.mjCAMERA_FIXED
         self._camera.fixedcamid = camera
         self._mujoco.mjv_updateScene(
             self._model,

@@ -29,10 +29,15 @@ import numpy as np
 from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
+from genreward_wrappers.envs._gl import (
+    OffscreenRenderer,
+    RenderQuality,
+    choose_backend,
+    resolve_quality,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from genreward_wrappers.envs._gl import OffscreenRenderer
 
 TASKS: tuple[str, ...] = (
     "assembly-v3",
@@ -141,7 +146,7 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
         reward: Literal["dense", "sparse"] = "dense",
         size: int | Sequence[int] = 64,
         camera: str = "corner2",
-        render_quality: Literal["fast", "full"] = "fast",
+        render_quality: RenderQuality = "fast",
         action_repeat: int = 1,
         render_mode: Literal["rgb_array"] | None = None,
     ) -> None:
@@ -157,7 +162,8 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
             camera: One of `CAMERAS`. "corner2" stands at (0.75, 0.075, 0.7) instead of
                 upstream's place, closer to the table.
             render_quality: "fast" leaves out shadows, reflections and multisampling,
-                "full" draws what upstream draws.
+                "full" draws what upstream draws, and a dict names what to draw, as in
+                ``{"shadows": True, "reflections": False, "samples": 4}``.
             action_repeat: How often an action is applied in a step; dense rewards of
                 the repeats are added up.
             render_mode: "rgb_array" makes `render` return the frame.
@@ -177,7 +183,6 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
         _check_choice("obs", obs, ("pixels", "state", "dict"))
         _check_choice("reward", reward, ("dense", "sparse"))
         _check_choice("camera", camera, CAMERAS)
-        _check_choice("render_quality", render_quality, ("fast", "full"))
         if render_mode is not None:
             _check_choice("render_mode", render_mode, ("rgb_array",))
         self.size = _height_width(size)
@@ -192,7 +197,7 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
         }
         self._obs_kind = obs
         self._sparse = reward == "sparse"
-        self._fast = render_quality == "fast"
+        self._quality = resolve_quality(render_quality)
         self._renderer: OffscreenRenderer | None = None
         self._frame: NDArray[np.uint8] | None = None
 
@@ -287,10 +292,8 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
     def _pixels(self) -> NDArray[np.uint8]:
         if self._frame is None:
             if self._renderer is None:
-                from genreward_wrappers.envs._gl import OffscreenRenderer
-
                 self._renderer = OffscreenRenderer(
-                    self._sim.model, *self.size, fast=self._fast
+                    self._sim.model, *self.size, self._quality
                 )
             picture = self._renderer.render(self._sim.data, self._camera_id)
             # The picture arrives bottom row first. Turning it over sets it right,
@@ -362,8 +365,6 @@ def register_metaworld() -> None:
 def _metaworld(module: str) -> Any:
     """Imports a module of the metaworld package, in an order that is safe."""
     import importlib
-
-    from genreward_wrappers.envs._gl import choose_backend
 
     choose_backend()
     try:
