@@ -88,7 +88,7 @@ def test_data_flows_one_way():
         "rewards": {
             "core", "frames", "goals", "encoders", "forward_backward", "rewards",
         },
-        "envs": {"envs"},
+        "envs": {"envs", "frames"},
         "hosts": {"core", "frames", "goals", "episodes", "encoders", "rewards"},
         "goal_pipeline": {"core", "frames", "goals", "encoders", "rewards"},
         "evaluate": {
