@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from gymnasium import make
 
+from genreward_wrappers.envs.distracting import register_distracting
+from genreward_wrappers.envs.dm_control import register_dm_control
 from genreward_wrappers.envs.metaworld import register_metaworld
 
 if TYPE_CHECKING:
@@ -60,6 +62,8 @@ __all__ = [
     "make",
 ]
 
+register_distracting()
+register_dm_control()
 register_metaworld()
 
 

@@ -9,14 +9,16 @@ out, under the names that these things have (`Quality`).
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import ctypes.util
 import importlib
 import importlib.util
 import os
 import sys
+import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -90,7 +92,13 @@ def choose_backend() -> None:
     import_triton_first()
     if os.environ.get("MUJOCO_GL") or not _headless():
         return
-    if _egl_works():
+    taken = os.environ.get("PYOPENGL_PLATFORM", "").lower()
+    if taken in ("egl", "osmesa"):
+        # Another package was first, such as dm_control, which tries them by turns when
+        # it is imported. There is no way back, and to try EGL again would close the
+        # display that it has opened.
+        os.environ["MUJOCO_GL"] = taken
+    elif _egl_works():
         os.environ["MUJOCO_GL"] = "egl"
     elif ctypes.util.find_library("OSMesa") is not None:
         os.environ["MUJOCO_GL"] = "osmesa"
@@ -145,8 +153,27 @@ def import_triton_first() -> None:
     both work. triton alone takes a tenth of a second to import and does not import
     torch.
     """
-    if "triton" not in sys.modules and importlib.util.find_spec("triton") is not None:
-        importlib.import_module("triton")
+    if "triton" in sys.modules or importlib.util.find_spec("triton") is None:
+        return
+    if _mesas_llvm_loaded():
+        warnings.warn(
+            "a software GL driver was loaded before triton, perhaps by importing "
+            "dm_control with MUJOCO_GL set. A torch optimizer would now end this "
+            'process in a crash: write "import triton" above every other import',
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return
+    importlib.import_module("triton")
+
+
+def _mesas_llvm_loaded() -> bool:
+    """Whether it is too late for triton, as far as Linux tells."""
+    try:
+        with open("/proc/self/maps") as maps:
+            return any("libLLVM" in line for line in maps)
+    except OSError:
+        return False
 
 
 def _make_context(width: int, height: int) -> Any:
@@ -158,29 +185,18 @@ def _make_context(width: int, height: int) -> Any:
             f"is {backend!r}: a process draws with one backend. Set it before the "
             "first picture and leave it, or draw in another process"
         )
-    context_class = _import_context(backend)
-    if context_class is None or (not backend and _headless()):
+    turned_off = backend in ("disable", "disabled", "off", "false", "0")
+    if turned_off or (not backend and _headless()):
         raise RuntimeError(
             "MuJoCo cannot draw here: there is no display, and neither EGL (apt-get "
             "install libegl1 libgl1-mesa-dri) nor OSMesa (apt-get install libosmesa6) "
             f"works, or MUJOCO_GL={backend!r} turned them off"
         )
-    context = context_class(width, height)
-    _drawing_backend = backend
-    return context
-
-
-def _import_context(backend: str) -> Any:
-    """MuJoCo's class for a backend's contexts; None if there is none."""
-    if backend in ("disable", "disabled", "off", "false", "0"):
-        return None
-    if backend not in ("egl", "osmesa"):
-        module = importlib.import_module("mujoco.gl_context")
-        return getattr(module, "GLContext", None)
+    # mujoco.gl_context is stuck with the choice of whoever imported mujoco first,
+    # perhaps before the variable was set.
+    module = backend if backend in ("egl", "osmesa") else "gl_context"
     try:
-        # Not mujoco.gl_context: it is stuck with the choice of whoever imported mujoco
-        # first, perhaps before the variable was set.
-        return importlib.import_module(f"mujoco.{backend}").GLContext
+        context = importlib.import_module(f"mujoco.{module}").GLContext(width, height)
     except (ImportError, AttributeError) as error:
         # PyOpenGL raises AttributeErrors where a library is not there.
         taken = os.environ.get("PYOPENGL_PLATFORM", "").lower()
@@ -191,11 +207,13 @@ def _import_context(backend: str) -> Any:
                 "import of a package that draws"
             )
         else:
-            library = "libegl1 libgl1-mesa-dri" if backend == "egl" else "libosmesa6"
-            reason = f"is it installed (apt-get install {library})?"
+            library = "libosmesa6" if backend == "osmesa" else "libegl1 libgl1-mesa-dri"
+            reason = f"{error}; is it installed (apt-get install {library})?"
         raise RuntimeError(
             f"MuJoCo cannot draw with MUJOCO_GL={backend!r}: {reason}"
         ) from error
+    _drawing_backend = backend
+    return context
 
 
 def _check_process() -> None:
@@ -208,6 +226,30 @@ def _check_process() -> None:
             "'forkserver', as in AsyncVectorEnv(..., context='spawn')"
         )
     _drawing_process = os.getpid()
+
+
+@contextlib.contextmanager
+def _others_left_current() -> Iterator[None]:
+    """Makes another package's context current again, if it was, after drawing.
+
+    dm_control remembers which of its contexts is current instead of asking, and would
+    go on drawing into ours. Its OSMesa contexts are current in a thread of their own.
+    """
+    EGL = sys.modules.get("OpenGL.EGL")
+    if EGL is None:  # then nobody has drawn through it
+        yield
+        return
+    context = EGL.eglGetCurrentContext()
+    ours = (renderer.address for renderer in _open_renderers)
+    if not context or context.address in ours:
+        yield
+        return
+    display = EGL.eglGetCurrentDisplay()
+    surfaces = [EGL.eglGetCurrentSurface(e) for e in (EGL.EGL_DRAW, EGL.EGL_READ)]
+    try:
+        yield
+    finally:
+        EGL.eglMakeCurrent(display, *surfaces, context)
 
 
 class OffscreenRenderer:
@@ -239,15 +281,20 @@ class OffscreenRenderer:
         self._rect = mujoco.MjrRect(0, 0, width, height)
         self._camera = mujoco.MjvCamera()
         self._option = mujoco.MjvOption()
+        # Their rays are drawn by default, but not by any environment.
+        self._option.flags[mujoco.mjtVisFlag.mjVIS_RANGEFINDER] = False
         self._scene = mujoco.MjvScene(model, maxgeom=10_000)
         if not quality.shadows:
             self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
         if not quality.reflections:
             self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
-        self._gl = _make_context(width, height)
-        self._gl.make_current()
-        self._context = self._upload(quality)
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
+        with _others_left_current():
+            self._gl = _make_context(width, height)
+            self._gl.make_current()
+            self._context = self._upload(quality)
+            mujoco.mjr_setBuffer(
+                mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context
+            )
         # Registered after the context, so that at exit it runs before EGL's own hook
         # has taken the display away.
         atexit.unregister(_close_all)
@@ -273,41 +320,69 @@ class OffscreenRenderer:
         finally:
             size.offheight, size.offwidth, detail.offsamples, detail.shadowsize = kept
 
+    @property
+    def address(self) -> int | None:
+        """Of the context, where it has one."""
+        return getattr(getattr(self._gl, "_context", None), "address", None)
+
     def render(self, data: Any, camera: int) -> NDArray[np.uint8]:
         """Draws the state in ``data``; row 0 is the *bottom* of the picture.
 
         Args:
             data: A `mujoco.MjData` of the model.
-            camera: A camera of the model by number.
+            camera: A camera of the model by number; -1 is the free one.
         """
-        _check_process()
-        self._gl.make_current()
-        self._camera.type = self._mujoco.mjtCamera.mjCAMERA_FIXED
-        self._camera.fixedcamid = camera
-        self._mujoco.mjv_updateScene(
+        mujoco = self._mujoco
+        if camera == -1:
+            mujoco.mjv_defaultFreeCamera(self._model, self._camera)
+        else:
+            self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+            self._camera.fixedcamid = camera
+        everything = mujoco.mjtCatBit.mjCAT_ALL.value
+        mujoco.mjv_updateScene(
             self._model,
             data,
             self._option,
             None,
             self._camera,
-            self._mujoco.mjtCatBit.mjCAT_ALL.value,
+            everything,
             self._scene,
         )
-        self._mujoco.mjr_render(self._rect, self._scene, self._context)
         pixels = np.empty(self._shape, np.uint8)
-        self._mujoco.mjr_readPixels(pixels, None, self._rect, self._context)
+        with self._current():
+            mujoco.mjr_render(self._rect, self._scene, self._context)
+            mujoco.mjr_readPixels(pixels, None, self._rect, self._context)
         return pixels
+
+    def upload_texture(self, texture: int) -> None:
+        """Takes over what has changed in a texture of the model."""
+        with self._current():
+            self._mujoco.mjr_uploadTexture(self._model, self._context, texture)
+
+    def upload_heights(self) -> None:
+        """Takes over what has changed in the height fields of the model."""
+        with self._current():
+            for field in range(self._model.nhfield):
+                self._mujoco.mjr_uploadHField(self._model, self._context, field)
+
+    @contextlib.contextmanager
+    def _current(self) -> Iterator[None]:
+        _check_process()
+        with _others_left_current():
+            self._gl.make_current()
+            yield
 
     def close(self) -> None:
         """Frees the context; further calls do nothing."""
         if self._gl is None or _drawing_process != os.getpid():
             return
-        # GL names are numbers that start over in every context: freed while another
-        # one is current, this renderer's would take that one's objects away.
-        self._gl.make_current()
-        if self._context is not None:
-            self._context.free()
-        self._gl.free()
+        with _others_left_current():
+            # GL names are numbers that start over in every context: freed while another
+            # one is current, this renderer's would take that one's objects away.
+            self._gl.make_current()
+            if self._context is not None:
+                self._context.free()
+            self._gl.free()
         self._gl = None
         _open_renderers.discard(self)
 
