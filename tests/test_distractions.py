@@ -14,17 +14,17 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
 from genreward_wrappers import RewardModelWrapper, TapFrames
-from genreward_wrappers.envs.backgrounds import KINDS, background
+from genreward_wrappers.envs.backgrounds import find_videos
 from genreward_wrappers.envs.distractions import (
-    BackgroundVideo,
-    BrightnessWalk,
-    ColourWalk,
+    BackgroundDistraction,
+    BrightnessDistraction,
+    ColourDistraction,
     Distraction,
-    ShiftWalk,
+    ShiftDistraction,
 )
 from genreward_wrappers.testing import Brightness, PointMass
 
-WALKS = (ColourWalk, BrightnessWalk, ShiftWalk)
+WALKS = (ColourDistraction, BrightnessDistraction, ShiftDistraction)
 
 
 def left_half(frame):
@@ -36,10 +36,10 @@ def left_half(frame):
 
 HALF = f"{__name__}:left_half"
 ALL = {
-    "colour": partial(ColourWalk, scale=0.3),
-    "brightness": partial(BrightnessWalk, scale=0.3),
-    "shift": partial(ShiftWalk, scale=0.3),
-    "background": partial(BackgroundVideo, mask=HALF),
+    "colour": partial(ColourDistraction, intensity=0.3),
+    "brightness": partial(BrightnessDistraction, intensity=0.3),
+    "shift": partial(ShiftDistraction, intensity=0.3),
+    "background": partial(BackgroundDistraction, mask=HALF),
 }
 every = pytest.mark.parametrize("make", ALL.values(), ids=ALL)
 
@@ -125,7 +125,7 @@ def test_looking_twice_is_seeing_the_same(make):
 
 
 def test_two_walks_of_one_seed_do_not_move_together():
-    colour, shift = ColourWalk(Chart()), ShiftWalk(Chart())
+    colour, shift = ColourDistraction(Chart()), ShiftDistraction(Chart())
     colour.reset(seed=0)
     shift.reset(seed=0)
     assert not np.isclose(colour._walk[:2], shift._walk).any()
@@ -162,7 +162,7 @@ def test_pictures_change_and_nothing_else(make, obs):
 
 
 def test_colours_are_multiplied_channel_by_channel():
-    env = ColourWalk(Chart(), scale=0.3)
+    env = ColourDistraction(Chart(), intensity=0.3)
     frame = env.reset(seed=2)[0]
     for _ in range(4):
         gains = 1 + env._walk
@@ -173,7 +173,7 @@ def test_colours_are_multiplied_channel_by_channel():
 
 
 def test_brightness_is_added():
-    env = BrightnessWalk(Chart(), scale=0.3)
+    env = BrightnessDistraction(Chart(), intensity=0.3)
     frame = env.reset(seed=2)[0]
     for _ in range(4):
         expected = np.clip(np.rint(Chart.frame + 255 * env._walk[0]), 0, 255)
@@ -182,7 +182,7 @@ def test_brightness_is_added():
 
 
 def test_a_shift_moves_and_repeats_the_edge():
-    env = ShiftWalk(Chart(), scale=0.3)
+    env = ShiftDistraction(Chart(), intensity=0.3)
     moved = set()
     for seed in range(12):
         frame = env.reset(seed=seed)[0]
@@ -197,8 +197,8 @@ def test_a_shift_moves_and_repeats_the_edge():
 
 @pytest.mark.parametrize("cls", WALKS)
 def test_walks_keep_their_bounds_and_speed(cls):
-    scale, speed = 0.2, 0.05
-    env = cls(Chart(), scale=scale, speed=speed)
+    intensity, speed = 0.2, 0.05
+    env = cls(Chart(), intensity=intensity, speed=speed)
     starts, strides = [], []
     for seed in range(300):
         env.reset(seed=seed)
@@ -206,23 +206,23 @@ def test_walks_keep_their_bounds_and_speed(cls):
         for _ in range(20):
             before = env._walk
             env.step(0)
-            inside = (np.abs(env._walk) < scale) & (np.abs(before) < scale)
+            inside = (np.abs(env._walk) < intensity) & (np.abs(before) < intensity)
             strides.append((env._walk - before)[inside])
-            assert (np.abs(env._walk) <= scale).all()
-    # Uniform over the range: its standard deviation is 2 scale / sqrt(12). Of 300
+            assert (np.abs(env._walk) <= intensity).all()
+    # Uniform over the range: its standard deviation is 2 intensity / sqrt(12). Of 300
     # numbers an estimate is off by 3%, of thousands by 1% (and clipping takes a
     # little).
-    assert np.std(starts) == pytest.approx(2 * scale / np.sqrt(12), rel=0.15)
+    assert np.std(starts) == pytest.approx(2 * intensity / np.sqrt(12), rel=0.15)
     assert np.mean(starts) == pytest.approx(0, abs=0.03)
-    assert np.std(np.concatenate(strides)) == pytest.approx(speed * scale, rel=0.07)
+    assert np.std(np.concatenate(strides)) == pytest.approx(speed * intensity, rel=0.07)
 
 
 @pytest.mark.parametrize("cls", WALKS)
-def test_no_scale_is_no_change_and_no_speed_stands_still(cls):
+def test_no_intensity_is_no_change_and_no_speed_stands_still(cls):
     np.testing.assert_array_equal(
-        play(cls(Chart(), scale=0), 0), np.stack([Chart.frame] * 7)
+        play(cls(Chart(), intensity=0), 0), np.stack([Chart.frame] * 7)
     )
-    frames = play(cls(Chart(), scale=0.3, speed=0), 0)
+    frames = play(cls(Chart(), intensity=0.3, speed=0), 0)
     assert (frames[0] != Chart.frame).any()
     assert (frames == frames[0]).all()
 
@@ -230,61 +230,36 @@ def test_no_scale_is_no_change_and_no_speed_stands_still(cls):
 # Backgrounds
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_backgrounds_are_pictures_that_move(kind):
-    at = background(kind, (40, 60), np.random.default_rng(0))
-    again = background(kind, (40, 60), np.random.default_rng(0))
-    other = background(kind, (40, 60), np.random.default_rng(1))
-    for step in (0, 7, 10_000):
-        picture = at(step)
-        assert picture.shape == (40, 60, 3)
-        assert picture.dtype == np.uint8
-        assert picture.std((0, 1)).max() > 8, "there is something to see"
-        np.testing.assert_array_equal(picture, again(step))
-        assert (picture != other(step)).mean() > 0.9
-    first = at(0).astype(int)
-    moved = [np.abs(at(step) - first).mean() for step in range(300)]
-    # It moves, and does not jump.
-    assert 0 < moved[1] < 0.1 * max(moved)
-
-
-def test_noise_is_the_sum_of_its_waves():
-    """Against the same waves, added up one by one at every pixel."""
-    (height, width), step = (9, 14), 11
-    picture = background("noise", (height, width), np.random.default_rng(5))(step)
-    rng = np.random.default_rng(5)
-    down, across = rng.uniform(-4, 4, (2, 3, 24))
-    strength = 1 / (1 + np.hypot(down, across))
-    phase = rng.uniform(0, 2 * np.pi, (3, 24))
-    speed = rng.normal(0, 0.12, (3, 24))
-    mean = rng.uniform(80, 175, 3)
-    for row, column in [(0, 0), (3, 5), (8, 13)]:
-        place = down * row / height + across * column / width
-        waves = strength * np.cos(2 * np.pi * place + phase + speed * step)
-        # Waves of strength s have the variance s^2 / 2 each: 60 is the sum's deviation.
-        level = mean + 60 * waves.sum(1) / np.sqrt((strength**2 / 2).sum(1))
-        expected = np.clip(level, 0, 255)
-        np.testing.assert_allclose(picture[row, column], expected, atol=0.51)
-
-
-def test_a_gradient_ends_in_two_colours_and_turns():
-    at = background("gradients", (33, 33), np.random.default_rng(3))
-    spread = [np.ptp(at(s).reshape(-1, 3).astype(int), 0).max() for s in range(0, 300)]
-    assert min(spread) > 60
-    across = [int(at(s)[16, -1, 0]) - int(at(s)[16, 0, 0]) for s in range(0, 500, 10)]
-    assert min(across) < 0 < max(across)
-
-
 @pytest.mark.parametrize("opacity", [1.0, 0.25])
 def test_the_background_is_put_where_the_mask_is(opacity):
-    env = BackgroundVideo(Chart(), "gradients", opacity, mask=left_half)
+    env = BackgroundDistraction(Chart(), "gradients", opacity=opacity, mask=left_half)
     frames = play(env, 0, 2)
-    rng = np.random.default_rng(env._drawn)
-    at = background("gradients", (24, 36), rng)
+    video = find_videos("gradients", "train", 36)[env._walk.video]
+    # The square video is stretched to the picture: 36 rows become 24.
+    rows = [row * 3 // 2 for row in range(24)]
     for step, frame in enumerate(frames):
+        behind = video.frame(env._walk.at(step))[rows]
         np.testing.assert_array_equal(frame[:, 18:], Chart.frame[:, 18:])
-        mixed = (1 - opacity) * Chart.frame[:, :18] + opacity * at(step)[:, :18]
+        mixed = (1 - opacity) * Chart.frame[:, :18] + opacity * behind[:, :18]
         np.testing.assert_allclose(frame[:, :18], mixed, atol=0.51)
+
+
+def test_a_folder_of_images_is_played(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    for video in ("one", "two"):
+        (tmp_path / video).mkdir()
+        for number in range(5):
+            shade = 40 * number + (10 if video == "two" else 0)
+            picture = np.full((20, 30, 3), shade, np.uint8)
+            image.fromarray(picture).save(tmp_path / video / f"{number}.png")
+    env = BackgroundDistraction(Chart(), tmp_path, mask=left_half)
+    seen = set()
+    for seed in range(8):
+        shades = play(env, seed, 12)[:, 3, 3, 0].astype(int)
+        assert set(np.abs(np.diff(shades))) == {40}, "one frame a step, to and fro"
+        seen |= set(shades)
+    assert seen == {*range(0, 200, 40), *range(10, 200, 40)}
+    assert env._saved_kwargs["background"] == str(tmp_path)
 
 
 def test_masks_from_the_environment_its_info_and_a_function():
@@ -295,12 +270,12 @@ def test_masks_from_the_environment_its_info_and_a_function():
             return half
 
     info = Chart(extra={"mask": half})
-    expected = play(BackgroundVideo(Chart(), mask=left_half), 0)
+    expected = play(BackgroundDistraction(Chart(), mask=left_half), 0)
     for env in (
-        BackgroundVideo(Knowing()),
-        BackgroundVideo(ColourWalk(Knowing(), scale=0)),
-        BackgroundVideo(info, mask="info:mask"),
-        BackgroundVideo(Chart(), mask=HALF),
+        BackgroundDistraction(Knowing()),
+        BackgroundDistraction(ColourDistraction(Knowing(), intensity=0)),
+        BackgroundDistraction(info, mask="info:mask"),
+        BackgroundDistraction(Chart(), mask=HALF),
     ):
         np.testing.assert_array_equal(play(env, 0), expected)
 
@@ -391,7 +366,7 @@ def test_specs_and_pickles_make_the_same_environment(make):
 
 
 def test_the_reward_sees_what_the_agent_sees():
-    inside = BrightnessWalk(PointMass(size=32), scale=0.3, speed=1)
+    inside = BrightnessDistraction(PointMass(size=32), intensity=0.3, speed=1)
     env = RewardModelWrapper(inside, Brightness())
     plain = RewardModelWrapper(PointMass(size=32), Brightness())
     env.reset(seed=0)
@@ -408,7 +383,7 @@ def test_in_vector_environments_rows_differ_and_repeat():
             "metaworld/reach",
             num_envs=2,
             size=32,
-            wrappers=[partial(ColourWalk, scale=0.3)],
+            wrappers=[partial(ColourDistraction, intensity=0.3)],
         )
         frames, _ = envs.reset(seed=[5, 5])
         frames = frames.copy(), envs.step(np.zeros((2, 4), np.float32))[0].copy()
@@ -424,9 +399,9 @@ def test_in_vector_environments_rows_differ_and_repeat():
 
 
 def test_inside_tapped_frames():
-    env = TapFrames(ShiftWalk(Chart("state"), scale=0.3), size=(24, 36))
+    env = TapFrames(ShiftDistraction(Chart("state"), intensity=0.3), size=(24, 36))
     _, info = env.reset(seed=1)
-    expected = ShiftWalk(Chart(), scale=0.3).reset(seed=1)[0]
+    expected = ShiftDistraction(Chart(), intensity=0.3).reset(seed=1)[0]
     np.testing.assert_array_equal(info["tapped_frame"], expected)
 
 
@@ -449,25 +424,39 @@ def test_a_distraction_of_ones_own():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ColourWalk(Chart(), scale=1.5), "scale=1.5: expected .* from 0 to 1"),
-        (lambda: ShiftWalk(Chart(), scale=-0.1), "scale=-0.1"),
-        (lambda: ShiftWalk(Chart(), scale="hard"), "scale='hard'"),
-        (lambda: ShiftWalk(Chart(), scale=float("nan")), "scale=nan"),
-        (lambda: BrightnessWalk(Chart(), speed=True), "speed=True"),
         (
-            lambda: BackgroundVideo(Chart(), "davis"),
-            "'davis': .*'noise' or 'gradients'",
+            lambda: ColourDistraction(Chart(), intensity=1.5),
+            "intensity=1.5: expected .* from 0 to 1",
         ),
-        (lambda: BackgroundVideo(Chart(), opacity=2), "opacity=2: expected"),
-        (lambda: BackgroundVideo(Chart()), "no method background_mask.*mask="),
-        (lambda: BackgroundVideo(Chart(), mask="left"), "mask='left': .*info:<key>"),
-        (lambda: BackgroundVideo(Chart(), mask="info:"), "mask='info:': "),
-        (lambda: BackgroundVideo(Chart(), mask="no:where"), "'no:where' is not there"),
-        (lambda: BackgroundVideo(Chart(), mask="math:pi"), "mask='math:pi': expected"),
-        (lambda: ColourWalk(Chart("state", None)), "no pixels anywhere"),
-        (lambda: ColourWalk(Chart(), frames="obs:pixels"), "no 'pixels'"),
-        (lambda: ColourWalk(Chart(), frames="info:x"), "inside TapFrames"),
-        (lambda: background("davis", (8, 8), np.random.default_rng()), "kind 'davis'"),
+        (lambda: ShiftDistraction(Chart(), intensity=-0.1), "intensity=-0.1"),
+        (lambda: ShiftDistraction(Chart(), intensity="hard"), "intensity='hard'"),
+        (lambda: ShiftDistraction(Chart(), intensity=float("nan")), "intensity=nan"),
+        (lambda: BrightnessDistraction(Chart(), speed=True), "speed=True"),
+        (
+            lambda: BackgroundDistraction(Chart(), "davis"),
+            "'noise', 'gradients'.*got 'davis'",
+        ),
+        (lambda: BackgroundDistraction(Chart(), []), "empty list"),
+        (lambda: BackgroundDistraction(Chart(), ["no.mp4"]), "there is no no.mp4"),
+        (lambda: BackgroundDistraction(Chart(), split="test"), "got 'test'"),
+        (lambda: BackgroundDistraction(Chart(), opacity=2), "opacity=2: expected"),
+        (lambda: BackgroundDistraction(Chart()), "no method background_mask.*mask="),
+        (
+            lambda: BackgroundDistraction(Chart(), mask="left"),
+            "mask='left': .*info:<key>",
+        ),
+        (lambda: BackgroundDistraction(Chart(), mask="info:"), "mask='info:': "),
+        (
+            lambda: BackgroundDistraction(Chart(), mask="no:where"),
+            "'no:where' is not there",
+        ),
+        (
+            lambda: BackgroundDistraction(Chart(), mask="math:pi"),
+            "mask='math:pi': expected",
+        ),
+        (lambda: ColourDistraction(Chart("state", None)), "no pixels anywhere"),
+        (lambda: ColourDistraction(Chart(), frames="obs:pixels"), "no 'pixels'"),
+        (lambda: ColourDistraction(Chart(), frames="info:x"), "inside TapFrames"),
     ],
 )
 def test_bad_arguments_are_quoted_with_what_would_do(make, message):
@@ -488,19 +477,27 @@ def test_bad_arguments_are_quoted_with_what_would_do(make, message):
 )
 def test_masks_that_do_not_fit(mask, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        BackgroundVideo(Chart(), mask=mask).reset()
+        BackgroundDistraction(Chart(), mask=mask).reset()
+
+
+def test_an_empty_folder_and_one_with_a_broken_image(tmp_path):
+    with pytest.raises(ValueError, match="has no videos"):
+        BackgroundDistraction(Chart(), tmp_path, mask=left_half)
+    (tmp_path / "one.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="one.png is no image"):
+        BackgroundDistraction(Chart(), str(tmp_path), mask=left_half)
 
 
 def test_info_without_the_mask():
-    env = BackgroundVideo(Chart(extra={"other": 1}), mask="info:mask")
+    env = BackgroundDistraction(Chart(extra={"other": 1}), mask="info:mask")
     with pytest.raises(KeyError, match="no 'mask', only \\['other'\\]"):
         env.reset()
 
 
 def test_render_at_the_wrong_time_or_of_the_wrong_kind():
     with pytest.raises(RuntimeError, match="call reset"):
-        ColourWalk(Chart()).render()
-    env = ColourWalk(Chart(render_mode=None))
+        ColourDistraction(Chart()).render()
+    env = ColourDistraction(Chart(render_mode=None))
     env.reset(seed=0)
     env.env.render = lambda: None
     assert env.render() is None

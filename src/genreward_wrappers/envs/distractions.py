@@ -11,8 +11,10 @@ twice for a picture of one step gives it twice.
 
 from __future__ import annotations
 
+import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -22,7 +24,8 @@ from gymnasium.envs.registration import load_env_creator
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
-from genreward_wrappers.envs.backgrounds import KINDS, BackgroundAt, background
+from genreward_wrappers.envs.backgrounds import Video, find_videos
+from genreward_wrappers.envs.walks import VideoWalk
 from genreward_wrappers.frames import find_source
 
 Frame = NDArray[np.uint8]
@@ -141,54 +144,54 @@ def _rebuild(
     return wrapper
 
 
-class _Walk(Distraction[ActType]):
-    """Numbers that wander within [-scale, scale] and start anywhere in there."""
+class _Wandering(Distraction[ActType]):
+    """Numbers that start anywhere in [-intensity, intensity] and wander in there."""
 
     count: int
 
     def __init__(
         self,
         env: gym.Env[Any, ActType],
-        scale: float = 0.1,
-        speed: float = 0.1,
+        intensity: float = 0.1,
+        speed: float = 0.03,
         frames: str = "auto",
     ) -> None:
         """Wraps an environment.
 
         Args:
             env: The environment, with pixels in its observations or in `render()`.
-            scale: How far it goes, from 0 to 1; the suites with easy, medium and hard
-                distractions use 0.1, 0.2 and 0.3.
-            speed: The standard deviation of a step, as a share of the scale, from 0
-                (constant within an episode) to 1.
+            intensity: How far it goes, from 0 to 1; the Distracting Control Suite's
+                easy, medium and hard are 0.1, 0.2 and 0.3.
+            speed: The standard deviation of a step, as a share of the intensity, from 0
+                (constant within an episode) to 1; 0.03 is the suite's, for colours.
             frames: Which picture of the observation is distracted: "auto" (the only
                 RGB image), "obs", "obs:<key>", or "render" for none.
         """
         super().__init__(
             env,
             frames,
-            scale=_share("scale", scale),
+            intensity=_share("intensity", intensity),
             speed=_share("speed", speed),
         )
-        self._scale, self._speed = float(scale), float(speed)
+        self._intensity, self._speed = float(intensity), float(speed)
 
     def begin(self, rng: np.random.Generator) -> None:
         """Starts anywhere within the range."""
         self._rng = rng
-        self._walk = self._scale * rng.uniform(-1, 1, self.count)
+        self._walk = self._intensity * rng.uniform(-1, 1, self.count)
 
     def advance(self) -> None:
         """Goes a step; at the ends of the range it stays until it turns back."""
-        stride = self._rng.normal(0, self._speed * self._scale, self.count)
-        self._walk = np.clip(self._walk + stride, -self._scale, self._scale)
+        stride = self._rng.normal(0, self._speed * self._intensity, self.count)
+        self._walk = np.clip(self._walk + stride, -self._intensity, self._intensity)
 
 
-class ColourWalk(_Walk[ActType]):
+class ColourDistraction(_Wandering[ActType]):
     """Multiplies red, green and blue by factors that wander about 1, each alone.
 
     Example:
         >>> from genreward_wrappers.testing import PointMass
-        >>> env = ColourWalk(PointMass(), scale=0.3)
+        >>> env = ColourDistraction(PointMass(), intensity=0.3)
         >>> frame, _ = env.reset(seed=0)
         >>> frame.shape
         (64, 64, 3)
@@ -204,12 +207,12 @@ class ColourWalk(_Walk[ActType]):
         return np.stack([table[:, c][frame[..., c]] for c in range(3)], -1)
 
 
-class BrightnessWalk(_Walk[ActType]):
+class BrightnessDistraction(_Wandering[ActType]):
     """Adds a wandering share of full white to every pixel, or takes it away.
 
     Example:
         >>> from genreward_wrappers.testing import PointMass
-        >>> env = BrightnessWalk(PointMass(), scale=0.3)
+        >>> env = BrightnessDistraction(PointMass(), intensity=0.3)
         >>> frame, _ = env.reset(seed=0)
         >>> frame.dtype
         dtype('uint8')
@@ -224,15 +227,15 @@ class BrightnessWalk(_Walk[ActType]):
         return table[frame]
 
 
-class ShiftWalk(_Walk[ActType]):
+class ShiftDistraction(_Wandering[ActType]):
     """Moves the picture up and down and to the sides, by whole pixels.
 
-    The scale is a share of the picture's height and width. What comes in from outside
-    repeats the picture's edge.
+    The intensity is a share of the picture's height and width. What comes in from
+    outside repeats the picture's edge.
 
     Example:
         >>> from genreward_wrappers.testing import PointMass
-        >>> env = ShiftWalk(PointMass(), scale=0.1)
+        >>> env = ShiftDistraction(PointMass(), intensity=0.1)
         >>> frame, _ = env.reset(seed=0)
         >>> frame.shape
         (64, 64, 3)
@@ -250,8 +253,8 @@ class ShiftWalk(_Walk[ActType]):
         return moved
 
 
-class BackgroundVideo(Distraction[ActType]):
-    """Puts a moving picture in place of what an environment says is background.
+class BackgroundDistraction(Distraction[ActType]):
+    """Plays a video in place of what an environment says is background.
 
     Meta-World's environments say so by themselves (`MetaWorldEnv.background_mask`):
     table, walls, floor and emptiness are background, the robot, the objects and the
@@ -259,7 +262,7 @@ class BackgroundVideo(Distraction[ActType]):
 
     Example:
         >>> from genreward_wrappers import make
-        >>> env = BackgroundVideo(make("metaworld/pick-place"), opacity=0.7)
+        >>> env = BackgroundDistraction(make("metaworld/pick-place"), opacity=0.7)
         >>> frame, _ = env.reset(seed=0)
         >>> env.close()
     """
@@ -267,7 +270,8 @@ class BackgroundVideo(Distraction[ActType]):
     def __init__(
         self,
         env: gym.Env[Any, ActType],
-        background: str = "noise",
+        background: str | os.PathLike[str] | Sequence[str] = "noise",
+        split: str = "train",
         opacity: float = 1.0,
         mask: str | Callable[[Frame], Mask] = "auto",
         frames: str = "auto",
@@ -276,7 +280,11 @@ class BackgroundVideo(Distraction[ActType]):
 
         Args:
             env: The environment, with pixels in its observations or in `render()`.
-            background: "noise" or "gradients"; see `backgrounds.background`.
+            background: "noise" or "gradients", computed here; or a folder, DAVIS's or
+                one with subfolders of images, videos and images in it; or a list of
+                such paths.
+            split: "train" or "validation": which of DAVIS's videos, or of the computed
+                ones.
             opacity: How much of the background it hides, from 0 to 1.
             mask: Where the background is, as booleans of the picture's height and
                 width: "auto" asks the environment's method ``background_mask()``,
@@ -286,27 +294,28 @@ class BackgroundVideo(Distraction[ActType]):
             frames: Which picture of the observation is distracted: "auto" (the only
                 RGB image), "obs", "obs:<key>", or "render" for none.
         """
-        if background not in KINDS:
-            raise ValueError(
-                f"background={background!r}: expected " + " or ".join(map(repr, KINDS))
-            )
+        if isinstance(background, os.PathLike):
+            background = os.fspath(background)
         super().__init__(
             env,
             frames,
             background=background,
+            split=split,
             opacity=_share("opacity", opacity),
             mask=mask,
         )
-        self._kind, self._opacity = background, float(opacity)
+        self._opacity = float(opacity)
+        self._find = partial(find_videos, background, split)
+        # At the size of a stamp: what is wrong with a folder shows at once.
+        self._stamps = self._find(8)
+        self._videos: dict[int, list[Video]] = {}
         self._key = ""
         self._mask_of = self._find_mask(env, mask)
         self._info_mask: Any = None
-        self._pictures: dict[tuple[int, int], BackgroundAt] = {}
 
     def begin(self, rng: np.random.Generator) -> None:
-        """Draws another background."""
-        self._drawn = int(rng.integers(2**63))
-        self._pictures = {}
+        """Draws a video, and where in it the episode begins."""
+        self._walk = VideoWalk(rng, self._stamps)
 
     def look(self, info: dict[str, Any]) -> None:
         """Takes the mask out of info, if that is where it comes from."""
@@ -328,11 +337,7 @@ class BackgroundVideo(Distraction[ActType]):
                 f"the mask of the background must be bool {size}, as the picture, got "
                 f"{mask.dtype} {mask.shape}"
             )
-        if size not in self._pictures:
-            # From the same numbers at every size: one video, seen at two sizes.
-            rng = np.random.default_rng(self._drawn)
-            self._pictures[size] = background(self._kind, size, rng)
-        behind = self._pictures[size](self._step)
+        behind = self._behind(*size)
         changed: Frame = frame.copy()
         if self._opacity < 1:
             mixed = (1 - self._opacity) * frame[mask] + self._opacity * behind[mask]
@@ -340,6 +345,17 @@ class BackgroundVideo(Distraction[ActType]):
         else:
             changed[mask] = behind[mask]
         return changed
+
+    def _behind(self, height: int, width: int) -> Frame:
+        """The video's picture of this step, stretched."""
+        side = max(height, width)
+        if side not in self._videos:
+            self._videos[side] = self._find(side)
+        square = self._videos[side][self._walk.video].frame(self._walk.at(self._step))
+        rows = np.arange(height) * side // height
+        columns = np.arange(width) * side // width
+        stretched: Frame = square[rows[:, None], columns]
+        return stretched
 
     def _find_mask(
         self, env: gym.Env[Any, ActType], mask: str | Callable[[Frame], Mask]
