@@ -113,9 +113,16 @@ def projected(model, data, camera, point, size):
     return np.array(size) / 2 + focus * np.array([-up, right]) / -back
 
 
+def simulated(env):
+    """The model and the data behind an environment."""
+    if isinstance(env, MetaWorldEnv):
+        return env._sim.model, env._sim.data
+    return env._model, env._sim.physics.data.ptr
+
+
 def painted(env, bodies):
     """The middle of what changes if bodies are painted: (row, column), and in space."""
-    model = env._sim.model
+    model, data = simulated(env)
     ids = [model.body(name).id for name in bodies]
     geoms = np.isin(model.geom_bodyid, ids) & (model.geom_rgba[:, 3] > 0)
     before = model.geom_rgba[geoms].copy()
@@ -128,26 +135,52 @@ def painted(env, bodies):
     env._frame = None
     places = np.argwhere(np.abs(seen[0] - seen[1]).sum(-1) > 60)
     assert len(places) >= 3, f"{bodies} are not in the picture"
-    return places.mean(0) + 0.5, env._sim.data.geom_xpos[geoms].mean(0)
+    return places.mean(0) + 0.5, data.geom_xpos[geoms].mean(0)
 
 
 FOREARM = ("right_l4",)
 FINGERS = ("hand", "rightclaw", "leftclaw", "rightpad", "leftpad")
 
 
-def check_upright(env):
-    """The forearm and the fingers are drawn where the camera's geometry has them."""
+def check_place(env, bodies, telling=False):
+    """Bodies are drawn where the camera's geometry has them.
+
+    With ``telling``, their place tells a picture turned over or mirrored from a right
+    one.
+    """
     size = np.array(env.size)
     # What one sees of a body has its middle near the body's.
     near = 1 + 0.03 * size[0]
-    for bodies in (FOREARM, FINGERS):
-        drawn, middle = painted(env, bodies)
-        model, data = env._sim.model, env._sim.data
-        due = projected(model, data, env._camera_id, middle, env.size)
-        assert np.abs(drawn - due).max() < near, f"{env.task}: {drawn}, due at {due}"
-        if bodies == FOREARM:
-            # This place tells a picture turned over or mirrored from a right one.
-            assert (np.abs(size - drawn - due) > 3 * near).all(), (drawn, due)
+    drawn, middle = painted(env, bodies)
+    due = projected(*simulated(env), env._camera_id, middle, env.size)
+    assert np.abs(drawn - due).max() < near, f"{env.task}: {drawn}, due at {due}"
+    if telling:
+        assert (np.abs(size - drawn - due) > 3 * near).all(), (drawn, due)
+
+
+def check_upright(env):
+    """The forearm and the fingers are where they should be."""
+    check_place(env, FOREARM, telling=True)
+    check_place(env, FINGERS)
+
+
+@pytest.mark.parametrize(
+    ("task", "body"),
+    [
+        ("walker-walk", "right_foot"),
+        ("cheetah-run", "bfoot"),
+        ("reacher-easy", "finger"),
+    ],
+)
+@pytest.mark.parametrize("size", [(96, 128), (480, 480)], ids=str)
+def test_dm_control_is_upright(task, body, size):
+    pytest.importorskip("shimmy")
+    from genreward_wrappers.envs.dm_control import DmControlEnv
+
+    env = DmControlEnv(task, obs="state", size=size, render_mode="rgb_array")
+    env.reset(seed=0)
+    check_place(env, [body], telling=True)
+    env.close()
 
 
 SIZES = [(64, 64), (480, 480), (64, 480), (480, 200), (97, 131), (240, 320)]
@@ -311,9 +344,7 @@ def test_spawned_workers_of_make_vec_draw_the_same():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="fork")
-@pytest.mark.filterwarnings("ignore:.*Worker")
-@pytest.mark.filterwarnings("ignore:.*Raising the last exception")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork")
+@pytest.mark.filterwarnings("ignore")  # what a worker's error has to say, twice
 def test_forked_workers_after_drawing_say_spawn():
     first_frame("pick-place")
     envs = gym.make_vec(
