@@ -465,6 +465,16 @@ def test_without_metaworld_triton_or_mujoco(monkeypatch):
     assert only(drawing.check_gl).status == "info"
 
 
+@pytest.mark.parametrize("env_id", ["dmc/walker-walk", "distracting/walker-walk"])
+def test_without_dm_control(monkeypatch, env_id):
+    without(monkeypatch, "dm_control")
+    visit = Visit(env_id)
+    (finding,) = crash.check_draw_then_train(visit)
+    assert finding.status == "info"
+    assert finding.do == 'pip install "genreward-wrappers[dm-control]"'
+    assert visit.obstacle == "no dm_control"
+
+
 @needs_metaworld
 def test_an_unknown_id(monkeypatch):
     monkeypatch.setattr(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from genreward_wrappers.doctor.finding import (
     EGL,
+    SIMULATORS,
     Finding,
     Visit,
     install_line,
@@ -103,9 +104,10 @@ def _run(script: str, *arguments: str) -> tuple[int | None, list[str], str]:
 def check_draw_then_train(visit: Visit) -> Iterator[Finding]:
     """Draws and then trains, in that order, where a crash does no harm."""
     name = "draw, then train"
-    if visit.metaworld and importlib.util.find_spec("metaworld") is None:
-        visit.obstacle, visit.remedy = "no metaworld", install_line("metaworld")
-        yield Finding(name, "info", "not checked: no metaworld", visit.remedy)
+    extra, package = SIMULATORS.get(visit.env_id.partition("/")[0], ("", ""))
+    if package and importlib.util.find_spec(package) is None:
+        visit.obstacle, visit.remedy = f"no {package}", install_line(extra)
+        yield Finding(name, "info", f"not checked: {visit.obstacle}", visit.remedy)
         return
     code, stages, error = _run(_OWN, visit.env_id)
     triton = importlib.util.find_spec("triton") is not None

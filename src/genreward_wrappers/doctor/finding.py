@@ -29,6 +29,15 @@ EGL = (
 )
 
 
+# The extra that brings the simulator of this package's own environments, and the
+# package to look for, by the beginning of the id.
+SIMULATORS = {
+    "metaworld": ("metaworld", "metaworld"),
+    "dmc": ("dm-control", "dm_control"),
+    "distracting": ("dm-control", "dm_control"),
+}
+
+
 @dataclass(frozen=True)
 class Finding:
     """What one check saw.
