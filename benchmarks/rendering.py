@@ -52,6 +52,8 @@ def metaworld_upstream(task: str, size: int) -> Draw:
 def dm_control_upstream(task: str, size: int) -> Draw:
     """dm_control through Shimmy."""
     choose_backend()
+    import shimmy  # noqa: F401  (registers the environments)
+
     env = gym.make(
         f"dm_control/{task}-v0",
         render_mode="rgb_array",
