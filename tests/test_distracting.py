@@ -120,6 +120,23 @@ def test_the_cameras_velocity_is_a_walk_with_the_published_noise():
     np.testing.assert_allclose(np.std(rolls), np.pi / 300 * 0.2, rtol=0.1)
 
 
+def test_the_camera_turns_back_at_its_bounds():
+    limits = CameraRange.at(0.3)
+    for part in range(4):
+        for bound, sign in (("low", -1), ("high", 1)):
+            walk = CameraWalk(np.random.default_rng(part), limits, 3.0)
+            walk._pose = (walk.low + walk.high) / 2
+            walk._pose[part] = getattr(walk, bound)[part]
+            speeds = np.zeros(4)
+            speeds[part] = sign
+            walk._velocity = speeds[:3] * limits.speed
+            walk._roll_velocity = speeds[3] * limits.roll_speed
+            walk.at(1)
+            assert np.sign(walk.velocity[part]) == -sign
+            assert walk.at(1)[part] == getattr(walk, bound)[part]
+            assert walk.at(2)[part] != getattr(walk, bound)[part]
+
+
 @pytest.mark.parametrize("difficulty", INTENSITIES)
 def test_colours_keep_to_the_published_range(difficulty):
     scale = INTENSITIES[difficulty]
@@ -300,12 +317,29 @@ def test_nothing_is_drawn_or_computed_where_nobody_looks(make, dressed, monkeypa
 
 
 @needs_dm_control
+def test_a_closed_environment_goes_on(make):
+    env = make("walker-walk", difficulty="hard")
+    expected = episode(make("walker-walk", difficulty="hard"), seed=2)
+    first = episode(env, seed=2, steps=0)[0]
+    env.close()
+    np.testing.assert_array_equal(first, expected[0])
+    np.testing.assert_array_equal(env._pixels(), expected[0])
+    env.close()
+    np.testing.assert_array_equal(episode(env, seed=2), expected)
+
+
+@needs_dm_control
 def test_seeds(make):
     env = make("walker-walk", difficulty="medium")
     first = digest(episode(env, seed=1))
     episode(env, seed=2, steps=10)
     assert digest(episode(env, seed=1)) == first
-    follow = [env.reset()[0] for _ in range(3)]
+    follow, colors, places = [], set(), set()
+    for _ in range(3):
+        follow.append(env.reset()[0])
+        colors.add(env._colors.at(0).tobytes())
+        places.add(env._camera.at(0))
+    assert len(colors) == len(places) == 3
     other = make("walker-walk", difficulty="medium")
     assert digest(episode(other, seed=1)) == first
     for frame in follow:

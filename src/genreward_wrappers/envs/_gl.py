@@ -295,11 +295,8 @@ class OffscreenRenderer:
             mujoco.mjr_setBuffer(
                 mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context
             )
-        # Registered after the context, so that at exit it runs before EGL's own hook
-        # has taken the display away.
-        atexit.unregister(_close_all)
-        atexit.register(_close_all)
         _open_renderers.add(self)
+        close_at_exit()
 
     def _upload(self, quality: Quality) -> Any:
         """The model's context, made with our sizes in place of the model's.
@@ -389,6 +386,16 @@ class OffscreenRenderer:
     def __del__(self) -> None:
         """Environments are often dropped without being closed."""
         self.close()
+
+
+def close_at_exit() -> None:
+    """Has everything closed at exit before what has been imported until now is.
+
+    To be called after whatever registers a hook that takes EGL's display away: a
+    context of mujoco's, or the import of dm_control.
+    """
+    atexit.unregister(_close_all)
+    atexit.register(_close_all)
 
 
 def _close_all() -> None:

@@ -20,10 +20,10 @@ import numpy as np
 from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
+from genreward_wrappers.envs._arguments import check_choice
 from genreward_wrappers.envs._gl import OffscreenRenderer, RenderQuality
 from genreward_wrappers.envs.backgrounds import find_videos
 from genreward_wrappers.envs.dm_control import DmControlEnv, register_tasks
-from genreward_wrappers.envs.metaworld import _check_choice
 from genreward_wrappers.envs.walks import CameraRange, CameraWalk, ColorWalk, VideoWalk
 
 if TYPE_CHECKING:
@@ -131,10 +131,10 @@ class DistractingEnv(DmControlEnv):
             action_repeat,
             render_mode,
         )
-        _check_choice("difficulty", difficulty, tuple(DIFFICULTIES))
+        check_choice("difficulty", difficulty, tuple(DIFFICULTIES))
         chosen = [distractions] if isinstance(distractions, str) else distractions
         for name in chosen:
-            _check_choice("distractions", name, DISTRACTIONS)
+            check_choice("distractions", name, DISTRACTIONS)
         self.difficulty = difficulty
         self.distractions = tuple(name for name in DISTRACTIONS if name in chosen)
         self._intensity, count = DIFFICULTIES[difficulty]
@@ -191,11 +191,6 @@ class DistractingEnv(DmControlEnv):
             return super()._draw(renderer)
         finally:
             model.mat_rgba[:], place[:], turn[:] = kept
-
-    def close(self) -> None:
-        """Frees the renderer; may be called again."""
-        super().close()
-        self._shown = None
 
     # The camera
 

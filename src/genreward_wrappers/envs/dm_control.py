@@ -30,16 +30,17 @@ import numpy as np
 from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
+from genreward_wrappers.envs._arguments import (
+    check_choice,
+    height_width,
+    positive_int,
+)
 from genreward_wrappers.envs._gl import (
     OffscreenRenderer,
     RenderQuality,
     choose_backend,
+    close_at_exit,
     resolve_quality,
-)
-from genreward_wrappers.envs.metaworld import (
-    _check_choice,
-    _height_width,
-    _positive_int,
 )
 
 if TYPE_CHECKING:
@@ -161,12 +162,12 @@ class DmControlEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
             self, task, obs, size, camera, render_quality, action_repeat, render_mode
         )
         self.task = check_task(task)
-        _check_choice("obs", obs, ("pixels", "state", "dict"))
+        check_choice("obs", obs, ("pixels", "state", "dict"))
         if render_mode is not None:
-            _check_choice("render_mode", render_mode, ("rgb_array",))
-        self.size = _height_width(size)
+            check_choice("render_mode", render_mode, ("rgb_array",))
+        self.size = height_width(size)
         self.render_mode = render_mode
-        self.action_repeat = _positive_int("action_repeat", action_repeat)
+        self.action_repeat = positive_int("action_repeat", action_repeat)
         self._obs_kind = obs
         self._quality = resolve_quality(render_quality)
         self._renderer: OffscreenRenderer | None = None
@@ -374,7 +375,9 @@ def _import(module: str) -> Any:
     """Imports a module of dm_control or Shimmy, in an order that is safe."""
     choose_backend()
     try:
-        return importlib.import_module(module)
+        imported = importlib.import_module(module)
+        close_at_exit()
+        return imported
     except ModuleNotFoundError as error:
         package = str(error.name).partition(".")[0]
         if package not in ("dm_control", "shimmy", "mujoco", "dm_env"):

@@ -29,6 +29,12 @@ import numpy as np
 from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
+from genreward_wrappers.envs._arguments import (
+    check_choice,
+    either,
+    height_width,
+    positive_int,
+)
 from genreward_wrappers.envs._gl import (
     OffscreenRenderer,
     RenderQuality,
@@ -184,15 +190,15 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
             render_mode,
         )
         self.task = _task_name(task)
-        _check_choice("obs", obs, ("pixels", "state", "dict"))
-        _check_choice("reward", reward, ("dense", "sparse"))
-        _check_choice("camera", camera, CAMERAS)
+        check_choice("obs", obs, ("pixels", "state", "dict"))
+        check_choice("reward", reward, ("dense", "sparse"))
+        check_choice("camera", camera, CAMERAS)
         if render_mode is not None:
-            _check_choice("render_mode", render_mode, ("rgb_array",))
-        self.size = _height_width(size)
+            check_choice("render_mode", render_mode, ("rgb_array",))
+        self.size = height_width(size)
         self.camera = camera
         self.render_mode = render_mode
-        self.action_repeat = _positive_int("action_repeat", action_repeat)
+        self.action_repeat = positive_int("action_repeat", action_repeat)
         self.metadata = {
             **self.metadata,
             "render_fps": _UPSTREAM_FPS / self.action_repeat,
@@ -429,35 +435,9 @@ def _task_name(task: str) -> str:
     name = task if str(task).endswith("-v3") else f"{task}-v3"
     if name not in TASKS:
         near = difflib.get_close_matches(name, TASKS, n=3, cutoff=0.5)
-        hint = f"did you mean {_either(near)}? " if near else ""
+        hint = f"did you mean {either(near)}? " if near else ""
         raise ValueError(
             f"unknown Meta-World task {task!r}: {hint}There are {len(TASKS)}, listed "
             "in genreward_wrappers.envs.metaworld.TASKS"
         )
     return name
-
-
-def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be {_either(choices)}, got {value!r}")
-
-
-def _either(choices: Sequence[str]) -> str:
-    return " or ".join(", ".join(map(repr, choices)).rsplit(", ", 1))
-
-
-def _height_width(size: int | Sequence[int]) -> tuple[int, int]:
-    try:
-        pair = (size, size) if isinstance(size, (int, np.integer)) else size
-        height, width = (_positive_int("size", side) for side in pair)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"size must be a positive number of pixels or (height, width), got {size!r}"
-        ) from None
-    return height, width
-
-
-def _positive_int(name: str, value: object) -> int:
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a positive whole number, got {value!r}")
-    return int(value)
