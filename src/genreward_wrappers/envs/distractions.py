@@ -24,6 +24,7 @@ from gymnasium.envs.registration import load_env_creator
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
+from genreward_wrappers.envs._arguments import share
 from genreward_wrappers.envs.backgrounds import Video, find_videos
 from genreward_wrappers.envs.walks import VideoWalk
 from genreward_wrappers.frames import find_source
@@ -170,8 +171,8 @@ class _Wandering(Distraction[ActType]):
         super().__init__(
             env,
             frames,
-            intensity=_share("intensity", intensity),
-            speed=_share("speed", speed),
+            intensity=share("intensity", intensity),
+            speed=share("speed", speed),
         )
         self._intensity, self._speed = float(intensity), float(speed)
 
@@ -301,7 +302,7 @@ class BackgroundDistraction(Distraction[ActType]):
             frames,
             background=background,
             split=split,
-            opacity=_share("opacity", opacity),
+            opacity=share("opacity", opacity),
             mask=mask,
         )
         self._opacity = float(opacity)
@@ -386,10 +387,3 @@ class BackgroundDistraction(Distraction[ActType]):
             f'mask={mask!r}: expected "auto", "info:<key>", "module:function" or a '
             "function"
         )
-
-
-def _share(name: str, value: Any) -> float:
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not number or not 0 <= value <= 1:
-        raise ValueError(f"{name}={value!r}: expected a number from 0 to 1")
-    return float(value)
