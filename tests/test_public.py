@@ -90,7 +90,7 @@ def test_data_flows_one_way():
         "rewards": {
             "core", "frames", "goals", "encoders", "forward_backward", "rewards",
         },
-        "envs": {"envs"},
+        "envs": {"envs", "frames"},
         "hosts": {
             "core", "frames", "goals", "episodes", "encoders", "forward_backward",
             "rewards",

@@ -35,3 +35,11 @@ def positive_int(name: str, value: object) -> int:
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be a positive whole number, got {value!r}")
     return int(value)
+
+
+def share(name: str, value: object) -> float:
+    """An argument that is a part of something, or raises."""
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 1:  # type: ignore[operator]
+        raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}")
+    return float(value)  # type: ignore[arg-type]

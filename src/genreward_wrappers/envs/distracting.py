@@ -20,7 +20,7 @@ import numpy as np
 from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
-from genreward_wrappers.envs._arguments import check_choice
+from genreward_wrappers.envs._arguments import check_choice, share
 from genreward_wrappers.envs._gl import OffscreenRenderer, RenderQuality
 from genreward_wrappers.envs.backgrounds import find_videos
 from genreward_wrappers.envs.dm_control import DmControlEnv, register_tasks
@@ -149,11 +149,11 @@ class DistractingEnv(DmControlEnv):
                 "cameras, or leave 'camera' out of the distractions"
             )
         if "background" in self.distractions:
-            self._cover = _share("background_alpha", background_alpha)
+            self._cover = share("background_alpha", background_alpha)
             if ground_alpha is None:
                 domain = self.task.partition("-")[0]
                 ground_alpha = _GROUND_ALPHA.get(domain, _OTHER_GROUND_ALPHA)
-            self._ground_alpha = _share("ground_alpha", ground_alpha)
+            self._ground_alpha = share("ground_alpha", ground_alpha)
             self._ground = self._model.material("grid").id
             self._shrink_sky()
             side = len(self._sky[0])
@@ -300,12 +300,6 @@ def _around_x(angle: float) -> NDArray[np.float64]:
 def _around_z(angle: float) -> NDArray[np.float64]:
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
-
-
-def _share(name: str, value: float) -> float:
-    if isinstance(value, (int, float)) and 0 <= value <= 1:
-        return float(value)
-    raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}")
 
 
 def register_distracting() -> None:

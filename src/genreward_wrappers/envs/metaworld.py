@@ -41,6 +41,7 @@ from genreward_wrappers.envs._gl import (
     choose_backend,
     resolve_quality,
 )
+from genreward_wrappers.envs._segments import shows_only
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,6 +114,9 @@ CAMERAS: tuple[str, ...] = (
 # Upstream's corner2 is far away. This place is what pixel-based work on Meta-World has
 # settled on; upstream's corner4 is there, too, from version 3 on.
 _CORNER2_POSITION = (0.75, 0.075, 0.7)
+
+# The bodies that are no part of any task. (The world's own geometry is the floor.)
+_BACKGROUND = ("world", "tablelink", "RetainingWall")
 
 # Upstream's own control step: 5 physics steps of 2.5 ms.
 _UPSTREAM_FPS = 80
@@ -206,6 +210,7 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
         self._quality = resolve_quality(render_quality)
         self._renderer: OffscreenRenderer | None = None
         self._frame: NDArray[np.uint8] | None = None
+        self._background: NDArray[np.bool_] | None = None
 
         self._sim = _simulation(self.task)
         self._camera_id = int(self._sim.model.camera(camera).id)
@@ -239,7 +244,7 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
         # state and the picture at where it was before.
         mujoco.mj_forward(sim.model, sim.data)
         sim._prev_obs = sim._get_curr_obs_combined_no_goal()
-        self._frame = None
+        self._frame = self._background = None
         info = {"success": 0.0, "is_success": False}
         return self._observation(sim._get_obs()), info
 
@@ -263,7 +268,7 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
             state, reward, _, _, upstream_info = self._sim.step(action)
             dense += float(reward)
             success = max(success, float(upstream_info["success"]))
-        self._frame = None
+        self._frame = self._background = None
         info = {**upstream_info, "success": success, "is_success": success > 0}
         reward = success if self._sparse else dense
         return self._observation(state), reward, False, False, info
@@ -282,6 +287,28 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
         frame: NDArray[np.uint8] = self._pixels().copy()
         return frame
 
+    def background_mask(self) -> NDArray[np.bool_]:
+        """Which pixels show neither the robot nor anything of the task.
+
+        Background are the table, the walls, the floor and where there is nothing. It is
+        drawn once a step, for about as much as the frame; distractions ask for it.
+
+        Returns:
+            (height, width), as the frame.
+        """
+        if self._background is None:
+            model, data = self._sim.model, self._sim.data
+            bodies = [
+                body
+                for body in range(model.nbody)
+                if model.body(body).name in _BACKGROUND
+            ]
+            renderer, camera = self._own_renderer(), self._camera_id
+            picture = shows_only(renderer, model, data, camera, bodies)
+            self._background = self._upright(picture)
+        mask: NDArray[np.bool_] = self._background.copy()
+        return mask
+
     def close(self) -> None:
         """Frees the renderer; may be called again."""
         if self._renderer is not None:
@@ -297,18 +324,23 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
 
     def _pixels(self) -> NDArray[np.uint8]:
         if self._frame is None:
-            if self._renderer is None:
-                self._renderer = OffscreenRenderer(
-                    self._sim.model, *self.size, self._quality
-                )
-            picture = self._renderer.render(self._sim.data, self._camera_id)
-            # The picture arrives bottom row first. Turning it over sets it right,
-            # except for the upside-down cameras: turned by half a circle on top of
-            # that, what is left to do is to swap left and right.
-            upside_down = self.camera.startswith("corner")
-            picture = picture[:, ::-1] if upside_down else picture[::-1]
-            self._frame = np.ascontiguousarray(picture)
+            picture = self._own_renderer().render(self._sim.data, self._camera_id)
+            self._frame = self._upright(picture)
         return self._frame
+
+    def _own_renderer(self) -> OffscreenRenderer:
+        if self._renderer is None:
+            self._renderer = OffscreenRenderer(
+                self._sim.model, *self.size, self._quality
+            )
+        return self._renderer
+
+    def _upright(self, picture: NDArray[Any]) -> NDArray[Any]:
+        """A picture that arrives bottom row first, as it should be seen."""
+        # Turning it over sets it right, except for the upside-down cameras: turned by
+        # half a circle on top of that, what is left to do is to swap left and right.
+        upside_down = self.camera.startswith("corner")
+        return np.ascontiguousarray(picture[:, ::-1] if upside_down else picture[::-1])
 
 
 class ScriptedPolicy:
