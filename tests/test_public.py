@@ -85,12 +85,16 @@ def test_data_flows_one_way():
         "goals": {"core", "files"},
         "encoders": {"core", "frames", "encoders"},
         "forward_backward": {"core", "files", "goals", "encoders"},
+        "priors": {"core", "files", "encoders"},
         "rewards": {
-            "core", "frames", "goals", "encoders", "forward_backward", "rewards",
+            "core", "frames", "goals", "encoders", "forward_backward", "priors",
+            "rewards",
         },
         "envs": {"envs"},
         "hosts": {"core", "frames", "goals", "episodes", "encoders", "rewards"},
-        "goal_pipeline": {"core", "frames", "goals", "encoders", "rewards"},
+        "goal_pipeline": {
+            "core", "frames", "episodes", "goals", "encoders", "rewards",
+        },
         "evaluate": {
             "core", "frames", "files", "episodes", "goals", "encoders", "rewards",
             "goal_pipeline", "envs", "hosts",

@@ -183,7 +183,11 @@ class RewardModelRecipe(Host):
         """
         self._attach(
             env,
-            lambda facts: [Part(model, weight)],
+            # A sum's parts are logged one by one.
+            lambda facts: [
+                Part(part, weight * own)
+                for part, own in getattr(model, "parts", ((model, 1.0),))
+            ],
             {
                 "model": model,
                 "weight": weight,
