@@ -153,17 +153,22 @@ def _add_train(
 
 def _train(args: argparse.Namespace) -> int:
     from genreward_wrappers.goal_pipeline.collect import load_videos
-    from genreward_wrappers.priors.train import PriorTrainer, PriorTraining, train
+    from genreward_wrappers.priors.train import (
+        BATCH,
+        PriorTrainer,
+        PriorTraining,
+        train,
+    )
     from genreward_wrappers.priors.vq import VQConfig
 
     size = _size(args.size)
-    given = {"codec_steps": args.codec_steps, "steps": args.steps, "batch": args.batch}
+    given = {"codec_steps": args.codec_steps, "steps": args.steps}
     said = {name: value for name, value in given.items() if value is not None}
     trainer = PriorTrainer(
         args.kind,
         load_videos(args.videos, args.goal, size),
         VQConfig(size=size),
-        PriorTraining(seed=args.seed, **said),
+        PriorTraining(batch=args.batch or BATCH[args.kind], seed=args.seed, **said),
         device=args.device,
     )
     prior = train(trainer, args.output, every=args.every)

@@ -47,6 +47,10 @@ MEASURED = 512
 WARM_UP = 10
 
 
+#: Windows of an update: those of VIPER are longer.
+BATCH = {"viper": 4, "diffusion-reward": 32}
+
+
 @dataclass(frozen=True)
 class PriorTraining:
     """How codec and prior are trained, saved with them.
@@ -55,7 +59,7 @@ class PriorTraining:
         codec_steps: Updates of the codec.
         steps: Updates of the prior after it.
         codec_batch: Frames of an update.
-        batch: Windows of an update.
+        batch: Windows of an update; see `BATCH`.
         codec_rate: Adam's learning rate for the codec.
         rate: For the prior.
         average: How much of the averaged weights an update leaves as it was.
@@ -64,8 +68,8 @@ class PriorTraining:
         seed: Of weights and of all that is drawn afterwards.
     """
 
-    codec_steps: int = 400
-    steps: int = 400
+    codec_steps: int = 600
+    steps: int = 300
     codec_batch: int = 8
     batch: int = 8
     codec_rate: float = 1e-3
@@ -116,7 +120,7 @@ class PriorTrainer:
         check_kind(kind)
         build, config = KINDS[kind]
         self.kind = kind
-        self.training = training or PriorTraining()
+        self.training = training or PriorTraining(batch=BATCH[kind])
         codec = codec or VQConfig()
         shape = config(codes=codec.codes, positions=codec.positions, **net)
         #: Frames that the prior is shown at once.
@@ -280,7 +284,7 @@ class PriorTrainer:
         frames = np.stack([self._frame(int(i)) for i in drawn])
         if self.step == 0:
             # Rows that begin where frames are get used; those that do not, hardly do.
-            self._revive(self.codec.loss(frames), every=True)
+            self._revive(self.codec.loss(frames))
         found = self.codec.loss(frames)
         self._descend(found.total, self._codec_adam)
         self._follow(self.codec, self.codec_average, self.step)
@@ -297,12 +301,9 @@ class PriorTrainer:
         return figures
 
     @torch.no_grad()
-    def _revive(self, found: VQLoss, every: bool = False) -> None:
+    def _revive(self, found: VQLoss) -> None:
         """Puts rows of the codebook that nothing used to latents drawn from a batch."""
-        idle = (
-            torch.ones_like(self._used, dtype=torch.bool) if every else self._used < 1
-        )
-        rows = torch.nonzero(idle)[:, 0].to(self.device)
+        rows = torch.nonzero(self._used == 0)[:, 0].to(self.device)
         picked = self._integers(len(found.latents), len(rows)).to(self.device)
         for codec in (self.codec, self.codec_average):
             codec.codebook[rows] = found.latents[picked]

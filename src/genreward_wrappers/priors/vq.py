@@ -34,7 +34,7 @@ class VQConfig:
     size: tuple[int, int] = (64, 64)
     codes: int = 128
     dim: int = 16
-    channels: tuple[int, ...] = (16, 32, 64, 64)
+    channels: tuple[int, ...] = (8, 16, 32, 64)
     layers: int = 1
 
     def __post_init__(self) -> None:
@@ -136,9 +136,8 @@ class VQCodec(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """(n, h, w, 3) uint8, the frames that codes (n, positions) stand for."""
         rows = self.codebook[codes].reshape(len(codes), *self.config.grid, -1)
-        pictures = self.model.decode(
-            rows.movedim(-1, 1), force_not_quantize=True
-        ).sample
+        latents = rows.movedim(-1, 1)
+        pictures: Tensor = self.model.decode(latents, force_not_quantize=True).sample
         scaled = ((pictures + 1) * 127.5).round().clamp(0, 255)
         return scaled.to(torch.uint8).movedim(1, -1).contiguous()
 
