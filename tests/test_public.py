@@ -83,7 +83,7 @@ def test_data_flows_one_way():
         "files": {"core"},
         "episodes": {"core", "files"},
         "goals": {"core", "files"},
-        "encoders": {"core", "frames", "encoders"},
+        "encoders": {"core", "frames", "files", "encoders"},
         "forward_backward": {"core", "files", "goals", "encoders"},
         "priors": {"core", "files", "encoders"},
         "rewards": {

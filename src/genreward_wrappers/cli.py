@@ -108,6 +108,22 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--output", type=Path, help="a folder for the check picture")
     doctor.set_defaults(run=_doctor)
 
+    convert = commands.add_parser(
+        "convert",
+        help="turn published weights into safetensors",
+        description="Reads the published weights of S3D (with the list of its words) "
+        "or LIV, which are pickles, with tensors alone allowed, checks that they are "
+        "all there, and writes what RoboCLIP's weights= or LIV's encoder= take.",
+    )
+    convert.add_argument("kind", choices=("s3d", "liv"))
+    convert.add_argument("source", type=Path, metavar="IN")
+    convert.add_argument(
+        "target", type=Path, metavar="OUT", help="a file for s3d, a folder for liv"
+    )
+    convert.add_argument("--words", type=Path, help="for s3d: s3d_dict.npy")
+    convert.add_argument("--sha256", help="what IN's is expected to be")
+    convert.set_defaults(run=_convert)
+
     goals = commands.add_parser("goals", help="list the embedded goals")
     goals.set_defaults(run=_goals)
     return parser
@@ -310,6 +326,13 @@ def _pack(args: argparse.Namespace) -> int:
     )
     goal.save(args.output)
     print(f"{args.output}: {goal!r}")
+    return 0
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from genreward_wrappers.convert import convert
+
+    convert(args.kind, args.source, args.target, words=args.words, sha256=args.sha256)
     return 0
 
 

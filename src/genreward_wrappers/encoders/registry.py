@@ -19,6 +19,8 @@ from genreward_wrappers.encoders.pixels import PooledPixels
 
 FORMS = (
     "'pixels' or 'pixels:<grid>'",
+    "'open_clip:<model>/<pretrained tag>', 'open_clip:<folder or safetensors file>'",
+    "'transformers:<folder or hub id>'",
     "'random:<any of the following>'",
     "'embedded:<name>'",
     "'hf://<owner>/<repo>[/<subfolder>][@<revision>]'",
@@ -47,6 +49,9 @@ def load_encoder(
             this package; `hf://<owner>/<repo>[/<subfolder>][@<revision>]`; a local
             folder with a diffusers `config.json` and safetensors weights; or
             `random:` and one of the last three, which is that model untrained.
+            Models of single pictures are `open_clip:<model>/<pretrained tag>`,
+            `open_clip:<folder or safetensors file>` and `transformers:<folder or hub
+            id>`.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:<index>".
         dtype: What the model computes in, "float32" by default on every device.
         size: Height and width that the model sees; by default `sample_height` and
@@ -94,6 +99,15 @@ def _load(
         if dtype != torch.float32:
             raise ValueError(f"{spec!r} computes in float32, got dtype={dtype}")
         return PooledPixels(size or (64, 64), int(pixels[1] or 8), device=device)
+    library, _, name = spec.partition(":")
+    if library == "open_clip":
+        from genreward_wrappers.encoders.clip import load_clip
+
+        return load_clip(name, device=device, dtype=dtype, size=size)
+    if library == "transformers":
+        from genreward_wrappers.encoders.vision import load_vision
+
+        return load_vision(name, device=device, dtype=dtype, size=size)
 
     # Only the models below need diffusers.
     from genreward_wrappers.encoders.video_vae import load_video_vae
@@ -141,7 +155,10 @@ def _folder(spec: str) -> Path | None:
 
 def _stamp(spec: str) -> tuple[object, ...]:
     """Changes when a folder's files do: a retrained model is not the loaded one."""
-    spec = spec.removeprefix("random:")
+    for library in ("random:", "open_clip:", "transformers:"):
+        spec = spec.removeprefix(library)
+    if spec.endswith(".safetensors"):
+        spec = str(Path(spec).parent)
     folder = None if spec.startswith(("pixels", "hf://")) else _folder(spec)
     if folder is None:
         return ()

@@ -158,8 +158,9 @@ class RewardModelRecipe(Host):
     def __init__(
         self,
         env: Any,
-        model: RewardModel[Any],
+        model: RewardModel[Any] | str,
         *,
+        options: Mapping[str, Any] | None = None,
         weight: float = 1.0,
         env_weight: float = 0.0,
         frames: str = "auto",
@@ -171,7 +172,10 @@ class RewardModelRecipe(Host):
 
         Args:
             env: The environment, with pixels somewhere.
-            model: The reward model. One model may serve any number of wrappers.
+            model: The reward model, which may serve any number of wrappers, or the name
+                of one that `load_reward` makes here: a spec then holds the name.
+            options: The model's own, beside a name. What the environment knows (the
+                time limit as ``horizon``, the action space) comes by itself.
             weight: The weight of the model's score.
             env_weight: The weight of the environment's own reward.
             frames: Where the pixels come from: "auto", "obs", "obs:<key>", "render" or
@@ -181,15 +185,19 @@ class RewardModelRecipe(Host):
             record: A folder for some of the episodes, to look at with
                 ``genreward live``; see `episodes.Recorder`.
         """
+
+        def build(facts: EnvFacts) -> list[Part]:
+            made = _make_model(model, options, facts)
+            # A sum's parts are logged one by one.
+            parts = getattr(made, "parts", ((made, 1.0),))
+            return [Part(part, weight * own) for part, own in parts]
+
         self._attach(
             env,
-            # A sum's parts are logged one by one.
-            lambda facts: [
-                Part(part, weight * own)
-                for part, own in getattr(model, "parts", ((model, 1.0),))
-            ],
+            build,
             {
                 "model": model,
+                "options": None if options is None else dict(options),
                 "weight": weight,
                 "env_weight": env_weight,
                 "frames": frames,
@@ -448,6 +456,25 @@ class GenRewardRecipe(Host):
                 **options,
             },
         )
+
+
+def _make_model(
+    model: RewardModel[Any] | str, options: Mapping[str, Any] | None, facts: EnvFacts
+) -> RewardModel[Any]:
+    """The model itself, or the one of that name for these facts."""
+    if not isinstance(model, str):
+        if options is not None:
+            raise ValueError(
+                f"options={dict(options)} belong to the name of a model, and the model "
+                "is here already"
+            )
+        return model
+    from genreward_wrappers.rewards.registry import load_reward, reward_options
+
+    known = {"horizon": facts.horizon, "action_space": facts.action_space}
+    accepted = reward_options(model)
+    own = {key: value for key, value in known.items() if key in accepted}
+    return load_reward(model, **{**own, **(options or {})})
 
 
 def _video_part(

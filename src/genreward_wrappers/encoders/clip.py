@@ -1,0 +1,271 @@
+"""CLIP models through open_clip: pictures and texts in one space.
+
+A model comes from a local folder in open_clip's own layout (`open_clip_config.json`
+beside `open_clip_model.safetensors`), or by one of open_clip's names and pretrained
+tags, whose weights huggingface_hub fetches or finds in its cache. Only safetensors are
+read.
+
+`encode_images` gives the image tower's embeddings as they are, not of unit length: what
+features want. Rewards that are cosines divide by the length themselves. `encode_texts`
+gives unit embeddings.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genreward_wrappers.encoders.images import ImageEncoder, Pictures
+from genreward_wrappers.encoders.texts import as_texts, report_cut, report_unknown
+from genreward_wrappers.encoders.video_vae import hash_tensors
+
+CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+
+
+class ClipEncoder(ImageEncoder):
+    """A CLIP model of open_clip as an encoder of single pictures and of texts.
+
+    Args:
+        model: The model, with its preprocessing in `model.visual.preprocess_cfg`.
+        config: The model's configuration, as in `open_clip_config.json`.
+        tokenizer: Makes the model's tokenizer; called when a text comes.
+        device: "auto", "cpu", "cuda" or "cuda:<index>".
+        dtype: What the model computes in; float32 by default.
+        source: The string that `load_encoder` takes for it.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        config: dict[str, Any],
+        tokenizer: Any,
+        *,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype | None = None,
+        source: str = "a model in memory",
+    ) -> None:
+        super().__init__(
+            _pictures(model.visual.preprocess_cfg),
+            (int(config["embed_dim"]),),
+            device=device,
+            dtype=dtype,
+            source=source,
+        )
+        sha256 = hash_tensors(model.visual.state_dict().items())
+        model.eval().requires_grad_(False)
+        self.model = model.to(self.device, self.dtype)
+        self._make_tokenizer = tokenizer
+        self._tokenizer: Any = None
+        # What determines the latents; the text tower has no part in them.
+        tower = {key: config.get(key) for key in ("embed_dim", "vision_cfg")}
+        tower["quick_gelu"] = bool(config.get("quick_gelu", False))
+        self.fingerprint = self._card(
+            "open_clip", sha256, json.loads(json.dumps(tower))
+        )
+
+    def _embed(self, images: Tensor) -> Tensor:
+        embeddings: Tensor = self.model.encode_image(images, normalize=False)
+        return embeddings
+
+    def encode_texts(self, texts: str | Sequence[str]) -> Tensor:
+        """Unit embeddings (n, D) of texts.
+
+        Warns of texts that are longer than the model reads, and of words that the
+        tokenizer does not know. (CLIP's own knows every word, by its bytes.)
+        """
+        found = as_texts(texts)
+        if self._tokenizer is None:
+            self._tokenizer = self._make_tokenizer()
+        for text in found:
+            self._report(text)
+        with torch.inference_mode():
+            tokens = self._tokenizer(found).to(self.device)
+            embeddings = self.model.encode_text(tokens).float()
+            units = torch.nn.functional.normalize(embeddings, dim=-1)
+        return units.clone()
+
+    def _report(self, text: str) -> None:
+        limit = self._tokenizer.context_length
+        # Tokenizers of transformers stand behind an attribute, CLIP's own by itself.
+        inner = getattr(self._tokenizer, "tokenizer", None)
+        if inner is None:
+            tokens = self._tokenizer.encode(text)
+            if len(tokens) > limit - 2:
+                kept = self._tokenizer.decode(tokens[: limit - 2]).strip()
+                report_cut(text, kept, f"{limit - 2} tokens")
+            return
+        tokens = inner(text)["input_ids"]
+        if len(tokens) > limit:
+            kept = inner.decode(tokens[:limit], skip_special_tokens=True)
+            report_cut(text, kept, f"{limit} tokens")
+        unknown = inner.unk_token_id
+        words = [
+            word
+            for word in text.split()
+            if unknown is not None
+            and unknown in inner(word, add_special_tokens=False)["input_ids"]
+        ]
+        if words:
+            report_unknown(text, words)
+
+
+def load_clip(
+    spec: str,
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype | None = None,
+    size: tuple[int, int] | None = None,
+    source: str | None = None,
+) -> ClipEncoder:
+    """Loads a CLIP model.
+
+    Args:
+        spec: ``<model>/<pretrained tag>`` as open_clip has them, a folder in its
+            layout, or a safetensors file with `open_clip_config.json` beside it.
+        device: "auto", "cpu", "cuda" or "cuda:<index>".
+        dtype: What the model computes in; float32 by default.
+        size: What the caller takes the model's size to be; None takes the model's.
+        source: What to record as the encoder's source.
+
+    Raises:
+        ImportError: open_clip is not installed.
+        FileNotFoundError: A file is missing, or the hub cannot be reached.
+        ValueError: There is no such model or tag, or the weights do not fit.
+    """
+    open_clip = import_open_clip()
+    path = Path(spec).expanduser()
+    if path.is_dir() or path.suffix == ".safetensors":
+        folder = path if path.is_dir() else path.parent
+        weights = folder / WEIGHTS if path.is_dir() else path
+        for file in (folder / CONFIG, weights):
+            if not file.is_file():
+                raise FileNotFoundError(
+                    f"there is no {file.name} in {file.parent}: a model of open_clip "
+                    f"is a folder with {CONFIG} and {WEIGHTS}; other formats can run "
+                    "code and are not read"
+                )
+        name, forced = f"local-dir:{folder.resolve()}", {}
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["model_cfg"]
+    else:
+        name, tag = _name_and_tag(open_clip, spec)
+        card = open_clip.get_pretrained_cfg(name, tag)
+        config = open_clip.get_model_config(name)
+        config["quick_gelu"] = bool(card.get("quick_gelu", False))
+        weights = _download(name, tag, str(card.get("hf_hub", "")))
+        keys = ("mean", "std", "interpolation", "resize_mode")
+        forced = {
+            "force_quick_gelu": config["quick_gelu"],
+            "force_preprocess_cfg": {k: card[k] for k in keys if card.get(k)},
+        }
+    model = _build(open_clip, name, weights, forced)
+    encoder = ClipEncoder(
+        model,
+        config,
+        lambda: open_clip.get_tokenizer(name),
+        device=device,
+        dtype=dtype,
+        source=source or f"open_clip:{spec}",
+    )
+    encoder.check_size(size)
+    return encoder
+
+
+def _build(open_clip: Any, name: str, weights: Path, forced: dict[str, Any]) -> Any:
+    """The model with its weights, every one of them and no other."""
+    root = logging.getLogger()
+    # Without weights open_clip warns that there are none; they come right after.
+    root.addFilter(_says_something)
+    try:
+        model = open_clip.create_model(
+            name,
+            load_weights=False,
+            pretrained_image=False,
+            pretrained_text=False,
+            device="cpu",
+            **forced,
+        )
+    finally:
+        root.removeFilter(_says_something)
+    try:
+        open_clip.load_checkpoint(model, str(weights), strict=True)
+    except RuntimeError as error:
+        raise ValueError(
+            f"the weights in {weights} do not fit {name}: {error}"
+        ) from error
+    return model
+
+
+def _says_something(record: logging.LogRecord) -> bool:
+    return "No pretrained weights loaded" not in record.getMessage()
+
+
+def _pictures(config: dict[str, Any]) -> Pictures:
+    size = config["size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    return Pictures(
+        size=(int(height), int(width)),
+        resize=config["resize_mode"],
+        interpolation=config["interpolation"],
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        fill=int(config["fill_color"]),
+    )
+
+
+def _name_and_tag(open_clip: Any, spec: str) -> tuple[str, str]:
+    name, slash, tag = spec.rpartition("/")
+    models = open_clip.list_models()
+    if not slash:
+        name, tag = spec, ""
+    if name not in models:
+        close = difflib.get_close_matches(name, models, n=3)
+        raise ValueError(
+            f"open_clip:{spec} is neither a folder, nor a safetensors file, nor "
+            f"<model>/<pretrained tag>: open_clip has no model {name!r}"
+            + (f" (did you mean {', '.join(map(repr, close))}?)" if close else "")
+        )
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if tag not in tags:
+        raise ValueError(
+            f"open_clip:{spec}: {name!r} comes with the pretrained tags "
+            f"{', '.join(map(repr, tags)) or 'none'}, got {tag!r}"
+        )
+    return name, tag
+
+
+def _download(name: str, tag: str, address: str) -> Path:
+    """Fetches a tag's weights from the hub, or finds them in its cache."""
+    from huggingface_hub import hf_hub_download
+
+    repository, _, file = address.rpartition("/")
+    file = f"{Path(file).stem}.safetensors" if file else WEIGHTS
+    try:
+        if not repository:
+            raise OSError("open_clip knows no repository for them")
+        return Path(hf_hub_download(repository, file))
+    except OSError as error:
+        # The hub's own errors, being offline among them, are all OSErrors.
+        raise FileNotFoundError(
+            f"cannot get the weights {tag!r} of {name!r} as safetensors, {file} of "
+            f"{repository!r} on the Hugging Face hub: {error}\nWhere the hub can be "
+            f"reached, run\n  hf download {repository} {file} {CONFIG} --local-dir "
+            "<folder>\nand give 'open_clip:<folder>' instead."
+        ) from error
+
+
+def import_open_clip() -> Any:
+    """open_clip, or an error that names the extra."""
+    try:
+        import open_clip
+    except ImportError as error:
+        raise ImportError(
+            'CLIP models need open_clip: pip install "genreward-wrappers[clip]"'
+        ) from error
+    return open_clip

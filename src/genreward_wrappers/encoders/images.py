@@ -1,0 +1,221 @@
+"""Models of single pictures: how they want them, and what they share as encoders.
+
+Such models were trained on pictures of one size, often larger than an environment's
+frames. `resize_frames` never enlarges, since no goal would look like the result; here
+enlarging is what the model's authors do, 64x64 becomes 224x224, and goal and agent go
+through the same. All is done in batches on the model's device, and every number comes
+from the model's own configuration: nothing depends on what else is in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from genreward_wrappers.encoders.base import (
+    Frames,
+    Grammar,
+    Tree,
+    VideoEncoder,
+    as_frames,
+    resolve_device,
+    resolve_dtype,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """What a model wants its pictures to be like.
+
+    Attributes:
+        size: Height and width that the model sees.
+        resize: "shortest" scales the picture until it covers a square of `edge` and
+            cuts its middle out, "longest" until it fits into `size` and pads it,
+            "squash" changes its aspect ratio.
+        edge: The shortest edge before the cut; None is that of `size`.
+        interpolation: "bicubic" or "bilinear", with antialiasing as in Pillow.
+        mean: Taken from each colour, which lie in [0, 1].
+        std: What each colour is divided by then.
+        fill: The level, 0 to 255, of padded pixels.
+    """
+
+    size: tuple[int, int]
+    resize: Literal["shortest", "longest", "squash"] = "shortest"
+    edge: int | None = None
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    fill: int = 0
+
+    def fit(self, frames: Tensor) -> Tensor:
+        """Frames (..., H, W, 3) at the model's size, uint8 still.
+
+        Rounded to uint8 as Pillow does, so that a frame kept for later and a frame
+        encoded at once are the same. Frames of the size already come back as is.
+        """
+        height, width = frames.shape[-3:-1]
+        if (height, width) == self.size:
+            return frames
+        lead = frames.shape[:-3]
+        planes = frames.reshape(-1, height, width, 3).permute(0, 3, 1, 2)
+        scaled_height, scaled_width = self._scaled(height, width)
+        # Across and then down, rounded in between: what Pillow does, to the level.
+        planes = _scale(planes, (height, scaled_width), self.interpolation)
+        planes = _scale(planes, (scaled_height, scaled_width), self.interpolation)
+        scaled = self._cut(planes)
+        return scaled.permute(0, 2, 3, 1).reshape(*lead, *self.size, 3)
+
+    def normalise(self, frames: Tensor) -> Tensor:
+        """Fitted frames (n, h, w, 3) as the model wants them: float32 (n, 3, h, w)."""
+        mean, std = (
+            torch.tensor(numbers, device=frames.device, dtype=torch.float32)
+            for numbers in (self.mean, self.std)
+        )
+        images = (frames.float() / 255 - mean) / std
+        return images.permute(0, 3, 1, 2).contiguous()
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "size": list(self.size),
+            "resize": self.resize,
+            "edge": self.edge,
+            "interpolation": self.interpolation,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "fill": self.fill,
+        }
+
+    def _scaled(self, height: int, width: int) -> tuple[int, int]:
+        """The size that a picture is scaled to, before anything is cut off or added."""
+        wanted_height, wanted_width = self.size
+        if self.resize == "squash":
+            return self.size
+        if self.resize == "longest":
+            ratio = max(height / wanted_height, width / wanted_width)
+            return round(height / ratio), round(width / ratio)
+        if wanted_height != wanted_width and self.edge is None:
+            ratio = min(height / wanted_height, width / wanted_width)
+            return round(height / ratio), round(width / ratio)
+        # The longer edge is cut off after the point, as torchvision does.
+        edge = self.edge or wanted_height
+        if height <= width:
+            return edge, int(edge * width / height)
+        return int(edge * height / width), edge
+
+    def _cut(self, planes: Tensor) -> Tensor:
+        """The middle of planes (n, 3, h, w), padded where they are too small."""
+        (height, width), (have_height, have_width) = self.size, planes.shape[-2:]
+        more_height, more_width = (
+            max(height - have_height, 0),
+            max(width - have_width, 0),
+        )
+        if more_height or more_width:
+            left, top = more_width // 2, more_height // 2
+            planes = torch.nn.functional.pad(
+                planes,
+                (left, more_width - left, top, more_height - top),
+                value=self.fill,
+            )
+        top = round((planes.shape[-2] - height) / 2)
+        left = round((planes.shape[-1] - width) / 2)
+        return planes[..., top : top + height, left : left + width]
+
+
+def _scale(planes: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    """Scales planes (n, 3, H, W), which stay uint8."""
+    scaled = torch.nn.functional.interpolate(
+        planes.float(), size=size, mode=mode, antialias=True, align_corners=False
+    )
+    return scaled.round_().clamp_(0, 255).to(torch.uint8)
+
+
+class ImageEncoder(VideoEncoder):
+    """What encoders of single pictures share; a subclass knows one library's models.
+
+    A clip is encoded frame by frame. Frames may be of any size.
+
+    Args:
+        pictures: What the model wants.
+        latent_shape: The shape of a latent.
+        device: "auto", "cpu", "cuda" or "cuda:<index>".
+        dtype: What the model computes in; float32 by default.
+        source: The string that `load_encoder` takes for it.
+    """
+
+    #: How many pixels one forward may have: 83 pictures of 224x224.
+    pixel_budget: int = 2**22
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        latent_shape: Sequence[int],
+        *,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype | None = None,
+        source: str = "a model in memory",
+    ) -> None:
+        self.grammar, self.pictures, self.size = Grammar(), pictures, pictures.size
+        self.device, self.dtype = resolve_device(device), resolve_dtype(dtype)
+        self.latent_shape, self.source = tuple(latent_shape), source
+
+    def _embed(self, images: Tensor) -> Tensor:
+        """Latents (n, *D) of images (n, 3, h, w) on the model's device."""
+        raise NotImplementedError
+
+    def _card(self, kind: str, sha256: str, config: dict[str, Any]) -> dict[str, Any]:
+        """The fingerprint."""
+        return {
+            "kind": kind,
+            "sha256": sha256,
+            "config": {**config, "pictures": self.pictures.as_dict()},
+            "grammar": self.grammar.as_list(),
+            "size": list(self.size),
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+    def check_size(self, size: tuple[int, int] | None) -> None:
+        """Raises unless a size that somebody asked for is the model's own."""
+        if size not in (None, self.size):
+            raise ValueError(
+                f"{self.source} sees pictures of {self.size}, whatever their own size "
+                f"is; got size={size}"
+            )
+
+    def prepare(self, frames: Tensor) -> Tensor:
+        """Checked frames (..., H, W, 3) on the model's device and at its size."""
+        return self.pictures.fit(frames.to(self.device))
+
+    def encode_chunk(self, frames: Frames, cache: Tree = None) -> tuple[Tensor, Tree]:
+        """Encode a chunk of one frame; there is nothing to remember."""
+        return self.encode_clips(frames), None
+
+    def encode_clips(self, frames: Frames) -> Tensor:
+        """Encode every frame of the clips: (n, T, H, W, 3) to `(n, T, *D)`."""
+        clips = as_frames(frames, "n, T, H, W, 3")
+        latents = self.encode_images(clips.reshape(-1, *clips.shape[2:]))
+        return latents.reshape(*clips.shape[:2], *self.latent_shape)
+
+    def encode_images(self, frames: Frames) -> Tensor:
+        """Encode the frames, some at a time: (n, H, W, 3) to `(n, *D)`."""
+        images = as_frames(frames)
+        if len(images) == 0:
+            return torch.zeros(0, *self.latent_shape, device=self.device)
+        with torch.inference_mode():
+            latents = torch.cat(
+                [self._some(images[rows]) for rows in self._batches(images)]
+            )
+        # Inference tensors must not enter a training step; a clone made outside may.
+        return latents.clone()
+
+    def _some(self, frames: Tensor) -> Tensor:
+        images = self.pictures.normalise(self.prepare(frames))
+        return self._embed(images.to(self.dtype)).float()
+
+    def _batches(self, images: Tensor) -> Iterator[slice]:
+        rows = max(1, self.pixel_budget // (self.size[0] * self.size[1]))
+        return (slice(i, i + rows) for i in range(0, len(images), rows))

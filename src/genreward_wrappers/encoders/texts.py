@@ -1,0 +1,71 @@
+"""What the encoders of texts share: checks, and saying what a model does not read."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+
+@runtime_checkable
+class TextTower(Protocol):
+    """An encoder that reads texts too."""
+
+    def encode_texts(self, texts: str | Sequence[str]) -> Tensor:
+        """Embeddings (n, D) of texts."""
+        ...
+
+
+def as_texts(texts: str | Sequence[str], name: str = "texts") -> list[str]:
+    """One text or several as a list, none of them empty.
+
+    Raises:
+        ValueError: There is none, or one is empty.
+        TypeError: Something else than text.
+    """
+    if not isinstance(texts, (str, list, tuple)):
+        raise TypeError(
+            f"{name}={texts!r}: expected a text or a list of texts, got "
+            f"{type(texts).__name__}"
+        )
+    found = [texts] if isinstance(texts, str) else list(texts)
+    for text in found:
+        if not isinstance(text, str):
+            raise TypeError(
+                f"{name}={texts!r}: expected texts, got {type(text).__name__}"
+            )
+    if not found or not all(text.strip() for text in found):
+        raise ValueError(f"{name}={texts!r}: expected at least one text, none empty")
+    return found
+
+
+def text_tower(encoder: object) -> TextTower:
+    """The encoder, if it reads texts.
+
+    Raises:
+        ValueError: It has no text tower.
+    """
+    if not isinstance(encoder, TextTower):
+        raise ValueError(
+            f"{encoder!r} has no text tower, and the goal is a text: take an encoder "
+            'of pictures and texts, "open_clip:<model>/<pretrained tag>"'
+        )
+    return encoder
+
+
+def report_cut(text: str, kept: str, limit: str) -> None:
+    """Warns that the end of a text is not read."""
+    warnings.warn(
+        f"the model reads {limit} and no more: of {text!r} it sees {kept!r}",
+        stacklevel=3,
+    )
+
+
+def report_unknown(text: str, words: Sequence[str]) -> None:
+    """Warns that a text has words that the model does not know."""
+    warnings.warn(
+        f"the model does not know {', '.join(map(repr, words))} in {text!r}",
+        stacklevel=3,
+    )

@@ -1,0 +1,145 @@
+"""VLM-RM: how well a picture fits a text, told apart from how things are anyway.
+
+Paper: Rocamonde et al., "Vision-Language Models are Zero-Shot Reward Models for
+Reinforcement Learning" (ICLR 2024, arXiv 2310.12921).
+
+Weights: any CLIP model of open_clip; the paper's largest is ViT-bigG-14 with the tag
+laion2b_s39b_b160k.
+
+Formula: with x, g and b the unit embeddings of the picture, of the goal and of a
+baseline that describes the scene without it, d = g - b and
+P = alpha d d^T / |d|^2 + (1 - alpha) I,
+
+    r = 1 - 1/2 |P (x - g)|^2.
+
+alpha = 0 is the plain cosine x.g. Several texts are averaged, and the mean brought back
+to unit length.
+
+Paid: at every step, for the frame that the action led to.
+
+Needs: a goal text, and a baseline text unless alpha is 0.
+
+Where the released code differs: it leaves the mean of several texts shorter than one,
+so that alpha = 0 is the cosine plus a constant; it prepares pictures and texts for
+OpenAI's models whichever it loads; and it keeps the frames of a whole rollout and
+scores them when it is over, inside a learner of its own. By the paper's own figures
+large models work better, and small ones hardly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genreward_wrappers.core import (
+    Bool,
+    Float32,
+    RewardModel,
+    Score,
+    Transition,
+    UInt8,
+    UInt64,
+)
+from genreward_wrappers.encoders.base import VideoEncoder
+from genreward_wrappers.encoders.registry import load_encoder
+from genreward_wrappers.encoders.texts import TextTower, as_texts, text_tower
+
+DEFAULT_ENCODER = "open_clip:ViT-bigG-14/laion2b_s39b_b160k"
+
+
+class VLMRM(RewardModel[None]):
+    """Pays for pictures that a text describes. Remembers nothing.
+
+    Example:
+        >>> from genreward_wrappers import load_reward
+        >>> load_reward("vlm-rm", prompt="a red disc on a green one")
+        Traceback (most recent call last):
+            ...
+        ValueError: alpha=0.5 looks along the way from a baseline to the goal: give \
+baseline=, a text for the scene without the goal, or alpha=0 for the plain cosine
+    """
+
+    name = "vlm-rm"
+
+    def __init__(
+        self,
+        prompt: str | Sequence[str],
+        baseline: str | Sequence[str] | None = None,
+        *,
+        alpha: float = 0.5,
+        encoder: VideoEncoder | str = DEFAULT_ENCODER,
+        device: str = "auto",
+        dtype: str | None = None,
+    ) -> None:
+        """Binds the goal: its texts are encoded here, once.
+
+        Args:
+            prompt: The goal in words, or several wordings of it.
+            baseline: The scene without the goal, likewise.
+            alpha: From 0 to 1: how much of what does not lie on the way from the
+                baseline to the goal is left out.
+            encoder: A model of pictures and texts, or what `load_encoder` takes for
+                one.
+            device: "auto", "cpu", "cuda" or "cuda:<index>".
+            dtype: What the encoder computes in; None is float32.
+
+        Raises:
+            ValueError: A text is missing or empty, or the encoder reads no texts.
+        """
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha={alpha}: expected a number from 0 to 1")
+        texts = as_texts(prompt, "prompt")
+        others = None if baseline is None else as_texts(baseline, "baseline")
+        if others is None and alpha > 0:
+            raise ValueError(
+                f"alpha={alpha} looks along the way from a baseline to the goal: give "
+                "baseline=, a text for the scene without the goal, or alpha=0 for the "
+                "plain cosine"
+            )
+        if isinstance(encoder, str):
+            encoder = load_encoder(encoder, device=device, dtype=dtype)
+        tower = text_tower(encoder)
+        self.encoder = encoder
+        self.alpha = float(alpha)
+        self._goal = _mean_text(tower, texts)
+        self._way: Tensor | None = None
+        if others is not None:
+            way = self._goal - _mean_text(tower, others)
+            length = way.norm()
+            if length < 1e-6:
+                raise ValueError(
+                    f"prompt={prompt!r} and baseline={baseline!r} have the same "
+                    "embedding: there is no way from one to the other"
+                )
+            self._way = way / length
+
+    def reset(self, memory: None, frames: UInt8, mask: Bool, seeds: UInt64) -> None:
+        """Nothing to remember."""
+        return None
+
+    def step(self, memory: None, transition: Transition) -> tuple[Score, None]:
+        """Pays at every step."""
+        active = transition.active
+        value = np.zeros(len(active), np.float32)
+        value[active] = self.values(transition.next_frames[active])
+        return Score(value, active), None
+
+    @torch.inference_mode()
+    def values(self, frames: UInt8) -> Float32:
+        """(n,) the reward of frames."""
+        embeddings = self.encoder.encode_images(frames).flatten(1)
+        off = torch.nn.functional.normalize(embeddings, dim=-1) - self._goal
+        projected = (1 - self.alpha) * off
+        if self._way is not None:
+            projected += self.alpha * (off @ self._way)[:, None] * self._way
+        reward: Float32 = (1 - projected.square().sum(1) / 2).cpu().numpy()
+        return reward
+
+
+def _mean_text(tower: TextTower, texts: Sequence[str]) -> Tensor:
+    """The unit vector (D,) along the mean of the texts' unit embeddings."""
+    mean = tower.encode_texts(texts).mean(0)
+    return torch.nn.functional.normalize(mean, dim=-1)
