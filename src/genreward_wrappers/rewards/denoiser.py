@@ -1,4 +1,4 @@
-"""What a diffusers pipeline believes the noise in a picture to be, with and without text.
+"""What a diffusers pipeline takes the noise in a picture to be, with and without text.
 
 The parts are the pipeline's own: VAE, text encoder, denoiser, and the scheduler's
 noise. Denoisers that are known:
@@ -149,7 +149,8 @@ class Denoiser:
         texts = {
             name: part.repeat_interleave(count, 0) for name, part in self._texts.items()
         }
-        hidden, arguments = texts["hidden"], {}
+        hidden = texts["hidden"]
+        arguments: dict[str, Any] = {}
         if self._kind == "PixArtTransformer2DModel":
             arguments["encoder_attention_mask"] = texts["mask"]
             conditions: dict[str, Any] = {"resolution": None, "aspect_ratio": None}
@@ -190,9 +191,10 @@ class Denoiser:
         ones = (1,) * (noisy.ndim - 1)
         alpha = self._alphas.to(self.device)[t].reshape(-1, *ones)
         keep, spread = alpha.sqrt().float(), (1 - alpha).sqrt().float()
+        noise: Tensor = (noisy - keep * said) / spread
         if kind == "v_prediction":
-            return keep * said + spread * noisy
-        return (noisy - keep * said) / spread
+            noise = keep * said + spread * noisy
+        return noise
 
     def _encode(self, pipeline: Any, prompt: str, negative: str) -> dict[str, Tensor]:
         """The two texts, the prompt first, as the denoiser takes them."""
@@ -251,7 +253,7 @@ def _denoiser(pipeline: Any, source: str) -> tuple[Any, str]:
     """The denoiser of a pipeline and its class, once all parts are there."""
     parts = getattr(pipeline, "components", {})
     missing = [name for name in NEEDED if parts.get(name) is None]
-    model = parts.get("unet") or parts.get("transformer")
+    model: Any = parts.get("unet") or parts.get("transformer")
     if model is None:
         missing.append("unet or transformer")
     if not missing and not hasattr(pipeline, "encode_prompt"):
@@ -268,11 +270,12 @@ def _denoiser(pipeline: Any, source: str) -> tuple[Any, str]:
             f"the pipeline {source!r} denoises with {kind}, expected one of "
             f"{', '.join(DENOISERS)}"
         )
-    if model.config.in_channels != parts["vae"].config.latent_channels:
+    takes, gives = model.config.in_channels, pipeline.vae.config.latent_channels
+    if takes != gives:
         raise ValueError(
-            f"the denoiser of {source!r} takes {model.config.in_channels} channels and "
-            f"its VAE gives {parts['vae'].config.latent_channels}: it needs more than a "
-            "picture, for inpainting perhaps; take a text-to-image pipeline"
+            f"the denoiser of {source!r} takes {takes} channels and its VAE gives "
+            f"{gives}: it needs more than a picture, for inpainting perhaps; take a "
+            "text-to-image pipeline"
         )
     return model, kind
 

@@ -16,10 +16,10 @@ Weights: any text-to-image pipeline of diffusers that `denoiser` knows, by folde
 id, or in memory. None is the default: repositories on the hub come and go.
 
 Paid at every step, for the new frame. With a text-to-video pipeline (Video-TADPoLe,
-AnimateDiff) frames are judged in windows of 8, one every 4 steps, and a frame's score is
-the mean over the windows that it is in. It is paid when the last of them is there: every
-4 steps the sum over 4 frames, and at the end of an episode, by termination or time
-limit, what is left. The return is that of paying every frame on its own step.
+AnimateDiff) frames are judged in windows of 8, one every 4 steps, and a frame's score
+is the mean over the windows that it is in. It is paid when the last of them is there:
+every 4 steps the sum over 4 frames, and at the end of an episode, by termination or
+time limit, what is left. The return is that of paying every frame on its own step.
 
 Latents are the posterior's mode; nothing but the noise is drawn.
 """
@@ -271,9 +271,7 @@ def alignment(
     def mean(difference: Tensor) -> Tensor:
         return difference.square().mean((-3, -2, -1))
 
-    changed = mean(with_text - without)
-    explained = mean(without - noise) - mean(with_text - noise)
-    total = symlog((w1 * changed).cpu().numpy()) + symlog(
-        (w2 * explained).cpu().numpy()
-    )
+    changed = w1 * mean(with_text - without)
+    explained = w2 * (mean(without - noise) - mean(with_text - noise))
+    total = symlog(changed.cpu().numpy()) + symlog(explained.cpu().numpy())
     return torch.from_numpy(np.asarray(total))
