@@ -178,13 +178,13 @@ def _train(args: argparse.Namespace) -> int:
     from genreward_wrappers.priors.vq import VQConfig
 
     size = _size(args.size)
-    given = {"codec_steps": args.codec_steps, "steps": args.steps}
+    given = {"codec_steps": args.codec_steps, "steps": args.steps, "batch": args.batch}
     said = {name: value for name, value in given.items() if value is not None}
     trainer = PriorTrainer(
         args.kind,
         load_videos(args.videos, args.goal, size),
         VQConfig(size=size),
-        PriorTraining(batch=args.batch or BATCH[args.kind], seed=args.seed, **said),
+        PriorTraining(**{"batch": BATCH[args.kind], "seed": args.seed, **said}),
         device=args.device,
     )
     prior = train(trainer, args.output, every=args.every)

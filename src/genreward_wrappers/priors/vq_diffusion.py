@@ -8,7 +8,8 @@ be masked, or replaced by any other, and a mask stays a mask. After t steps a co
     the mask          with              mask[t],
 
 with keep + codes * stray + mask = 1. The net says which clean codes it believes in,
-p(x0 | xt, context), and everything else follows by Bayes' rule:
+p(x0 | xt, context). What a noisy code says of its own clean one is known, and added to
+what the net says: it has to learn no copying. All else follows by Bayes' rule:
 
     p(xs | xt, context) = sum over x0 of q(xs | xt, x0) p(x0 | xt, context),  s < t.
 """
@@ -109,23 +110,25 @@ class Noise:
             s: (n,) the earlier step.
             t: (n,) the step of xt.
         """
-        believed = believed.double()
-        masked = (xt == self.codes)[..., None]
-        # Any code will do where there is a mask; it is not looked at.
-        same = nn.functional.one_hot(xt.clamp(max=self.codes - 1), self.codes).double()
-        keep_t, stray_t, mask_t = (part[t][:, None, None] for part in self._parts(xt))
+        masked, same = self._seen(xt)
+        keep_t, _, mask_t = (part[t][:, None, None] for part in self._parts(xt))
         keep_s, stray_s, mask_s = (part[s][:, None, None] for part in self._parts(xt))
-        # What one clean code has to do with xt, and what it takes to get there from s.
-        likely = torch.where(masked, mask_t, keep_t * same + stray_t)
+        # What it takes to get from s to t.
         keep = keep_t / keep_s
         mask = 1 - (1 - mask_t) / (1 - mask_s)
         stray = (1 - keep - mask) / self.codes
         step = torch.where(masked, mask, keep * same + stray)
-        weight = believed / likely
+        weight = believed.double() / self.evidence(xt, t)
         total = weight.sum(-1, keepdim=True)
         of_codes = step * (keep_s * weight + stray_s * total)
         of_mask = masked * mask_s * total
         return torch.cat([of_codes, of_mask], -1)
+
+    def evidence(self, xt: Tensor, t: Tensor) -> Tensor:
+        """(n, S, codes) q(xt | x0) for every clean code."""
+        masked, same = self._seen(xt)
+        keep, stray, mask = (part[t][:, None, None] for part in self._parts(xt))
+        return torch.where(masked, mask, keep * same + stray)
 
     def last(self, like: Tensor) -> Tensor:
         """(codes + 1,) what p begins with: noise after T steps that knows no x0."""
@@ -133,6 +136,12 @@ class Noise:
         spread = torch.full((self.codes + 1,), float(each), dtype=torch.float64)
         spread[-1] = self.mask[-1]
         return spread.to(like.device)
+
+    def _seen(self, xt: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, S, 1) where there is a mask, (n, S, codes) 1 for the code there is."""
+        # Any code will do where there is a mask; it is not looked at.
+        same = nn.functional.one_hot(xt.clamp(max=self.codes - 1), self.codes)
+        return (xt == self.codes)[..., None], same.double()
 
     def _parts(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         device = like.device
@@ -178,7 +187,7 @@ class VQDiffusion(nn.Module):
         tokens = self.code(given) + self.frame + self.position
         tokens = tokens.flatten(1, 2) + self.time(t)[:, None]
         logits: Tensor = self.head(self.blocks(tokens)[:, -self.config.positions :])
-        return logits
+        return logits + self.noise.evidence(xt, t).log().float()
 
     def loss(self, x0: Tensor, context: Tensor, t: Tensor, u: Tensor) -> Tensor:
         """The bound on minus log p(x0 | context), per code, plus plain cross entropy.
