@@ -84,7 +84,9 @@ def unet_options(**changes):
 def make_scheduler(prediction="epsilon", kind="DDIMScheduler"):
     import diffusers
 
+    options = {"clip_sample": False} if kind == "DDIMScheduler" else {}
     return getattr(diffusers, kind)(
+        **options,
         beta_start=0.00085,
         beta_end=0.012,
         beta_schedule="scaled_linear",
@@ -142,7 +144,7 @@ def pixart():
     class Texts(torch.nn.Module):
         """Stands for T5, which takes a mask and gives a tuple."""
 
-        dtype = torch.float32
+        dtype, device = torch.float32, torch.device("cpu")
 
         def __init__(self, count):
             super().__init__()

@@ -68,7 +68,7 @@ class Denoiser:
         self.device, self.dtype = resolve_device(device), resolve_dtype(dtype)
         self.source = pipeline if isinstance(pipeline, str) else type(pipeline).__name__
         if isinstance(pipeline, str):
-            pipeline = _load(pipeline, revision, self.dtype)
+            pipeline = _load(pipeline, revision)
         self._model, self._kind = _denoiser(pipeline, self.source)
         self.video = self._kind == "UNetMotionModel"
         self._noise = _noise(pipeline.scheduler, self.source)
@@ -226,7 +226,7 @@ class Denoiser:
         return fitted[0], fitted[1]
 
 
-def _load(source: str, revision: str | None, dtype: torch.dtype) -> Any:
+def _load(source: str, revision: str | None) -> Any:
     try:
         from diffusers import DiffusionPipeline
     except ImportError as error:
@@ -236,7 +236,7 @@ def _load(source: str, revision: str | None, dtype: torch.dtype) -> Any:
         ) from error
     try:
         return DiffusionPipeline.from_pretrained(
-            source, revision=revision, torch_dtype=dtype, use_safetensors=True
+            source, revision=revision, use_safetensors=True
         )
     except ImportError:
         raise
