@@ -47,3 +47,37 @@ def vae():
         sample_width=32,
     )
     return CogVideoXEncoder(model, size=(32, 32), device="cpu", source="test")
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory):
+    """A small random CLIP of open_clip's own class, as a folder in its layout."""
+    import json
+
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {
+            "image_size": 32, "layers": 2, "width": 32, "head_width": 16,
+            "patch_size": 8,
+        },
+        "text_cfg": {
+            "context_length": 12, "vocab_size": 49_408, "width": 16, "heads": 2,
+            "layers": 1,
+        },
+    }  # fmt: skip
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**config)
+    # As drawn, all texts are nearly one: tell them apart.
+    model.token_embedding.weight.data.mul_(30)
+    folder = tmp_path_factory.mktemp("clip")
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    card = {
+        "model_cfg": config,
+        "preprocess_cfg": {"mean": [0.48, 0.45, 0.4], "std": [0.26, 0.25, 0.27]},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps(card))
+    return folder

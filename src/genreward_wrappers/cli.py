@@ -213,8 +213,9 @@ def _add_evaluate(
         "--reward",
         action="append",
         metavar="NAME[:KEY=VALUE,...]",
-        help="genreward (the default), video, frame, paper, pixels, random, env; may "
-        "be given several times",
+        help="genreward (the default), video, frame, paper, pixels, random, env, or a "
+        "name that load_reward knows, as "
+        "\"vlm-rm:prompt='a red, round disc',alpha=0\"; may be given several times",
     )
     evaluate.add_argument("--goal", help="a goal bundle instead of the embedded one")
     evaluate.add_argument(

@@ -63,7 +63,8 @@ class Pictures:
         lead = frames.shape[:-3]
         planes = frames.reshape(-1, height, width, 3).permute(0, 3, 1, 2)
         scaled_height, scaled_width = self._scaled(height, width)
-        # Across and then down, rounded in between: what Pillow does, to the level.
+        # Across and then down, rounded in between, as Pillow does. (Some versions of it
+        # begin with the other side of tall pictures: in noise that is a few levels.)
         planes = _scale(planes, (height, scaled_width), self.interpolation)
         planes = _scale(planes, (scaled_height, scaled_width), self.interpolation)
         scaled = self._cut(planes)

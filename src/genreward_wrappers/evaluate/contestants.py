@@ -8,6 +8,7 @@ reward, since a figure says little without them.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -16,6 +17,11 @@ from genreward_wrappers.core import RewardModel
 from genreward_wrappers.encoders.memo import Memo
 from genreward_wrappers.goals import GoalBundle
 from genreward_wrappers.rewards.frame_level import FRAME_WEIGHTS, FrameLevel
+from genreward_wrappers.rewards.registry import (
+    load_reward,
+    reward_names,
+    reward_options,
+)
 from genreward_wrappers.rewards.video_level import (
     PRESETS,
     WEIGHTS,
@@ -25,7 +31,7 @@ from genreward_wrappers.rewards.video_level import (
 
 Role = Literal["reward", "control", "reference", "sum"]
 
-#: What can be asked for, and what it is.
+#: What can be asked for, and what it is; beside these, what `load_reward` knows.
 REWARDS: Mapping[str, str] = {
     "genreward": "all of GenRewardWrapper: video, frame, and their sum with the "
     "environment's own reward",
@@ -90,6 +96,8 @@ class Maker:
             return [replace(self.environment(), role="reward")]
         if name == "frame":
             return [self._frame(spec, options)]
+        if name not in REWARDS:
+            return [self._registered(spec, name, options)]
         return [self._video(spec, name, options)]
 
     def controls(self, spec: str) -> list[Contestant]:
@@ -202,6 +210,31 @@ class Maker:
             why_not_markov=why if options.get("form") == "difference" else "",
         )
 
+    def _registered(self, spec: str, name: str, options: dict[str, Any]) -> Contestant:
+        accepted = reward_options(name)
+        given = {
+            "horizon": self.horizon,
+            "device": self.device,
+            "dtype": self.dtype,
+            # No test episode ends early, and frames are recorded for all rewards.
+            "sparse": True,
+        }
+        if needs_goal(spec):
+            given["goal"] = self._goal(spec)
+        own = {key: value for key, value in given.items() if key in accepted}
+        try:
+            model = load_reward(name, **{**own, **options})
+        except TypeError as error:
+            raise ValueError(f"reward {spec!r}: {error}") from error
+        about = (type(model).__doc__ or name).strip().splitlines()[0]
+        return Contestant(
+            spec,
+            "reward",
+            about,
+            [(model, 1.0)],
+            why_not_markov="nobody says that it looks at single transitions",
+        )
+
     def _goal(self, spec: str) -> GoalBundle:
         if self.goal is None:
             raise ValueError(f"the reward {spec!r} needs a goal: give --goal")
@@ -234,23 +267,40 @@ _VIDEO_OPTIONS = (
 )
 
 
+#: One option: a value may be quoted, or a list in brackets.
+_OPTION = re.compile(
+    r"""(?P<key>[^=,]+)=(?P<value>"[^"]*"|'[^']*'|\[[^\]]*\]|[^,"'\[][^,]*|)(?:,|$)"""
+)
+
+
 def parse(spec: str) -> tuple[str, dict[str, Any]]:
     """A reward's name and options from "name:key=value,key=value".
 
+    A value with a comma in it stands in quotes, and several in brackets.
+
     >>> parse("video:score=motion,contrast=2")
     ('video', {'score': 'motion', 'contrast': 2})
+    >>> parse("vlm-rm:prompt='a red, round disc',alpha=0")
+    ('vlm-rm', {'prompt': 'a red, round disc', 'alpha': 0})
     """
     name, _, tail = spec.partition(":")
-    if name not in REWARDS:
+    if name == "lerobot":
+        variant, _, tail = tail.partition(":")
+        name = f"{name}:{variant}"
+    elif name not in REWARDS and name not in reward_names():
         known = ", ".join(f"{k!r} ({v})" for k, v in REWARDS.items())
-        raise ValueError(f"there is no reward {name!r}; there are {known}")
+        more = ", ".join(repr(k) for k in reward_names() if k not in REWARDS)
+        raise ValueError(f"there is no reward {name!r}; there are {known}, {more}")
     options: dict[str, Any] = {}
-    for item in filter(None, tail.split(",")):
-        key, equals, value = item.partition("=")
-        if not equals:
+    place = 0
+    while place < len(tail):
+        found = _OPTION.match(tail, place)
+        if found is None:
             raise ValueError(
-                f"reward {spec!r}: expected options as key=value, got {item!r}"
+                f"reward {spec!r}: expected options as key=value, got "
+                f"{tail[place:]!r}; a value with a comma stands in quotes"
             )
+        place, key, value = found.end(), found["key"], found["value"]
         accepted = _accepted(name)
         if key not in accepted:
             raise ValueError(
@@ -264,6 +314,15 @@ def parse(spec: str) -> tuple[str, dict[str, Any]]:
     return name, options
 
 
+def needs_goal(spec: str) -> bool:
+    """Whether a reward looks at the goal bundle."""
+    name, options = parse(spec)
+    if name in REWARDS:
+        return name != "env"
+    said = "prompt" in options or "goal" in options
+    return "goal" in _accepted(name) and not said
+
+
 def _accepted(name: str) -> tuple[str, ...]:
     if name == "env":
         return ()
@@ -272,4 +331,4 @@ def _accepted(name: str) -> tuple[str, ...]:
     if name == "genreward":
         weights = ("video_weight", "frame_weight", "env_weight", "preset")
         return (*_VIDEO_OPTIONS, *weights)
-    return _VIDEO_OPTIONS
+    return _VIDEO_OPTIONS if name in REWARDS else reward_options(name)

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 
-from genreward_wrappers.evaluate.contestants import parse
+from genreward_wrappers.evaluate.contestants import REWARDS, needs_goal, parse
 from genreward_wrappers.evaluate.workers import workers
 from genreward_wrappers.files import FileError, canonical, write_whole
 from genreward_wrappers.goals import load_goal
@@ -238,6 +238,7 @@ def make_env(run: Run, record: Path | None = None) -> gym.Env[Any, Any]:
     from genreward_wrappers.hosts.gymnasium import (
         FrameLevelReward,
         GenRewardWrapper,
+        RewardModelWrapper,
         VideoLevelReward,
     )
 
@@ -249,7 +250,7 @@ def make_env(run: Run, record: Path | None = None) -> gym.Env[Any, Any]:
     name, options = parse(run.reward)
     look: dict[str, Any] = {"render_mode": "rgb_array"}
     bundle = None
-    if name != "env":
+    if name != "env" and (run.goal is not None or needs_goal(run.reward)):
         bundle = load_goal(run.goal, run.env_id)
         height, width = bundle.frame_size
         look["size"] = height if height == width else (height, width)
@@ -260,12 +261,17 @@ def make_env(run: Run, record: Path | None = None) -> gym.Env[Any, Any]:
         obs="state",
         action_repeat=REPEAT,
         max_episode_steps=HORIZON,
-        **({} if bundle is None else look),
+        **({} if name == "env" else look),
     )
-    if bundle is None:
+    if name == "env":
         # The same observation for all, so that only the reward differs.
         return gym.wrappers.TimeAwareObservation(env, normalize_time=True)
     common: dict[str, Any] = {"observe": "progress", "record": record}
+    if name not in REWARDS:
+        if needs_goal(run.reward):
+            options["goal"] = bundle
+        return RewardModelWrapper(env, name, options=options, **common)
+    assert bundle is not None
     if name == "genreward":
         alone = {"env_weight": 0.0, "frame_weight": None if bundle.nets else 0.0}
         return GenRewardWrapper(env, bundle, **common, **{**alone, **options})

@@ -20,7 +20,7 @@ import numpy as np
 from genreward_wrappers.core import Float32, RewardModel, UInt8
 from genreward_wrappers.episodes import Episode
 from genreward_wrappers.evaluate.bootstrap import Estimate, undefined
-from genreward_wrappers.evaluate.contestants import Contestant, Maker
+from genreward_wrappers.evaluate.contestants import Contestant, Maker, needs_goal
 from genreward_wrappers.evaluate.epic import canonical
 from genreward_wrappers.evaluate.given import load_rollouts
 from genreward_wrappers.evaluate.metrics import (
@@ -129,7 +129,8 @@ def evaluate(
     """
     given = None
     bundle: GoalBundle | None = None
-    if any(isinstance(spec, str) and spec != "env" for spec in rewards):
+    asked = [spec for spec in rewards if isinstance(spec, str) and spec != "env"]
+    if any(goal is not None or needs_goal(spec) for spec in asked):
         bundle = load_goal(goal, env_id)
     if rollouts is not None:
         size = bundle.frame_size if bundle else None

@@ -45,8 +45,7 @@ from genreward_wrappers.encoders.s3d import S3DEncoder, load_s3d
 from genreward_wrappers.encoders.texts import as_texts
 from genreward_wrappers.frames import evenly, sample_steps
 from genreward_wrappers.goals import GoalBundle, load_goal
-
-Seen = tuple[UInt8, ...]
+from genreward_wrappers.rewards.history import History, add, begin, sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class RoboMemory:
         paid: (N,) whether the episode has been paid for.
     """
 
-    seen: tuple[Seen, ...]
+    seen: tuple[History, ...]
     paid: Bool
 
 
@@ -150,11 +149,7 @@ class RoboCLIP(RewardModel[RoboMemory]):
         """Begins new videos with the first frames, which belong to them."""
         if self._aspect is not None:
             self._check_aspect(frames.shape[1], frames.shape[2], *self._aspect)
-        old: tuple[Seen, ...] = ((),) * len(mask) if memory is None else memory.seen
-        seen = tuple(
-            (np.array(frames[row]),) if mask[row] else old[row]
-            for row in range(len(mask))
-        )
+        seen = begin(None if memory is None else memory.seen, frames, mask)
         paid = np.zeros(len(mask), np.bool_) if memory is None else memory.paid & ~mask
         return RoboMemory(seen, paid)
 
@@ -164,26 +159,19 @@ class RoboCLIP(RewardModel[RoboMemory]):
         """Takes the frames, and pays the episodes that end."""
         t = transition
         keep = t.active & self.wants(t.steps) & ~memory.paid
-        seen = tuple(
-            (*memory.seen[row], np.array(t.next_frames[row]))
-            if keep[row]
-            else memory.seen[row]
-            for row in range(len(keep))
-        )
+        seen = add(memory.seen, t.next_frames, keep)
         over = t.terminated | t.truncated | (t.steps >= self._horizon)
         due = t.active & over & ~memory.paid
         value = np.zeros(len(due), np.float32)
         if due.any():
-            videos = np.stack([self._sample(seen[row]) for row in np.flatnonzero(due)])
+            videos = np.stack(
+                [sample(seen[row], self._length) for row in np.flatnonzero(due)]
+            )
             features = self.encoder.encode_videos(videos)
             value[due] = (features @ self._goal).cpu().numpy()
         # What has been paid for is let go of.
         seen = tuple(() if due[row] else seen[row] for row in range(len(due)))
         return Score(value, due), RoboMemory(seen, memory.paid | due)
-
-    def _sample(self, seen: Seen) -> UInt8:
-        """(length, H, W, 3) frames spread evenly over those of an episode."""
-        return np.stack([seen[i] for i in evenly(self._length, len(seen) - 1)])
 
     def _check_aspect(
         self, height: int, width: int, goal_height: int, goal_width: int
