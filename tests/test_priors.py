@@ -497,6 +497,28 @@ def test_priors_keep_the_contracts_of_a_reward(kind, priors):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_every_second_step_is_an_episode_of_every_second_frame(kind, priors):
+    model = reward_model(kind, priors[kind].prior, every=2)
+    frames = film(steps=8)
+    steps = np.arange(1, 9)
+    assert model.wants(steps).tolist() == [False, True] * 4
+    session = Session([model], 2)
+    session.begin(frames[0], seed=0)
+    no, found = np.zeros(2, bool), []
+    for t in range(8):
+        # What nobody wants may hold anything.
+        seen = frames[t + 1] if t % 2 else np.zeros_like(frames[0])
+        score = session.score(no, seen, no, no)[model.name]
+        assert score.due.all() == bool(t % 2)
+        if t % 2:
+            found.append(score.value)
+    expected = play(reward_model(kind, priors[kind].prior), frames[::2])
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="every=0"):
+        reward_model(kind, priors[kind].prior, every=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_end_of_an_episode_is_paid_as_any_step(kind, priors):
     frames = film(steps=3)
     model = reward_model(kind, priors[kind].prior)

@@ -38,6 +38,7 @@ from torch import Tensor
 
 from genreward_wrappers.core import (
     Bool,
+    Int64,
     RewardModel,
     Score,
     Transition,
@@ -47,7 +48,7 @@ from genreward_wrappers.core import (
 from genreward_wrappers.priors.store import Prior
 from genreward_wrappers.priors.vq_diffusion import certainty
 from genreward_wrappers.rewards.combine import RND, WeightedSum
-from genreward_wrappers.rewards.viper import begin, bind_prior, push
+from genreward_wrappers.rewards.viper import begin, bind_prior, check_every, push
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class DiffusionReward(RewardModel[DiffusionMemory]):
         *,
         standardised: bool = True,
         chains: int = 1,
+        every: int = 1,
         device: str = "auto",
     ) -> None:
         """Takes a trained prior.
@@ -83,6 +85,8 @@ class DiffusionReward(RewardModel[DiffusionMemory]):
             standardised: Whether to subtract the mean of the training videos and to
                 divide by their standard deviation.
             chains: How many the entropy is estimated with.
+            every: Steps between two frames, as there are between those of the training
+                videos: a prior knows one pace. The others are not looked at.
             device: "auto", "cpu", "cuda" or "cuda:<index>", of a prior given by path.
 
         Raises:
@@ -92,7 +96,7 @@ class DiffusionReward(RewardModel[DiffusionMemory]):
         if chains < 1:
             raise ValueError(f"chains={chains}: expected at least 1")
         self.prior = bind_prior(prior, "diffusion-reward", device)
-        self._chains = chains
+        self._chains, self._every = chains, check_every(every)
         self._mean, self._std = 0.0, 1.0
         if standardised:
             missing = {"mean", "std"} - self.prior.statistics.keys()
@@ -121,7 +125,7 @@ class DiffusionReward(RewardModel[DiffusionMemory]):
         self, memory: DiffusionMemory, transition: Transition
     ) -> tuple[Score, DiffusionMemory]:
         """Scores the two newest frames of every row, all in one pass."""
-        active = transition.active
+        active = transition.active & self.wants(transition.steps)
         new = self.prior.codec.encode(transition.next_frames[active])
         codes = push(memory.codes, new, active)
         value = np.zeros(len(active), np.float32)
@@ -129,10 +133,15 @@ class DiffusionReward(RewardModel[DiffusionMemory]):
             raw = self._certainty(
                 codes[torch.from_numpy(active)],
                 memory.seeds[active],
-                transition.steps[active],
+                transition.steps[active] // self._every,
             )
             value[active] = (raw - self._mean) / self._std
         return Score(value, active), DiffusionMemory(codes, memory.seeds)
+
+    def wants(self, steps: Int64) -> Bool:
+        """The frames at the pace of the videos."""
+        wanted: Bool = steps % self._every == 0
+        return wanted
 
     def _certainty(
         self, context: Tensor, seeds: UInt64, steps: NDArray[Any]

@@ -28,7 +28,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genreward_wrappers.core import Bool, RewardModel, Score, Transition, UInt8, UInt64
+from genreward_wrappers.core import (
+    Bool,
+    Int64,
+    RewardModel,
+    Score,
+    Transition,
+    UInt8,
+    UInt64,
+)
 from genreward_wrappers.priors.store import Prior
 
 LIKELIHOODS = ("last", "joint")
@@ -51,6 +59,7 @@ class Viper(RewardModel[ViperMemory]):
         prior: Prior | str | PathLike[str],
         *,
         likelihood: str = "last",
+        every: int = 1,
         device: str = "auto",
     ) -> None:
         """Takes a trained prior.
@@ -59,6 +68,8 @@ class Viper(RewardModel[ViperMemory]):
             prior: What ``genreward train-viper`` wrote, or its path.
             likelihood: "last", of the newest frame given the window before it, or
                 "joint", of the whole window.
+            every: Steps between two frames, as there are between those of the training
+                videos: a prior knows one pace. The others are not looked at.
             device: "auto", "cpu", "cuda" or "cuda:<index>", of a prior given by path.
 
         Raises:
@@ -70,6 +81,7 @@ class Viper(RewardModel[ViperMemory]):
                 f"likelihood={likelihood!r}: expected one of {', '.join(LIKELIHOODS)}"
             )
         self.prior = bind_prior(prior, "viper", device)
+        self._every = check_every(every)
         self._last = 1 if likelihood == "last" else None
 
     def reset(
@@ -86,7 +98,7 @@ class Viper(RewardModel[ViperMemory]):
         self, memory: ViperMemory, transition: Transition
     ) -> tuple[Score, ViperMemory]:
         """Scores the new frames, all rows in one pass."""
-        active = transition.active
+        active = transition.active & self.wants(transition.steps)
         new = self.prior.codec.encode(transition.next_frames[active])
         codes = push(memory.codes, new, active)
         value = np.zeros(len(active), np.float32)
@@ -95,6 +107,11 @@ class Viper(RewardModel[ViperMemory]):
             each = self.prior.net.log_likelihood(rows, self._last)
             value[active] = each.sum(1).cpu().numpy()
         return Score(value, active), ViperMemory(codes)
+
+    def wants(self, steps: Int64) -> Bool:
+        """The frames at the pace of the videos."""
+        wanted: Bool = steps % self._every == 0
+        return wanted
 
 
 def bind_prior(prior: Prior | str | PathLike[str], kind: str, device: str) -> Prior:
@@ -107,6 +124,13 @@ def bind_prior(prior: Prior | str | PathLike[str], kind: str, device: str) -> Pr
             f"genreward train-{kind}"
         )
     return prior
+
+
+def check_every(every: int) -> int:
+    """How many steps there are between two frames that a prior sees."""
+    if every < 1:
+        raise ValueError(f"every={every}: expected at least 1 step")
+    return every
 
 
 def begin(codes: Tensor, first: Tensor, mask: Bool) -> Tensor:
