@@ -177,7 +177,15 @@ def test_running_normalisation_before_there_is_a_scale():
 def test_rows_that_rest_do_not_count():
     active = np.ones((STEPS, ROWS), bool)
     active[3, 0] = active[5:8, 2] = False
-    found = play(RunningNormalised(Brightness()), active=active)
+
+    class Loud(Brightness):
+        """Says that it is due whatever happens."""
+
+        def step(self, memory, transition):
+            (value, due), memory = super().step(memory, transition)
+            return Score(value, np.ones_like(due)), memory
+
+    found = play(RunningNormalised(Loud()), active=active)
     raw, seen = brightness(), []
     for t in range(STEPS):
         seen += raw[t][active[t]].tolist()
@@ -427,6 +435,7 @@ def test_a_snapshot_has_the_nets(model):
     assert snapshot.memories[0].learner.steps == 5
     for kept, now in zip(weights, snapshot.memories[0].learner.weights, strict=True):
         assert torch.equal(kept, now)
+        assert not now.requires_grad, "the graph of all steps would grow and grow"
     session.restore(snapshot)
     np.testing.assert_array_equal(go(5, 10), once)
     # Without going back, the same frames are better known.

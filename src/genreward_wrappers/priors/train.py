@@ -42,7 +42,7 @@ KEY = "genreward_prior_training"
 SCHEMA = 1
 
 #: Windows of the training videos that the reward's mean and spread are measured over.
-MEASURED = 512
+MEASURED = 256
 #: Of the averages: at most so much of the weights is new after few updates.
 WARM_UP = 10
 

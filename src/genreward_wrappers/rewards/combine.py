@@ -162,7 +162,7 @@ class Transformed(_Around):
 
 
 def symlog(values: NDArray[Any]) -> NDArray[Any]:
-    """sign(x) log(1 + |x|): as x near 0, and flat far from it.
+    """sign(x) log(1 + abs(x)): as x near 0, and flat far from it.
 
     >>> symlog(np.array([-1.0, 0.0, 1.0])).round(2).tolist()
     [-0.69, 0.0, 0.69]

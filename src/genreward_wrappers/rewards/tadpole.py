@@ -56,7 +56,7 @@ class TadpoleMemory:
 
     Attributes:
         seeds: (N,) where its noise comes from.
-        latents: (N, window, *shape) of its newest frames; None for pictures.
+        latents: (N, window, channels, h, w) of its newest frames; None for pictures.
         sums: (N, window) scores of these frames, added up over windows.
         counts: (N, window) over how many.
         unpaid: (N, window) whether a frame is still to be paid.
@@ -234,7 +234,7 @@ class Tadpole(RewardModel[TadpoleMemory]):
         )
 
     def _judge(self, latents: Tensor, seeds: UInt64, steps: NDArray[Any]) -> Float32:
-        """(n,) of pictures (n, *shape), (n, window) of videos (n, window, *shape)."""
+        """(n,) of pictures, (n, window) of videos."""
         drawn = np.stack(
             [
                 np.random.default_rng([int(seed), int(step)]).standard_normal(
