@@ -103,7 +103,7 @@ class Denoiser:
 
     @torch.no_grad()
     def encode(self, frames: UInt8) -> Tensor:
-        """(n, channels, h, w) latents: the mode of the posterior, scaled for the denoiser.
+        """(n, channels, h, w) latents: the posterior's mode, scaled for the denoiser.
 
         Frames are scaled to the model's size, larger or smaller, at their own aspect
         ratio, up to what rounding the sides takes.
@@ -129,7 +129,7 @@ class Denoiser:
         """The noise that it sees in noisy latents: with the prompt, and without.
 
         Args:
-            latents: As `encode` gives them; (n, frames, channels, h, w) for a video model.
+            latents: As `encode` gives them; of videos (n, frames, channels, h, w).
             noise: Of the same shape, what is added.
             t: (n,) at which step of noise.
 
