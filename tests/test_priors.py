@@ -608,6 +608,10 @@ def test_a_killed_run_goes_on_bit_for_bit(kind, stop, goal, tmp_path, priors):
     second = trainer(kind, videos)
     second.restore(tmp_path / "x")
     assert second.step == stop
+    # Which codes were used decides, later, which rows are put elsewhere.
+    assert torch.equal(second._used, first._used)
+    if stop == 13:
+        assert second._used.sum() > 0
     losses = [second.update() for _ in range(second.steps - stop)]
     assert losses == priors[kind].losses[stop:]
     whole, parts = priors[kind].prior, second.finish()
