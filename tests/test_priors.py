@@ -571,7 +571,14 @@ def test_statistics_are_those_of_the_reward_over_the_videos(kind, priors, goal):
         assert mean == pytest.approx(paid.mean(), rel=1e-4)
         assert std == pytest.approx(paid.std(), rel=1e-4)
     else:
-        # Other chains: equal up to what chance makes of 96 of them.
+        # Frames t and t + 1 are asked for what follows, by chains of their own.
+        written = priors[kind].trainer.codes
+        pairs = [codes[[t, t + 1]] for codes in written for t in range(len(codes) - 1)]
+        keys = [np.random.default_rng([SHORT.seed, index]) for index in range(96)]
+        own = certainty(prior.net, torch.stack(pairs), keys)
+        assert mean == pytest.approx(own.mean(), rel=1e-4)
+        assert std == pytest.approx(own.std(), rel=1e-4)
+        # Those of an agent's episode: equal up to what chance makes of 96 of them.
         assert abs(mean - paid.mean()) < 4 * std / np.sqrt(paid.size)
         assert std == pytest.approx(paid.std(), rel=0.4)
 
