@@ -278,27 +278,43 @@ def test_a_pickle_is_not_taken_for_weights(clip_folder, tmp_path):
         load_clip(str(folder), device="cpu")
 
 
-def test_a_tag_in_the_cache_is_taken_with_its_own_numbers(monkeypatch, tmp_path):
-    """SigLIP's pictures are squashed and lie in [-1, 1], OpenAI's models gate twice."""
+def test_a_tag_is_taken_with_its_own_numbers(monkeypatch, tmp_path, clip_folder):
+    """Its mean, its way to resize, its activation, its repository; not the model's."""
     import huggingface_hub
 
-    made = {}
+    config = json.loads((clip_folder / CONFIG).read_text())["model_cfg"]
+    (tmp_path / "tiny-for-tests.json").write_text(json.dumps(config))
+    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIG_PATHS", [])
+    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", {})
+    open_clip.add_model_config(tmp_path / "tiny-for-tests.json")
+    card = {
+        "hf_hub": "someone/tiny/", "quick_gelu": True, "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5), "interpolation": "bilinear", "resize_mode": "squash",
+    }  # fmt: skip
+    tags = {"one": card, "two": {**card, "hf_hub": "someone/tiny/other.bin"}}
+    known = open_clip.pretrained._PRETRAINED
+    monkeypatch.setitem(known, "tiny-for-tests", tags)
+    asked = []
 
     def fetch(repository, file):
-        made["from"] = repository, file
-        return str(tmp_path / "weights.safetensors")
+        asked.append((repository, file))
+        return str(clip_folder / WEIGHTS)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
-    save_file(
-        open_clip.create_model("RN50").state_dict(), tmp_path / "weights.safetensors"
-    )
-    encoder = load_clip("RN50/openai", device="cpu")
-    assert made["from"] == ("timm/resnet50_clip.openai", WEIGHTS)
+    encoder = load_encoder("open_clip:tiny-for-tests/one", device="cpu")
+    load_encoder("open_clip:tiny-for-tests/two", device="cpu")
+    assert asked == [
+        ("someone/tiny", WEIGHTS), ("someone/tiny", "other.safetensors"),
+    ]  # fmt: skip
+    assert encoder.source == "open_clip:tiny-for-tests/one"
     assert encoder.fingerprint["config"]["quick_gelu"] is True
-    block = encoder.model.transformer.resblocks[0]
-    assert type(block.mlp.gelu).__name__ == "QuickGELU"
-    assert encoder.size == (224, 224)
-    assert encoder.pictures.mean[0] == pytest.approx(0.48145466)
+    kind = type(encoder.model.transformer.resblocks[0].mlp.gelu).__name__
+    assert kind == "QuickGELU"
+    ours = encoder.pictures
+    assert (ours.size, ours.resize, ours.interpolation) == (
+        (32, 32), "squash", "bilinear",
+    )  # fmt: skip
+    assert ours.mean == ours.std == (0.5, 0.5, 0.5)
 
 
 def test_another_size_is_refused(clip_folder):

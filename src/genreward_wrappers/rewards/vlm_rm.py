@@ -7,10 +7,9 @@ Weights: any CLIP model of open_clip; the paper's largest is ViT-bigG-14 with th
 laion2b_s39b_b160k.
 
 Formula: with x, g and b the unit embeddings of the picture, of the goal and of a
-baseline that describes the scene without it, d = g - b and
-P = alpha d d^T / |d|^2 + (1 - alpha) I,
+baseline that describes the scene without it, and d = g - b::
 
-    r = 1 - 1/2 |P (x - g)|^2.
+    r = 1 - 1/2 |P (x - g)|^2,    P = alpha d d^T / |d|^2 + (1 - alpha) I
 
 alpha = 0 is the plain cosine x.g. Several texts are averaged, and the mean brought back
 to unit length.
@@ -51,16 +50,7 @@ DEFAULT_ENCODER = "open_clip:ViT-bigG-14/laion2b_s39b_b160k"
 
 
 class VLMRM(RewardModel[None]):
-    """Pays for pictures that a text describes. Remembers nothing.
-
-    Example:
-        >>> from genreward_wrappers import load_reward
-        >>> load_reward("vlm-rm", prompt="a red disc on a green one")
-        Traceback (most recent call last):
-            ...
-        ValueError: alpha=0.5 looks along the way from a baseline to the goal: give \
-baseline=, a text for the scene without the goal, or alpha=0 for the plain cosine
-    """
+    """Pays for pictures that a text describes. Remembers nothing."""
 
     name = "vlm-rm"
 
