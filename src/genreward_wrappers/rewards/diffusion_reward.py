@@ -160,8 +160,7 @@ def with_novelty(
 ) -> WeightedSum:
     """(1 - alpha) of a model and alpha of a novelty bonus, by default `combine.RND`.
 
-    The paper's alpha is 0.95. At 0 there is no bonus, and nothing of it is trained; at
-    1 nothing else.
+    At 0 there is no bonus, and nothing of it is trained; at 1 nothing else.
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha={alpha}: expected from 0 to 1")
