@@ -87,8 +87,10 @@ def test_data_flows_one_way():
         "forward_backward": {
             "core", "files", "episodes", "goals", "encoders", "progress",
         },
+        "priors": {"core", "files", "encoders"},
         "rewards": {
-            "core", "frames", "goals", "encoders", "forward_backward", "rewards",
+            "core", "frames", "goals", "encoders", "forward_backward", "priors",
+            "rewards",
         },
         "envs": {"envs", "frames"},
         "hosts": {

@@ -112,6 +112,11 @@ def _parser() -> argparse.ArgumentParser:
     collect.set_defaults(run=_collect)
 
     _add_evaluate(commands)
+    for kind, said in (
+        ("viper", "the likelihood of a frame"),
+        ("diffusion-reward", "the certainty of what comes next"),
+    ):
+        _add_train(commands, kind, said)
 
     live = commands.add_parser(
         "live",
@@ -176,6 +181,76 @@ def _options(given: Sequence[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             options[key] = value
     return options
+
+
+def _add_train(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], kind: str, said: str
+) -> None:
+    train = commands.add_parser(
+        f"train-{kind}",
+        help=f"train a reward on videos: {said}",
+        description="Trains a VQ codec and a prior over its codes on videos of a task, "
+        "recorded or generated; goes on where an earlier call stopped.",
+    )
+    train.add_argument(
+        "videos",
+        nargs="*",
+        type=Path,
+        metavar="VIDEO",
+        help="videos (mp4, gif, npy), recorded episodes, or folders of them",
+    )
+    train.add_argument(
+        "--goal",
+        action="append",
+        default=[],
+        metavar="GOAL",
+        help="a goal bundle or the id of an environment with an embedded one",
+    )
+    train.add_argument("--output", type=Path, required=True, metavar="FILE")
+    train.add_argument(
+        "--size", type=int, nargs="+", default=[64], metavar="N", help="height [width]"
+    )
+    train.add_argument("--codec-steps", type=int, metavar="N", help="of the codec")
+    train.add_argument("--steps", type=int, metavar="N", help="of the prior")
+    train.add_argument("--batch", type=int, metavar="N", help="windows of a step")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument(
+        "--every", type=int, default=50, metavar="N", help="steps to a checkpoint"
+    )
+    train.add_argument("--device", default="auto")
+    train.set_defaults(run=_train, kind=kind)
+
+
+def _train(args: argparse.Namespace) -> int:
+    from genreward_wrappers.goal_pipeline.videos import load_videos
+    from genreward_wrappers.priors.train import (
+        BATCH,
+        PriorTrainer,
+        PriorTraining,
+        train,
+    )
+    from genreward_wrappers.priors.vq import VQConfig
+
+    size = _size(args.size)
+    given = {"codec_steps": args.codec_steps, "steps": args.steps, "batch": args.batch}
+    said = {name: value for name, value in given.items() if value is not None}
+    trainer = PriorTrainer(
+        args.kind,
+        load_videos(args.videos, args.goal, size),
+        VQConfig(size=size),
+        PriorTraining(**{"batch": BATCH[args.kind], "seed": args.seed, **said}),
+        device=args.device,
+    )
+    prior = train(trainer, args.output, every=args.every)
+    figures = "  ".join(f"{k} {v:.4g}" for k, v in prior.statistics.items())
+    print(f"{args.output}: the reward over the training videos: {figures}")
+    return 0
+
+
+def _size(given: Sequence[int]) -> tuple[int, int]:
+    if len(given) > 2:
+        raise ValueError(f"--size takes one or two numbers, got {list(given)}")
+    return given[0], given[-1]
 
 
 def _add_evaluate(
@@ -393,15 +468,12 @@ def _demo(args: argparse.Namespace) -> int:
 def _pack(args: argparse.Namespace) -> int:
     from genreward_wrappers.goal_pipeline.pack import pack
 
-    if len(args.size) > 2:
-        raise ValueError(f"--size takes one or two numbers, got {args.size}")
-    size = args.size[0] if len(args.size) == 1 else (args.size[0], args.size[1])
     goal = pack(
         args.videos,
         env_id=args.env,
         camera=args.camera,
         prompt=args.prompt,
-        size=size,
+        size=_size(args.size),
         length=args.length,
         encoder=args.encoder,
         license=args.license,

@@ -12,9 +12,8 @@ import numpy as np
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.episodes import Episode
 from genreward_wrappers.evaluate.metrics import ORDINARY
-from genreward_wrappers.goal_pipeline.pack import fit, read_video
+from genreward_wrappers.goal_pipeline.pack import VIDEO_ENDINGS, fit, read_video
 
-VIDEO_ENDINGS = (".mp4", ".gif", ".npy", ".webm", ".mkv", ".avi", ".mov")
 MINARI = "minari:"
 
 

@@ -21,6 +21,9 @@ from genreward_wrappers.goals import GoalBundle, GoalError
 #: The frames of a packed video, of CogVideoX's grammar: 8k + 1.
 LENGTH = 129
 
+#: What folders are searched for.
+VIDEO_ENDINGS = (".mp4", ".gif", ".npy", ".webm", ".mkv", ".avi", ".mov")
+
 
 def read_video(path: str | PathLike[str]) -> UInt8:
     """(T, H, W, 3) the frames of an mp4, gif, or any file that imageio reads, or .npy.

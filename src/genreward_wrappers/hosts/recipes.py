@@ -200,7 +200,10 @@ class RewardModelRecipe(Host):
         """
 
         def build(facts: EnvFacts) -> list[Part]:
-            return [Part(_make_model(model, options, facts), weight)]
+            made = _make_model(model, options, facts)
+            # A sum's parts are logged one by one.
+            parts = getattr(made, "parts", ((made, 1.0),))
+            return [Part(part, weight * own) for part, own in parts]
 
         self._attach(
             env,

@@ -1,0 +1,66 @@
+"""Videos to train on, wherever they are: files, folders, recorded episodes, goals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+from genreward_wrappers.core import UInt8
+from genreward_wrappers.episodes import Episode
+from genreward_wrappers.frames import image_size
+from genreward_wrappers.goal_pipeline.pack import VIDEO_ENDINGS, fit, read_video
+from genreward_wrappers.goals import load_goal
+
+
+def load_videos(
+    sources: Sequence[str | PathLike[str]] = (),
+    goals: Sequence[str | PathLike[str]] = (),
+    size: int | tuple[int, int] = 64,
+) -> list[UInt8]:
+    """(T, H, W, 3) each, brought to one size.
+
+    Args:
+        sources: Videos (mp4, gif, npy, ...), episodes that a wrapper recorded
+            (.safetensors), and folders with either anywhere below them.
+        goals: What `load_goal` takes; each gives all of its videos.
+        size: (height, width), or one number for both.
+
+    Raises:
+        ValueError: There is nothing to read, or it does not fit the size.
+    """
+    target = image_size(size)
+    found: list[tuple[str, UInt8]] = []
+    for source in map(Path, sources):
+        paths = _inside(source) if source.is_dir() else [source]
+        if not paths:
+            raise ValueError(
+                f"{source} holds neither videos ({', '.join(VIDEO_ENDINGS)}) nor "
+                "recorded episodes (.safetensors)"
+            )
+        found += [(str(path), _read(path)) for path in paths]
+    for name in goals:
+        bundle = load_goal(name)
+        found += [(f"{name}, video {i}", v) for i, v in enumerate(bundle.videos)]
+    if not found:
+        raise ValueError("there is nothing to train on: give videos, or a goal")
+    return [fit(video, target, len(video), name) for name, video in found]
+
+
+def _inside(folder: Path) -> list[Path]:
+    endings = (*VIDEO_ENDINGS, ".safetensors")
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        # A wrapper keeps the goal beside the episodes that it records.
+        if path.suffix.lower() in endings and path.name != "goal.safetensors"
+    )
+
+
+def _read(path: Path) -> UInt8:
+    if path.suffix != ".safetensors":
+        return read_video(path)
+    frames = Episode.load(path).frames
+    if len(frames) < 2:
+        raise ValueError(f"{path}: a video needs at least 2 frames, got {len(frames)}")
+    return frames

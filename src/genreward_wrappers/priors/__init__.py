@@ -1,0 +1,1 @@
+"""Small models of videos that rewards are made of: a VQ codec and priors over codes."""
