@@ -115,7 +115,7 @@ def _noise(number: int, side: int) -> Video:
     """Soft patches of all colours that melt into one another."""
     rng = np.random.default_rng([number, 0])
     cells, keys = 8, 7
-    # Patches at a few moments, the first of them again at the end.
+    # Patches at a few moments; the frames between are mixtures of two.
     patches = rng.uniform(0, 255, (keys, cells, cells, 3))
     spread = _spread(cells, side)
 
