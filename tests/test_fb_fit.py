@@ -261,9 +261,11 @@ def test_nets_without_a_way_are_told_at_the_end_and_at_load(point_goal):
     made = fitted(point_goal)
     config = dict(made.nets_config)
     good = {**config["statistics"], "time_rank": 0.6, "spread": 0.5, "directions": 9}
+    good["success_rank"] = 0.6
     for change, said in (
         ({}, None),
         ({"time_rank": 0.05}, "the reward knows no way: .* is 0.05"),
+        ({"success_rank": -0.1}, "does not rise towards this goal: .* is -0.10"),
         ({"spread": 0.01}, "the reward is dead"),
         ({"mass": 5.0}, "the nets are diverging"),
     ):

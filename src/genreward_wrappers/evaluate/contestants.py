@@ -17,7 +17,7 @@ from genreward_wrappers.core import RewardModel
 from genreward_wrappers.encoders.binding import bind_encoder
 from genreward_wrappers.encoders.memo import Memo
 from genreward_wrappers.goals import GoalBundle
-from genreward_wrappers.rewards.frame_level import FRAME_WEIGHTS, FrameLevel
+from genreward_wrappers.rewards.frame_level import FRAME_WEIGHTS, FrameLevel, fits_nets
 from genreward_wrappers.rewards.registry import (
     load_reward,
     reward_names,
@@ -200,7 +200,14 @@ class Maker:
 
     def _frame(self, spec: str, options: dict[str, Any]) -> Contestant:
         goal = self._goal(spec)
-        model = FrameLevel(goal, self._encoder(goal, None), **options)
+        encoder = self._encoder(goal, None)
+        # Nets may have been trained on features of their own.
+        model = FrameLevel(
+            goal,
+            encoder if fits_nets(goal, encoder) else None,
+            device=self.device,
+            **options,
+        )
         why = "it pays the difference to the step before"
         return Contestant(
             spec,

@@ -268,6 +268,11 @@ def complaints(figures: Mapping[str, float]) -> tuple[str, ...]:
             "the reward knows no way: on held-out trajectories its rank correlation "
             f"with how soon a state is reached is {figures['time_rank']:.2f}"
         )
+    if figures.get("success_rank", math.inf) < NO_TIME_RANK:
+        wrong.append(
+            "the reward does not rise towards this goal: on held-out successes its "
+            f"rank correlation with time is {figures['success_rank']:.2f}"
+        )
     return tuple(wrong)
 
 
