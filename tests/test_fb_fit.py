@@ -480,7 +480,7 @@ def test_nets_may_see_other_features_than_the_video_is_compared_by(point_goal):
             "input": {"encoder": encoder_card(coarse), "stack": 1},
         }
     )
-    with pytest.raises(GoalError, match="take 192 features, 1 pictures of .*give 48"):
+    with pytest.raises(GoalError, match="take 192 features, 1 x .*give 48"):
         FrameLevel(broken)
 
 

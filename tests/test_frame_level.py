@@ -223,6 +223,31 @@ def test_both_rewards_in_one_session(goal):
     assert reward == info["reward_frame"]
 
 
+def test_some_steps_may_be_left_out(goal):
+    bundle = with_nets(goal, nets(), {"mean": 0.0, "std": 1.0})
+    every = FrameLevel(bundle, "pixels", form="value")
+    some = FrameLevel(bundle, "pixels", form="value", length=3, horizon=8)
+    steps = np.arange(1, 9)
+    # Steps 4 and 8 are paid, from the frames before and after them.
+    assert steps[some.wants(steps)].tolist() == [3, 4, 7, 8]
+    assert every.wants(steps).all()
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (9, 1, 32, 32, 3)).astype(np.uint8)
+    paid = []
+    for model in (every, some):
+        session = Session([model], 1)
+        session.begin(frames[0])
+        no = np.zeros(1, bool)
+        action = rng.uniform(-1, 1, (1, 2)).astype(np.float32) * 0
+        scores = [session.score(action, f, no, no)["frame"] for f in frames[1:]]
+        paid.append([s.value[0] if s.due[0] else None for s in scores])
+    wanted = [v if t in (4, 8) else None for t, v in zip(steps, paid[0], strict=True)]
+    assert paid[1] == wanted
+    for options in ({"length": 3}, {"length": 3, "horizon": 8, "form": "difference"}):
+        with pytest.raises(ValueError, match=r"length=3 needs horizon= and a form"):
+            FrameLevel(bundle, "pixels", **{"form": "value", **options})
+
+
 def test_a_goal_without_nets_is_said_once_and_refused_alone(goal):
     options = {"goal": goal, "encoder": "pixels", "horizon": 50}
     with pytest.warns(UserWarning, match="no frame-level part") as caught:

@@ -103,7 +103,7 @@ def test_data_flows_one_way():
         },
         "evaluate": {
             "core", "frames", "files", "episodes", "goals", "encoders", "rewards",
-            "goal_pipeline", "envs", "hosts", "workers",
+            "goal_pipeline", "envs", "hosts", "workers", "forward_backward",
         },
         "workers": set(),
         "progress": set(),

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from genreward_wrappers.core import RewardModel
 from genreward_wrappers.encoders.binding import bind_encoder
 from genreward_wrappers.encoders.memo import Memo
+from genreward_wrappers.forward_backward.features import card_of
 from genreward_wrappers.goals import GoalBundle
 from genreward_wrappers.rewards.frame_level import FRAME_WEIGHTS, FrameLevel, fits_nets
 from genreward_wrappers.rewards.registry import (
@@ -157,7 +158,8 @@ class Maker:
         made, parts = [video], [(video.parts[0][0], own)]
         frame_weight = weights.get("frame_weight", FRAME_WEIGHTS.get(preset, 1.0))
         if goal.nets and frame_weight:
-            frame = self._frame("frame", {})
+            # What the one leaves out to save time the other need not look at.
+            frame = self._frame("frame", {}, may_thin=video.thinned)
             made.append(frame)
             parts.append((frame.parts[0][0], frame_weight))
         env_weight = weights.get("env_weight", 1.0)
@@ -198,13 +200,24 @@ class Maker:
             thinned="length" not in options and model._options["length"] is not None,
         )
 
-    def _frame(self, spec: str, options: dict[str, Any]) -> Contestant:
+    def _frame(
+        self, spec: str, options: dict[str, Any], may_thin: bool = True
+    ) -> Contestant:
         goal = self._goal(spec)
         encoder = self._encoder(goal, None)
+        thinned = (
+            may_thin
+            and "length" not in options
+            and options.get("form") != "difference"
+            and card_of(goal.nets_config, goal.encoder)["stack"] == 1
+        )
+        if thinned:
+            options = {**options, "length": min(self.frames, self.horizon + 1)}
         # Nets may have been trained on features of their own.
         model = FrameLevel(
             goal,
             encoder if fits_nets(goal, encoder) else None,
+            horizon=self.horizon,
             device=self.device,
             **options,
         )
@@ -215,6 +228,7 @@ class Maker:
             REWARDS["frame"],
             [(model, 1.0)],
             why_not_markov=why if options.get("form") == "difference" else "",
+            thinned=thinned,
         )
 
     def _registered(self, spec: str, name: str, options: dict[str, Any]) -> Contestant:
@@ -334,7 +348,7 @@ def _accepted(name: str) -> tuple[str, ...]:
     if name == "env":
         return ()
     if name == "frame":
-        return ("form", "heads", "discount")
+        return ("form", "heads", "discount", "length")
     if name == "genreward":
         weights = ("video_weight", "frame_weight", "env_weight", "preset")
         return (*_VIDEO_OPTIONS, *weights)

@@ -329,7 +329,7 @@ class FrameLevelRecipe(Host):
                 ``genreward live``; see `episodes.Recorder`.
             device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:<index>".
             dtype: What the encoder computes in.
-            **options: ``form``, ``heads``, ``discount``. See
+            **options: ``form``, ``heads``, ``discount``, ``length``. See
                 `rewards.frame_level.FrameLevel`.
         """
 
@@ -341,6 +341,7 @@ class FrameLevelRecipe(Host):
                 bundle,
                 encoder,
                 action_space=facts.action_space,
+                horizon=facts.horizon,
                 device=device,
                 dtype=dtype,
                 **options,
@@ -400,7 +401,7 @@ class GenRewardRecipe(Host):
                 or None for the embedded goal of the environment's id.
             video_weight: The weight of the video-level score; None is the preset's
                 own, usually 1.
-            frame_weight: The weight of the frame-level score; likewise.
+            frame_weight: The weight of the frame-level score; likewise, usually 0.25.
             env_weight: The weight of the environment's own reward.
             preset: "default", or "paper" for the released code's configuration.
             encoder: Of the video-level reward: None loads the bundle's own; "pixels" is
@@ -415,7 +416,7 @@ class GenRewardRecipe(Host):
             device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:<index>".
             dtype: What the encoder computes in: "float32", "bfloat16" or "float16".
             frame_options: How the frame-level score is formed: ``form``, ``heads``,
-                ``discount``. See `rewards.frame_level.FrameLevel`.
+                ``discount``, ``length``. See `rewards.frame_level.FrameLevel`.
             **options: How the video is read, compared and paid. See
                 `rewards.video_level.VideoLevel`.
         """
@@ -447,6 +448,7 @@ class GenRewardRecipe(Host):
                     # Nets take no other features than those they were trained on.
                     seen if fits_nets(bundle, seen) else None,
                     action_space=facts.action_space,
+                    horizon=facts.horizon,
                     device=device,
                     dtype=dtype,
                     **(frame_options or {}),

@@ -42,13 +42,15 @@ from genreward_wrappers.encoders.binding import bind_encoder, same_encoder
 from genreward_wrappers.forward_backward.features import Features, card_of, encode_flat
 from genreward_wrappers.forward_backward.losses import complaints
 from genreward_wrappers.forward_backward.nets import FBNets, action_shape
+from genreward_wrappers.frames import sample_steps
 from genreward_wrappers.goals import GoalBundle, GoalError, load_goal
 
 FORMS = ("value", "normalised", "difference")
 HEADS = ("min", "mean")
 
-#: The weight of the score in a preset; 1 where nothing is said. The released beta.
-FRAME_WEIGHTS = {"paper": 1e-5}
+#: The weight of the score beside the video-level one: where it is normalised a quarter
+#: brings it to about the same spread; the released beta.
+FRAME_WEIGHTS = {"default": 0.25, "paper": 1e-5}
 
 
 class FrameOptions(TypedDict, total=False):
@@ -57,6 +59,7 @@ class FrameOptions(TypedDict, total=False):
     form: Literal["value", "normalised", "difference"]
     heads: Literal["min", "mean"]
     discount: float
+    length: int
 
 
 def fits_nets(goal: GoalBundle, encoder: VideoEncoder | str | None) -> bool:
@@ -99,6 +102,8 @@ class FrameLevel(RewardModel[FrameMemory]):
         form: str = "normalised",
         heads: str = "min",
         discount: float | None = None,
+        length: int | None = None,
+        horizon: int | None = None,
         device: str = "auto",
         dtype: str | None = None,
     ) -> None:
@@ -115,6 +120,10 @@ class FrameLevel(RewardModel[FrameMemory]):
                 discount * value - the value one step before.
             heads: "min" or "mean" of F's two heads.
             discount: Of the difference; None is the nets' own.
+            length: As in the video-level reward: only the steps of a clip of so many
+                frames are paid, and only they and the frames before them are rendered.
+                None pays every step.
+            horizon: Steps of an episode, which ``length`` spreads over.
             device: "auto", "cpu", "cuda" or "cuda:<index>".
             dtype: What the encoder computes in; the nets stay in float32.
 
@@ -125,6 +134,14 @@ class FrameLevel(RewardModel[FrameMemory]):
             if value not in accepted:
                 raise ValueError(f"{name}={value!r}: expected one of {accepted}")
         goal = load_goal(goal)
+        self._at: Int64 | None = None
+        if length is not None:
+            if horizon is None or form == "difference":
+                raise ValueError(
+                    f"length={length} needs horizon= and a form that takes each step "
+                    f"by itself, got horizon={horizon} and form={form!r}"
+                )
+            self._at = np.array(sample_steps(length, horizon)[1:])
         if not goal.nets:
             raise GoalError(
                 f"{goal!r} has no frame-level part: its bundle holds no "
@@ -170,6 +187,11 @@ class FrameLevel(RewardModel[FrameMemory]):
         self._discount = np.float32(
             self.nets.config.discount if discount is None else discount
         )
+        if self._at is not None and self.features.stack > 1:
+            raise ValueError(
+                f"length={length}: {goal!r} sees {self.features.stack} frames at a "
+                "time, so none can be left out"
+            )
         self._shift, self._scale = np.float32(0), np.float32(1)
         if form == "normalised":
             if statistics is None:
@@ -208,10 +230,10 @@ class FrameLevel(RewardModel[FrameMemory]):
         self, memory: FrameMemory, transition: Transition
     ) -> tuple[Score, FrameMemory]:
         """Scores the frames before the actions, all rows in one pass."""
-        active = transition.active
+        active = transition.active & self._pays(transition.steps)
         value, seen, begun = memory.value.copy(), memory.seen, memory.begun
         if active.any():
-            new = self._new(transition)
+            new = self._new(transition, active)
             state, seen, begun = self._stacked(memory, new, active)
             value[active] = self._measure(state, transition.actions[active])
         valued = memory.valued | active
@@ -225,13 +247,20 @@ class FrameLevel(RewardModel[FrameMemory]):
         return score, FrameMemory(value, valued, seen, begun)
 
     def wants(self, steps: Int64) -> Bool:
-        """Every frame, unless states are seen instead."""
-        return np.full(len(steps), not self.sees_states)
+        """The frames before and after steps that are paid; none if states are seen."""
+        if self.sees_states:
+            return np.zeros(len(steps), np.bool_)
+        return self._pays(steps) | self._pays(steps + 1)
 
-    def _new(self, transition: Transition) -> Tensor:
+    def _pays(self, steps: Int64) -> Bool:
+        if self._at is None:
+            return np.ones(len(steps), np.bool_)
+        return np.isin(steps, self._at)
+
+    def _new(self, transition: Transition, active: Bool) -> Tensor:
         """The features of what the active rows saw before they acted."""
         if self.encoder is not None:
-            return encode_flat(self.encoder, transition.frames[transition.active])
+            return encode_flat(self.encoder, transition.frames[active])
         if transition.states is None or transition.states.shape[1] != self._size:
             raise ValueError(
                 f"{self.goal!r} was trained on states of {self._size} numbers, got "
@@ -241,7 +270,7 @@ class FrameLevel(RewardModel[FrameMemory]):
                     else f"{transition.states.shape[1]}"
                 )
             )
-        states = transition.states[transition.active].astype(np.float32)
+        states = transition.states[active].astype(np.float32)
         return torch.from_numpy(states).to(self._device)
 
     def values(self, frames: UInt8, actions: Any) -> Float32:
