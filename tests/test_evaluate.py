@@ -1475,7 +1475,7 @@ def test_bad_arguments_cost_nothing(
     [
         ({"reward": "vidoe"}, "there is no reward 'vidoe'"),
         ({"reward": "video:score=best"}, "score='best'"),
-        ({"reward": "frame"}, "no frame-level part"),
+        ({"reward": "frame:form=best"}, "form='best'"),
         ({"reward": "pixels:length=1"}, "between 2 and 257"),
         ({"env": "CartPole-v1"}, "no embedded goal for 'CartPole-v1'"),
         ({"env": "CartPole-v1", "reward": "env"}, "--rollouts FOLDER"),

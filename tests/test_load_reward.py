@@ -32,8 +32,11 @@ def test_our_own_rewards_by_name():
     video = load_reward("video", horizon=64, score="motion", **options)
     assert video.name == "video"
     assert video._options["score"] == "motion"
+    frame = load_reward("frame", form="value", goal=options["goal"], device="cpu")
+    assert frame.name == "frame"
+    bare = load_goal(options["goal"]).with_(nets={}, nets_config={})
     with pytest.raises(ValueError, match="no frame-level part"):
-        load_reward("frame", **options)
+        load_reward("frame", **{**options, "goal": bare})
 
 
 def test_options_are_those_of_the_constructor():

@@ -8,6 +8,7 @@ import pickle
 import re
 import subprocess
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -127,11 +128,14 @@ def test_data_flows_one_way():
 
 
 def test_one_line_works():
-    with pytest.warns(UserWarning, match="no frame-level part"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         env = GenRewardWrapper(genreward_wrappers.make("metaworld/pick-place"))
     _, info = env.reset(seed=0)
     _, reward, _, _, info = env.step(env.action_space.sample())
-    assert reward == info["reward_env"] + info["reward_video"]
+    parts = info["reward_env"] + info["reward_video"] + 0.25 * info["reward_frame"]
+    assert reward == pytest.approx(parts, rel=1e-12)
+    assert info["reward_frame"] != 0
     assert 0 < info["reward_video"] < 1
     env.close()
 
