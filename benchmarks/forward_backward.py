@@ -310,7 +310,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             )
     lines += [
         "",
-        "| task | features | variant | updates | value: rank with time | lowest | AUC | "
+        "| task | features | variant | updates | value: rank | lowest | AUC | "
         "difference: rank | AUC |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
