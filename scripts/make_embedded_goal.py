@@ -1,7 +1,7 @@
 """Records the goal videos of an embedded goal and packs them.
 
     python scripts/make_embedded_goal.py metaworld/pick-place
-    python scripts/make_embedded_goal.py dmc/walker-walk --videos 4 --length 65
+    python scripts/make_embedded_goal.py dmc/walker-walk --videos 4 --length 33
 
 Meta-World's scripted policies act in its tasks, the planner in dm_control's. Of the
 successful episodes the first K are kept. Meta-World says what a success is; in

@@ -80,6 +80,18 @@ def test_rewards_of_plans_are_those_of_the_environment(make, task, repeat):
     assert len(set(found.ravel())) > 3 or task == "reacher-easy"
 
 
+def test_sensors_of_forces_are_those_of_the_environment(make):
+    """They belong to the last substep; no other sample's are left over."""
+    env, rng = make("dmc/hopper-stand", seed=3), np.random.default_rng(1)
+    planner = Planner(env, 0, horizon=0.6, moments=10)
+    planner._sim.task.get_reward = lambda physics: float(physics.touch().sum())
+    plans = within(env.action_space, rng, (2, planner.steps))
+    found = planner.rewards(plans)
+    paid = np.array([env.step(action)[1] for action in plans[0]])
+    np.testing.assert_array_equal(found[0], paid[planner.scored])
+    assert found.max() > 0
+
+
 def test_reachers_target_is_this_episodes(make):
     """The target is in the model, and moves when an episode begins."""
     env = make("dmc/reacher-easy", seed=0)
@@ -172,6 +184,24 @@ def test_the_plan_moves_to_what_is_paid_for(make):
     np.testing.assert_allclose(better, expected, rtol=1e-9)
 
 
+def test_noise_is_from_fine_to_coarse(make):
+    """The smallest is a tenth of the largest; 1 where an action has no bounds."""
+    for task, actions in (("cartpole-balance", 1), ("lqr-lqr_2_1", 1)):
+        env = make(f"dmc/{task}")
+        planner, tried = Planner(env, 3, knots=4, noise=0.5, samples=9), []
+        planner.rewards = lambda plans, tried=tried: (
+            tried.append(plans) or np.zeros((len(plans), 1))
+        )
+        planner._improved(np.zeros((planner.steps, actions)))
+        drawn = np.random.default_rng(3).normal(size=(8, 4, actions))
+        at, knots = np.linspace(0, 3, planner.steps), np.arange(4)
+        for k, plan in enumerate(tried[0][1:]):
+            scale = 0.5 * 0.1 * 10 ** (k / 7)
+            expected = scale * np.interp(at, knots, drawn[k, :, 0])
+            expected = expected.clip(env.action_space.low, env.action_space.high)
+            np.testing.assert_allclose(plan[:, 0], expected, atol=1e-9)
+
+
 def test_a_simulation_that_blows_up_is_no_way_to_go(make):
     env = make("dmc/cartpole-balance")
     planner = Planner(env, 0, **SMALL)
@@ -240,7 +270,15 @@ def test_planned_episodes_are_collected(tmp_path):
     assert episode.info["policy"] == "planned"
     np.testing.assert_array_equal(episode.actions, Episode.load(alone).actions)
     assert np.ptp(episode.actions) > 0
-    check_policy("planned", "distracting/cartpole-balance")
+
+
+def test_the_policy_is_the_planner_of_the_seed(make):
+    for env_id in ("dmc/cartpole-balance", "distracting/cartpole-balance"):
+        check_policy("planned", env_id)
+        env = make(env_id)
+        action = make_policy("planned", env, env_id, 5)(None)
+        np.testing.assert_array_equal(action, Planner(env, 5)())
+        assert not np.array_equal(action, Planner(env, 6)())
 
 
 # The goals that it played
@@ -249,9 +287,10 @@ def test_planned_episodes_are_collected(tmp_path):
 @pytest.mark.parametrize("task", ["cartpole-swingup", "reacher-easy", "walker-walk"])
 def test_the_embedded_goals_of_dm_control(make, task):
     goal = load_goal(f"dmc/{task}")
-    assert goal.videos.shape == (4, 65, 64, 64, 3)
+    frames = 33 if task == "walker-walk" else 65
+    assert goal.videos.shape == (4, frames, 64, 64, 3)
     assert goal.env_id == f"dmc/{task}"
-    assert goal.encoder["id"] == "embedded:video-vae-64"
+    assert goal.encoder["source"] == "embedded:video-vae-64"
     assert "planner" in goal.generator
     first = goal.provenance[0]["seeds"][0]
     assert first == 1_000_000

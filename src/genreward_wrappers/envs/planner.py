@@ -60,7 +60,8 @@ class Planner:
             moments: How often the reward is asked in one rollout.
             every: A plan is followed for so many steps before the next is made.
             noise: Standard deviation of the largest noise, where 1 is half the range
-                of an action; a tenth of it is the smallest.
+                of an action, or 1 for one without bounds; a tenth of it is the
+                smallest.
             temperature: How much worse than the best, in standard deviations of the
                 returns, a sequence may be and still have a say.
 
@@ -105,7 +106,8 @@ class Planner:
         space: Any = inner.action_space
         low, high = space.low.astype(float), space.high.astype(float)
         self._bounds: tuple[Floats, Floats] = low, high
-        bounded = np.isfinite(high - low)
+        # dm_control writes a large number where there is no bound.
+        bounded = high - low < mujoco.mjMAXVAL
         half = np.where(bounded, (high - low) / 2, 1)
         # From fine to coarse: which is right differs along an episode.
         scales = noise * np.geomspace(0.1, 1, samples - 1)
