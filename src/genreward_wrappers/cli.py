@@ -97,9 +97,9 @@ def _parser() -> argparse.ArgumentParser:
         "--policy",
         default="random",
         metavar="NAME",
-        help="random (the default); scripted or noisy, for Meta-World; or "
-        "MODULE:FUNCTION, a function of (env, seed) that gives a function from "
-        "observations to actions",
+        help="random (the default); scripted or noisy, for Meta-World; planned, for "
+        "dm_control; or MODULE:FUNCTION, a function of (env, seed) that gives a "
+        "function from observations to actions",
     )
     collect.add_argument("--episodes", type=int, default=50)
     collect.add_argument("--seed", type=int, default=4_000_000, help="of the first")

@@ -247,6 +247,8 @@ def load_goal(
     Args:
         goal: A bundle, a path, ``"hf://owner/repo/file.safetensors[@revision]"``, the
             id of an environment with an embedded goal, or None for that of ``env_id``.
+            A task under distractions, ``"distracting/<task>"``, has the goal of
+            ``"dmc/<task>"`` if it has none of its own.
         env_id: The environment's id.
 
     Example:
@@ -271,9 +273,11 @@ def load_goal(
     name = os.fspath(goal)
     if name.startswith("hf://"):
         return replace(GoalBundle.load(_download(name)), source=name)
-    if name in embedded_goals():
-        with resources.as_file(_goal_folder() / _file_name(name)) as path:
-            return replace(GoalBundle.load(path), source=name)
+    for known in (name, _undistracted(name)):
+        if known not in embedded_goals():
+            continue
+        with resources.as_file(_goal_folder() / _file_name(known)) as path:
+            return replace(GoalBundle.load(path), source=known)
     if name.endswith(".safetensors") or Path(name).exists():
         return GoalBundle.load(name)
     close = difflib.get_close_matches(name, embedded_goals(), n=3)
@@ -298,6 +302,12 @@ def embedded_goals() -> list[str]:
 
 def _goal_folder() -> Any:
     return resources.files("genreward_wrappers") / "assets" / "goals"
+
+
+def _undistracted(env_id: str) -> str:
+    """The id of the same task without distractions, which change the pictures alone."""
+    task = env_id.removeprefix("distracting/")
+    return env_id if task == env_id else f"dmc/{task}"
 
 
 def _file_name(env_id: str) -> str:

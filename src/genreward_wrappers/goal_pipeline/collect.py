@@ -73,9 +73,9 @@ def collect(
         env_id: The environment's registered id, with pixels somewhere.
         output: The folder, made if it is not there. Other policies' and other seeds'
             episodes of the same environment may be in it.
-        policy: "random"; "scripted" or "noisy" (Meta-World); or "<module>:<function>",
-            a function of (env, seed) that gives a function from observations to
-            actions.
+        policy: "random"; "scripted" or "noisy" (Meta-World); "planned" (dm_control); or
+            "<module>:<function>", a function of (env, seed) that gives a function from
+            observations to actions.
         episodes: How many.
         seed: Of the first; the others follow.
         steps: After how many steps an episode is cut at the latest.
