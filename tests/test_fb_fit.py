@@ -430,6 +430,36 @@ def test_a_stack_is_that_of_the_training_data(point_goal):
         assert found[t][1] == pytest.approx(float(value.amin()), rel=1e-4)
 
 
+def test_a_row_that_has_not_begun_to_act_begins_later(point_goal):
+    goal = with_nets(point_goal, PIXELS, stack=2)
+    frames, actions = played(0, steps=3)
+
+    def play(first):
+        """The scores of the row that acts from the start, or from the second step."""
+        session = Session([FrameLevel(goal, PIXELS, form="value")], 2)
+        session.begin(frames[[0, first]])
+        no = np.zeros(2, bool)
+        return [
+            session.score(
+                actions[[t, t]], frames[[t + 1, t + 1]], no, no, np.array([True, t > 0])
+            )["frame"].value
+            for t in range(3)
+        ]
+
+    found = np.array(play(first=1))
+    assert found[0, 1] == 0
+    # A row that begins at the second frame, alone.
+    session = Session([FrameLevel(goal, PIXELS, form="value")], 1)
+    session.begin(frames[[1]])
+    no = np.zeros(1, bool)
+    alone = [
+        session.score(actions[[t]], frames[[t + 1]], no, no)["frame"].value[0]
+        for t in (1, 2)
+    ]
+    np.testing.assert_allclose(found[1:, 1], alone, rtol=1e-4)
+    assert not np.allclose(found[1, 0], alone[0], rtol=1e-4)
+
+
 def states_goal(goal, stack=1):
     """A goal whose nets see the environment's four numbers."""
     trajectories = []
