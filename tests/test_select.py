@@ -307,7 +307,8 @@ def test_the_commands(goal, clip_folder, tmp_path, capsys):
     printed = capsys.readouterr().out
     for line in curve_summary(made):
         assert line in printed
-    assert f"video 0: key frame {made.key_frames[0]} of 33, score " in printed
+    first = f"video 0, candidate {chosen(made).kept[0]}"
+    assert f"{first}: key frame {made.key_frames[0]} of 33, score " in printed
     assert "of 3 candidates" in printed
     assert (tmp_path / "new.png").exists()
 

@@ -64,8 +64,9 @@ def curve_summary(goal: GoalBundle) -> list[str]:
     lines = []
     for video, candidate in enumerate(found.kept):
         curve = found.curves[candidate]
+        was = "" if len(found.kept) == len(found.curves) else f", candidate {candidate}"
         lines.append(
-            f"video {video}: key frame {found.key_frames[candidate]} of {len(curve)}, "
+            f"video {video}{was}: key frame {found.key_frames[candidate]} of {len(curve)}, "
             f"score {found.scores[candidate]:.4f} (mean {curve.mean():.4f}), rank "
             f"{found.ranking.index(candidate) + 1} of {len(found.curves)} candidates"
         )

@@ -247,7 +247,7 @@ def draw(
         fate = "" if i in selection.kept else ", not kept"
         rank = selection.ranking.index(i) + 1
         curve.set_title(
-            f"video {i}: frame {key}, {score:.{DIGITS}f}, rank {rank}{fate}",
+            f"candidate {i}: frame {key}, {score:.{DIGITS}f}, rank {rank}{fate}",
             fontsize="medium",
             loc="left",
         )
