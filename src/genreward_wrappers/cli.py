@@ -83,7 +83,13 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = commands.add_parser("inspect", help="say what a goal bundle holds")
     inspect.add_argument("goal", help="a path, hf:// address or environment id")
+    inspect.add_argument(
+        "--picture", type=Path, metavar="FILE", help="draw the videos and key frames"
+    )
     inspect.set_defaults(run=_inspect)
+
+    _add_select(commands)
+    _add_hub(commands)
 
     collect = commands.add_parser(
         "collect",
@@ -251,6 +257,139 @@ def _size(given: Sequence[int]) -> tuple[int, int]:
     if len(given) > 2:
         raise ValueError(f"--size takes one or two numbers, got {list(given)}")
     return given[0], given[-1]
+
+
+def _add_select(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    select = commands.add_parser(
+        "select",
+        help="choose each goal video's key frame by the task's words",
+        description="Scores every frame of every video against the task's words by a "
+        "model of pictures and texts, makes the best one the key frame, ranks the "
+        "videos, and writes a new bundle and a picture of the curves.",
+    )
+    select.add_argument("goal", help="a path, hf:// address or environment id")
+    select.add_argument(
+        "--encoder",
+        metavar="MODEL",
+        help="open_clip:<model>/<pretrained tag> or open_clip:<folder>",
+    )
+    select.add_argument(
+        "--prompt",
+        action="append",
+        metavar="TEXT",
+        help="the task done, in words; the bundle's own by default; may be given "
+        "several times",
+    )
+    select.add_argument(
+        "--baseline",
+        action="append",
+        metavar="TEXT",
+        help="the scene as it begins, whose likeness is taken off; may be given "
+        "several times",
+    )
+    select.add_argument(
+        "--prior",
+        type=float,
+        default=0.0,
+        metavar="W",
+        help="prefer later frames: a first frame loses W standard deviations of the "
+        "scores",
+    )
+    select.add_argument("--keep", type=int, metavar="N", help="the best N videos only")
+    select.add_argument("--device", default="auto")
+    select.add_argument("--dtype")
+    select.add_argument(
+        "--picture", type=Path, metavar="FILE", help="beside the output by default"
+    )
+    select.add_argument("--output", type=Path, required=True)
+    select.set_defaults(run=_select)
+
+
+def _select(args: argparse.Namespace) -> int:
+    from genreward_wrappers.goal_pipeline.card import curve_summary
+    from genreward_wrappers.goal_pipeline.select import (
+        ENCODER,
+        draw,
+        import_figure,
+        select,
+    )
+    from genreward_wrappers.goals import load_goal
+    from genreward_wrappers.progress import told
+
+    picture = args.picture or args.output.with_suffix(".png")
+    if picture == args.output:
+        raise ValueError(f"--picture and --output are both {picture}")
+    # Found out before the frames are scored.
+    import_figure()
+    candidates = load_goal(args.goal)
+    with told("videos") as tick:
+        goal, selection = select(
+            candidates,
+            args.encoder or ENCODER,
+            prompts=args.prompt,
+            baseline=args.baseline,
+            prior=args.prior,
+            keep=args.keep,
+            device=args.device,
+            dtype=args.dtype,
+            tick=tick,
+        )
+    goal.save(args.output)
+    draw(picture, candidates, selection)
+    print("\n".join(curve_summary(goal)))
+    print(f"{args.output}: {goal!r}; the curves: {picture}")
+    return 0
+
+
+def _add_hub(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    push = commands.add_parser(
+        "push",
+        help="upload a goal bundle to the Hugging Face Hub",
+        description="Uploads a bundle with a card and a contact sheet. The repository "
+        "and the branch are made if they are not there.",
+    )
+    push.add_argument("goal", type=Path, metavar="FILE")
+    push.add_argument("repo", metavar="OWNER/REPO")
+    push.add_argument("--revision", metavar="BRANCH", help="the main one by default")
+    push.add_argument("--private", action="store_true")
+    push.set_defaults(run=_push)
+
+    pull = commands.add_parser(
+        "pull",
+        help="fetch a goal bundle from the Hugging Face Hub",
+        description="Fetches a bundle, checks it and writes it where you say. Offline "
+        "(HF_HUB_OFFLINE=1) it takes what was fetched before.",
+    )
+    pull.add_argument(
+        "address", metavar="hf://OWNER/REPO/FILE[@REVISION]", help="best with a commit"
+    )
+    pull.add_argument("--output", type=Path, required=True)
+    pull.set_defaults(run=_pull)
+
+
+def _push(args: argparse.Namespace) -> int:
+    from genreward_wrappers.goal_pipeline.card import forbidding
+    from genreward_wrappers.goal_pipeline.hub import push
+    from genreward_wrappers.goals import GoalBundle
+
+    address = push(args.goal, args.repo, revision=args.revision, private=args.private)
+    for licence in forbidding(GoalBundle.load(args.goal)):
+        print(f"not for commercial use, and its card says so: {licence}")
+    print(f"{args.goal}: {address}")
+    return 0
+
+
+def _pull(args: argparse.Namespace) -> int:
+    from genreward_wrappers.goal_pipeline.card import forbidding
+    from genreward_wrappers.goal_pipeline.hub import pull
+
+    pulled = pull(args.address, args.output)
+    for licence in forbidding(pulled.goal):
+        print(f"not for commercial use: {licence}")
+    if pulled.advice:
+        print(pulled.advice, file=sys.stderr)
+    print(f"{args.output}: {pulled.goal!r}")
+    return 0
 
 
 def _add_evaluate(
@@ -491,23 +630,17 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _inspect(args: argparse.Namespace) -> int:
+    from genreward_wrappers.goal_pipeline.card import curve_summary, describe
+    from genreward_wrappers.goal_pipeline.sheet import contact_sheet, save_picture
     from genreward_wrappers.goals import load_goal
 
     goal = load_goal(args.goal)
+    if args.picture is not None:
+        save_picture(args.picture, contact_sheet(goal))
     print(repr(goal))
-    card = {
-        "environment": goal.env_id,
-        "camera": goal.camera,
-        "prompt": goal.prompt,
-        "key frames": list(goal.key_frames),
-        "generator": goal.generator,
-        "licence": goal.license,
-        "sha256": goal.digest,
-        "encoder": goal.encoder,
-        "nets": goal.nets_config,
-        "provenance": list(goal.provenance),
-    }
-    print(json.dumps(card, indent=2))
+    print(json.dumps(describe(goal), indent=2))
+    for line in curve_summary(goal):
+        print(line)
     return 0
 
 
