@@ -29,6 +29,7 @@ from genreward_wrappers.goal_pipeline.generators import (
 )
 from genreward_wrappers.goal_pipeline.pack import read_video
 from genreward_wrappers.goal_pipeline.pictures import load_image, to_frames
+from genreward_wrappers.goal_pipeline.videos import load_videos
 from genreward_wrappers.testing import PointMass
 from tests import video_pipelines
 
@@ -551,7 +552,52 @@ def test_without_memory_it_says_what_would_help(model, tmp_path, monkeypatch):
         raise RuntimeError("other")
 
 
+def test_the_sizes_of_the_published_model_are_known(folders, tmp_path):
+    """The folder's weights stay small; its configurations are those of the large."""
+    import shutil
+
+    folder = tmp_path / "large"
+    shutil.copytree(folders("cogvideox"), folder)
+    changes = {
+        "transformer": {
+            "num_attention_heads": 48,
+            "attention_head_dim": 64,
+            "num_layers": 42,
+            "sample_height": 60,
+            "sample_width": 90,
+            "sample_frames": 49,
+            "max_text_seq_length": 226,
+            "use_learned_positional_embeddings": True,
+        },
+        "vae": {"block_out_channels": [128, 256, 256, 512]},
+    }
+    for part, change in changes.items():
+        config = folder / part / "config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
+    generator = Generator(Model(str(folder), device="cpu"))
+    assert generator.settings(Sampling("push")) == {
+        "prompt": "push",
+        "num_inference_steps": 50,
+        "guidance_scale": 6,
+        "num_frames": 49,
+        "height": 480,
+        "width": 720,
+    }
+    with pytest.raises(ValueError, match=r"learned its positions at \(480, 720\)"):
+        generator.settings(Sampling("push", size=(480, 480)))
+    with pytest.raises(ValueError, match="does not load as a CogVideoXImageToVideo"):
+        _ = generator.pipeline
+
+
 # Into a goal
+
+
+def test_a_folder_of_candidates_is_trained_on_once(candidates):
+    videos = load_videos([candidates], size=SIZE)
+    paths = sorted(candidates.glob("*.safetensors"))
+    assert len(videos) == len(paths) == 4
+    for video, path in zip(videos, paths, strict=True):
+        np.testing.assert_array_equal(video, load_candidate(path).videos[0])
 
 
 def test_candidates_are_packed_with_what_made_them(candidates):

@@ -322,7 +322,15 @@ class Generator:
                 f"frames={frames}: {self.name} makes {time}k + 1 frames, {low} or "
                 f"{low + time}"
             )
-        patch = self._found.config("transformer").get("patch_size")
+        transformer = self._found.config("transformer")
+        own = self._own_size()
+        size = found.get("height"), found.get("width")
+        if transformer.get("use_learned_positional_embeddings") and size != own:
+            raise ValueError(
+                f"size={size}: {self.model.source} learned its positions at {own} "
+                "(height, width) and makes videos of no other size"
+            )
+        patch = transformer.get("patch_size")
         patch = patch[-1] if isinstance(patch, (list, tuple)) else patch
         grain = space * (patch if isinstance(patch, int) else 1)
         for side in ("height", "width"):
