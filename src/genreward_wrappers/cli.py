@@ -63,8 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     pack = commands.add_parser(
         "pack",
         help="make a goal bundle of videos of your own",
-        description="Brings videos (mp4, gif, npy) to one size and length and packs "
-        "them into a goal bundle.",
+        description="Brings videos (mp4, gif, npy), or a folder of candidates from "
+        "`genreward generate`, to one size and length and packs them into a goal "
+        "bundle.",
     )
     pack.add_argument("videos", nargs="+", type=Path, metavar="VIDEO")
     pack.add_argument("--env", default="", help="the id of the environment")
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("--output", type=Path, required=True)
     pack.set_defaults(run=_pack)
 
+    _add_generate(commands)
     _add_train_fb(commands)
 
     inspect = commands.add_parser("inspect", help="say what a goal bundle holds")
@@ -165,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_options(command: argparse.ArgumentParser) -> None:
+def _add_options(command: argparse._ActionsContainer) -> None:
     command.add_argument(
         "--option",
         action="append",
@@ -176,12 +178,14 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _options(given: Sequence[str]) -> dict[str, Any]:
+def _options(
+    given: Sequence[str], name: str = "--option", example: str = "size=96"
+) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for item in given:
         key, equals, value = item.partition("=")
         if not equals:
-            raise ValueError(f"--option {item!r}: expected KEY=VALUE, as size=96")
+            raise ValueError(f"{name} {item!r}: expected KEY=VALUE, as {example}")
         try:
             options[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
@@ -389,6 +393,117 @@ def _pull(args: argparse.Namespace) -> int:
     if pulled.advice:
         print(pulled.advice, file=sys.stderr)
     print(f"{args.output}: {pulled.goal!r}")
+    return 0
+
+
+def _add_generate(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
+    generate = commands.add_parser(
+        "generate",
+        help="make goal videos with a video diffusion model",
+        description="Makes candidate videos of a prompt that continue first frames, "
+        "with any image-to-video or text-to-video pipeline of diffusers, and draws a "
+        "contact sheet of them. Candidates that are there already are not made again. "
+        "`genreward pack FOLDER` makes a goal of them.",
+    )
+    generate.add_argument(
+        "--model", required=True, help="a pipeline's folder or hub id"
+    )
+    generate.add_argument("--revision", help="of the hub's repository")
+    generate.add_argument(
+        "--pipeline",
+        default="",
+        metavar="CLASS",
+        help="of diffusers, if not the one that the model was saved as",
+    )
+    generate.add_argument("--prompt", required=True, help="the task in words")
+    generate.add_argument("--negative", default="", help="what not to show")
+    start = generate.add_argument_group("the first frame")
+    start.add_argument("--env", default="", metavar="ID", help="from its resets")
+    _add_options(start)
+    start.add_argument("--starts", type=int, default=1, help="first frames of it")
+    start.add_argument("--image", type=Path, metavar="FILE", help="or from a picture")
+    generate.add_argument(
+        "--candidates", type=int, default=4, metavar="N", help="of each first frame"
+    )
+    generate.add_argument(
+        "--seed",
+        type=int,
+        default=1_000_000,
+        help="the first one, of resets and of noise",
+    )
+    generate.add_argument("--steps", type=int, help="of the denoising")
+    generate.add_argument("--guidance", type=float)
+    generate.add_argument("--frames", type=int, help="of a video")
+    generate.add_argument(
+        "--size", type=int, nargs="+", metavar="N", help="height [width]"
+    )
+    generate.add_argument(
+        "--argument",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a further argument of the pipeline's call; may be given several times",
+    )
+    generate.add_argument("--lora", default="", help="a file, folder or hub id")
+    generate.add_argument("--lora-scale", type=float, default=1.0)
+    memory = generate.add_argument_group("memory")
+    memory.add_argument("--device", default="auto")
+    memory.add_argument("--dtype", help="bfloat16 on a GPU, else float32, by default")
+    memory.add_argument(
+        "--offload",
+        choices=("none", "model", "sequential"),
+        default="none",
+        help="keep one part, or one layer, at a time on the GPU",
+    )
+    memory.add_argument("--tiling", action="store_true", help="decode tile by tile")
+    memory.add_argument("--slicing", action="store_true", help="and video by video")
+    generate.add_argument("--output", type=Path, required=True, help="a folder")
+    generate.set_defaults(run=_generate)
+
+
+def _generate(args: argparse.Namespace) -> int:
+    from genreward_wrappers.goal_pipeline.candidates import SHEET
+    from genreward_wrappers.goal_pipeline.generate import generate
+    from genreward_wrappers.goal_pipeline.generators import Model, Sampling
+    from genreward_wrappers.progress import told
+
+    model = Model(
+        args.model,
+        revision=args.revision,
+        kind=args.pipeline,
+        lora=args.lora,
+        lora_scale=args.lora_scale,
+        device=args.device,
+        dtype=args.dtype,
+        offload=args.offload,
+        tiling=args.tiling,
+        slicing=args.slicing,
+    )
+    sampling = Sampling(
+        args.prompt,
+        negative=args.negative,
+        steps=args.steps,
+        guidance=args.guidance,
+        frames=args.frames,
+        size=None if args.size is None else _size(args.size),
+        more=_options(args.argument, "--argument", "use_dynamic_cfg=True"),
+    )
+    with told("denoising steps") as tick:
+        paths = generate(
+            model,
+            sampling,
+            args.output,
+            env_id=args.env,
+            options=_options(args.option),
+            image=args.image,
+            starts=args.starts,
+            candidates=args.candidates,
+            seed=args.seed,
+            tick=tick,
+        )
+    print(f"{args.output}: {len(paths)} candidates, to be seen in {SHEET}")
     return 0
 
 
@@ -605,9 +720,15 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _pack(args: argparse.Namespace) -> int:
+    from genreward_wrappers.goal_pipeline.candidates import pack_candidates
     from genreward_wrappers.goal_pipeline.pack import pack
 
-    goal = pack(
+    made = [path.is_dir() or path.suffix == ".safetensors" for path in args.videos]
+    if any(made) and not all(made):
+        raise ValueError(
+            "videos and candidates of `genreward generate` are packed apart, got both"
+        )
+    goal = (pack_candidates if all(made) else pack)(
         args.videos,
         env_id=args.env,
         camera=args.camera,

@@ -120,7 +120,7 @@ def record(job: Job) -> Episode:
     )
     act = make_policy(job.policy, env, job.env_id, job.seed)
     observation, _ = env.reset(seed=job.seed)
-    frames, states = [_frame(source, env, observation)], [flat_state(observation)]
+    frames, states = [frame_of(source, env, observation)], [flat_state(observation)]
     actions: list[Any] = []
     rewards: list[float] = []
     success: list[bool] = []
@@ -131,7 +131,7 @@ def record(job: Job) -> Episode:
         actions.append(np.array(action))
         rewards.append(float(reward))
         success.append(succeeded(info))
-        frames.append(_frame(source, env, observation))
+        frames.append(frame_of(source, env, observation))
         states.append(flat_state(observation))
     return Episode(
         frames=np.stack(frames),
@@ -224,6 +224,7 @@ def _environment(env_id: str, options: tuple[tuple[str, Any], ...]) -> Any:
     return gym.make(env_id, render_mode="rgb_array", **dict(options))
 
 
-def _frame(source: FrameSource, env: Any, observation: Any) -> UInt8:
+def frame_of(source: FrameSource, env: Any, observation: Any) -> UInt8:
+    """What an environment looks like now."""
     found = source.of_observation(observation) if source.kind == "obs" else env.render()
     return np.array(found)
