@@ -66,8 +66,8 @@ def curve_summary(goal: GoalBundle) -> list[str]:
         curve = found.curves[candidate]
         was = "" if len(found.kept) == len(found.curves) else f", candidate {candidate}"
         lines.append(
-            f"video {video}{was}: key frame {found.key_frames[candidate]} of {len(curve)}, "
-            f"score {found.scores[candidate]:.4f} (mean {curve.mean():.4f}), rank "
+            f"video {video}{was}: key frame {found.key_frames[candidate]} of "
+            f"{len(curve)}, score {found.scores[candidate]:.4f} (mean {curve.mean():.4f}), rank "
             f"{found.ranking.index(candidate) + 1} of {len(found.curves)} candidates"
         )
     return lines
