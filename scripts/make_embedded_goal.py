@@ -33,6 +33,17 @@ PROMPTS = {
     "metaworld/handle-press": "a robot arm presses the handle down",
     "metaworld/coffee-button": ("a robot arm pushes the button of the coffee machine"),
     "metaworld/reach": "a robot arm reaches the goal",
+    "metaworld/door-open": "a robot arm pulls the door open by its handle",
+    "metaworld/bin-picking": (
+        "a robot arm takes the cube from one bin and puts it into the other"
+    ),
+    "metaworld/pick-out-of-hole": (
+        "a robot arm picks the puck out of the hole and moves it to the goal"
+    ),
+    "metaworld/shelf-place": (
+        "a robot arm picks up the block and puts it on the shelf"
+    ),
+    "metaworld/disassemble": "a robot arm lifts the ring off the peg",
     "dmc/cartpole-swingup": (
         "a cart swings its hanging pole up and keeps it upright in the middle"
     ),

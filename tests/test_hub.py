@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -154,6 +155,18 @@ def test_there_and_back(hub, path, tmp_path):
     assert load_goal(str(address)) == pulled.goal
 
 
+def test_pulled_byte_for_byte(hub, goal, path, tmp_path, monkeypatch):
+    """Also what another version of zlib has packed."""
+    same = path.read_bytes()
+    pack = zlib.compress
+    with monkeypatch.context() as other:
+        other.setattr(zlib, "compress", lambda data, level: pack(data, 1))
+        goal.with_(license="MIT").save(path)
+    assert path.read_bytes() != same
+    pull(str(push(path, "me/goals")), tmp_path / "back.safetensors")
+    assert (tmp_path / "back.safetensors").read_bytes() == path.read_bytes()
+
+
 def test_branches(hub, path, tmp_path):
     address = push(path, "me/goals", revision="v2")
     assert "goal.safetensors" not in hub.files("me/goals")
@@ -229,6 +242,16 @@ def test_the_card_does_not_overwrite_another(hub, path, goal):
     push(path, "me/mine")
     assert hub.files("me/mine")["README.md"] == by_hand
     assert b"| prompt | changed |" in hub.files("me/mine")["goal.md"]
+
+
+def test_a_card_that_cannot_be_looked_up_is_not_overwritten(hub, path, monkeypatch):
+    def lost(*_, **__):
+        raise LocalEntryNotFoundError("the connection broke")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lost)
+    with pytest.raises(GoalError, match="could not push.*the connection broke"):
+        push(path, "me/goals")
+    assert hub.files("me/goals") == {}
 
 
 # What is not there
