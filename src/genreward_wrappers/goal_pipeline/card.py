@@ -65,19 +65,11 @@ def curve_summary(goal: GoalBundle) -> list[str]:
     for video, candidate in enumerate(found.kept):
         curve = found.curves[candidate]
         was = "" if len(found.kept) == len(found.curves) else f", candidate {candidate}"
-<<<<<<< HEAD
-        key = found.key_frames[candidate]
-        lines.append(
-            f"video {video}{was}: key frame {key} of {len(curve)}, "
-            f"score {found.scores[candidate]:.4f} (mean {curve.mean():.4f}), rank "
-            f"{found.ranking.index(candidate) + 1} of {len(found.curves)} candidates"
-=======
         score, rank = found.scores[candidate], found.ranking.index(candidate) + 1
         lines.append(
             f"video {video}{was}: key frame {found.key_frames[candidate]} of "
             f"{len(curve)}, score {score:.4f} (mean {curve.mean():.4f}), rank {rank} "
             f"of {len(found.curves)} candidates"
->>>>>>> select
         )
     return lines
 
