@@ -71,7 +71,8 @@ def _read(path: Path) -> UInt8:
     if path.suffix != ".safetensors":
         return read_video(path)
     if _is_candidate(path):
-        return load_candidate(path).videos[0]
+        candidate: UInt8 = load_candidate(path).videos[0]
+        return candidate
     frames = Episode.load(path).frames
     if len(frames) < 2:
         raise ValueError(f"{path}: a video needs at least 2 frames, got {len(frames)}")
