@@ -7,6 +7,7 @@ alone, and no code that comes with a checkpoint is run.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import warnings
 from dataclasses import dataclass
@@ -15,12 +16,6 @@ from typing import Any
 
 INDEX = "model_index.json"
 LORA_FILE = "pytorch_lora_weights.safetensors"
-
-#: What a folder of each kind of part has to hold, by the end of the class name.
-_CONFIGS = {
-    "Scheduler": "scheduler_config.json",
-    "Processor": "preprocessor_config.json",
-}
 
 
 @dataclass(frozen=True)
@@ -31,7 +26,7 @@ class FoundPipeline:
         source: What the user called it.
         folder: Where it is.
         kind: The class to load it as.
-        revision: The hub's commit, or the hash of all files of a local folder.
+        revision: The hub's commit, or the hash of a local folder's parts.
     """
 
     source: str
@@ -159,7 +154,8 @@ def load_pipeline(found: FoundPipeline, dtype: Any) -> Any:
     except Exception as error:
         if "can't allocate memory" in str(error):
             raise
-        if "low_cpu_mem_usage" in str(error):
+        alone = importlib.util.find_spec("accelerate") is None
+        if alone and "low_cpu_mem_usage" in str(error):
             # Models that keep some of their parts in float32 load no other way.
             raise ImportError(
                 f"{found.source} needs accelerate to be loaded: pip install accelerate"
@@ -263,26 +259,34 @@ def _check_parts(folder: Path) -> None:
             "save_pretrained writes it or hf download fetches it"
         )
     faults = []
-    for name, part in _read_json(index).items():
-        # Others are options; a part that a pipeline does without has two nulls.
-        if isinstance(part, list) and len(part) == 2 and isinstance(part[1], str):
-            fault = _fault(folder / name, part[1])
-            if fault:
-                faults.append(f"{name} ({part[1]}): {fault}")
+    for name, kind in _parts(folder).items():
+        fault = _fault(folder / name, kind)
+        if fault:
+            faults.append(f"{name} ({kind}): {fault}")
     if faults:
         raise ValueError(f"{folder} lacks parts: " + "; ".join(faults))
+
+
+def _parts(folder: Path) -> dict[str, str]:
+    """The parts that a pipeline has, with their classes."""
+    return {
+        name: part[1]
+        for name, part in _read_json(folder / INDEX).items()
+        # Others are options; a part that a pipeline does without has two nulls.
+        if isinstance(part, list) and len(part) == 2 and isinstance(part[1], str)
+    }
 
 
 def _fault(folder: Path, kind: str) -> str:
     """Why a part cannot be loaded; empty if nothing speaks against it."""
     if not folder.is_dir():
         return f"there is no folder {folder.name}"
-    if "Tokenizer" in kind:
+    if "Tokenizer" in kind or kind.endswith("Processor"):
         there = any(folder.glob("*.json")) or any(folder.glob("*.model"))
         return "" if there else "its folder is empty"
-    for end, config in _CONFIGS.items():
-        if kind.endswith(end):
-            return "" if (folder / config).is_file() else f"no {config}"
+    if kind.endswith("Scheduler"):
+        config = "scheduler_config.json"
+        return "" if (folder / config).is_file() else f"no {config}"
     if not (folder / "config.json").is_file():
         return "no config.json"
     if any(folder.glob("*.safetensors")):
@@ -308,9 +312,11 @@ def _read_json(path: Path) -> Any:
 
 
 def _hash_files(folder: Path) -> str:
-    """A hash over all files of a pipeline, whose weights may change under one name."""
+    """A hash over all parts of a pipeline, whose weights may change under one name."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
+    # Beside the parts there may lie the same weights in other formats.
+    inside = [path for name in _parts(folder) for path in (folder / name).rglob("*")]
+    for path in sorted([folder / INDEX, *inside]):
         if path.is_file() and path.suffix in (
             ".json",
             ".safetensors",

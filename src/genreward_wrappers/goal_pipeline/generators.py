@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -105,7 +105,6 @@ class Generator:
             FileNotFoundError: There is no such pipeline here, nor a way to fetch it.
             ValueError: It lacks parts, or makes no videos of a prompt.
         """
-        self.model = model
         self._device = resolve_device(model.device)
         if model.offload not in OFFLOADS:
             raise ValueError(
@@ -118,6 +117,7 @@ class Generator:
             )
         on_gpu = self._device.type == "cuda"
         given = model.dtype or ("bfloat16" if on_gpu else "float32")
+        self.model = replace(model, dtype=given)
         self._dtype = resolve_dtype(given)
         self._found = find_pipeline(model.source, model.revision, model.kind)
         self._lora = find_lora(model.lora) if model.lora else None
@@ -281,11 +281,12 @@ class Generator:
             (self.model.slicing, "enable_slicing"),
         ):
             if asked:
-                method = getattr(pipeline.vae, name, None)
+                vae = getattr(pipeline, "vae", None)
+                method = getattr(vae, name, None)
                 if method is None:
                     raise ValueError(
-                        f"the VAE of {self.model.source} is a "
-                        f"{type(pipeline.vae).__name__} without {name}"
+                        f"the VAE of {self.model.source} is a {type(vae).__name__} "
+                        f"without {name}"
                     )
                 method()
         if self.model.offload == "none":
