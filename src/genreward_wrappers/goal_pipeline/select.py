@@ -174,7 +174,8 @@ def select(
         deviation=deviation,
     )
     kept_frames = tuple(key_frames[i] for i in kept)
-    changed = len(kept) < count or kept_frames != goal.key_frames
+    # Fewer videos have other key frames, too: the tuples differ in length.
+    changed = kept_frames != goal.key_frames
     bundle = goal.with_(
         videos=goal.videos[kept],
         key_frames=kept_frames,
