@@ -351,6 +351,9 @@ def test_a_folder_holds_candidates_of_one_setting(candidates, model, monkeypatch
     other = dataclasses.replace(ASKED, steps=3)
     with pytest.raises(ValueError, match="num_inference_steps: 2, not 3: give another"):
         generate(model, other, candidates, env_id=ENV)
+    # Under another name, too: what is packed together was made alike.
+    with pytest.raises(ValueError, match="num_inference_steps: 2, not 3: give another"):
+        generate(model, other, candidates, env_id=ENV, seed=5)
     with pytest.raises(ValueError, match=r"env.options.horizon: None, not 9"):
         generate(model, ASKED, candidates, env_id=ENV, options={"horizon": 9})
     # The same seed shows something else.
