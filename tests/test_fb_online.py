@@ -278,6 +278,16 @@ def _is_of(episode, firsts):
     return bool((np.abs(firsts - episode.states[0]).max(1) < 1e-3).any())
 
 
+def test_training_goes_on_in_another_environment(point_goal):
+    online, watch = callback(point_goal, until=25), Watch()
+    agent(environments(point_goal)).learn(30, online)
+    assert online.version == 1
+    agent(environments(point_goal)).learn(30, [online, watch])
+    versions = {info[0]["reward_frame_version"] for info in watch.infos}
+    assert versions == {1, 2} or versions == {1}
+    assert all(info[0]["reward_frame_due"] for info in watch.infos)
+
+
 def test_nets_can_be_frozen(point_goal):
     online, watch = callback(point_goal, until=25), Watch()
     agent(environments(point_goal)).learn(64, [online, watch])
