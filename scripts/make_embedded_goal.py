@@ -1,9 +1,12 @@
-"""Records the goal videos of an embedded Meta-World goal and packs them.
+"""Records the goal videos of an embedded goal and packs them.
 
-    python scripts/make_embedded_goal.py pick-place
+    python scripts/make_embedded_goal.py metaworld/pick-place
+    python scripts/make_embedded_goal.py dmc/walker-walk --videos 4 --length 33
 
-The scripted policy acts; of its successful episodes the first K are kept. The seeds
-begin at 1,000,000, far from those of training and tests.
+Meta-World's scripted policies act in its tasks, the planner in dm_control's. Of the
+successful episodes the first K are kept. Meta-World says what a success is; in
+dm_control it is a mean reward, over a whole episode, of the task's threshold here. The
+seeds begin at 1,000,000, far from those of training and tests.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import gymnasium as gym
 import numpy as np
 
 import genreward_wrappers  # noqa: F401  (registers the environments)
-from genreward_wrappers.envs.metaworld import scripted_policy
+from genreward_wrappers.envs.policies import make_policy
 from genreward_wrappers.frames import sample_steps
 from genreward_wrappers.goal_pipeline.pack import LENGTH, pack
 
@@ -23,63 +26,102 @@ ASSETS = Path(__file__).parents[1] / "src/genreward_wrappers/assets/goals"
 FIRST_SEED = 1_000_000
 
 PROMPTS = {
-    "pick-place": "a robot arm picks up the red puck and moves it to the goal",
-    "drawer-close": "a robot arm pushes the drawer shut",
-    "handle-press": "a robot arm presses the handle down",
-    "coffee-button": "a robot arm pushes the button of the coffee machine",
-    "reach": "a robot arm reaches the goal",
+    "metaworld/pick-place": (
+        "a robot arm picks up the red puck and moves it to the goal"
+    ),
+    "metaworld/drawer-close": "a robot arm pushes the drawer shut",
+    "metaworld/handle-press": "a robot arm presses the handle down",
+    "metaworld/coffee-button": ("a robot arm pushes the button of the coffee machine"),
+    "metaworld/reach": "a robot arm reaches the goal",
+    "metaworld/door-open": "a robot arm pulls the door open by its handle",
+    "metaworld/bin-picking": (
+        "a robot arm takes the cube from one bin and puts it into the other"
+    ),
+    "metaworld/pick-out-of-hole": (
+        "a robot arm picks the puck out of the hole and moves it to the goal"
+    ),
+    "metaworld/shelf-place": (
+        "a robot arm picks up the block and puts it on the shelf"
+    ),
+    "metaworld/disassemble": "a robot arm lifts the ring off the peg",
+    "dmc/cartpole-swingup": (
+        "a cart swings its hanging pole up and keeps it upright in the middle"
+    ),
+    "dmc/reacher-easy": (
+        "an arm of two links moves its tip onto the target and stays there"
+    ),
+    "dmc/walker-walk": "a planar walker with two legs stands up and walks to the right",
+}
+
+SCRIPTED = "Meta-World's scripted policy, successful episodes"
+PLANNED = "a planner with the simulator as its model, episodes of a mean reward of"
+
+#: The mean reward, of at most 1, that an episode of dm_control's has to reach.
+THRESHOLDS = {
+    "dmc/cartpole-swingup": 0.75,
+    "dmc/reacher-easy": 0.8,
+    "dmc/walker-walk": 0.85,
 }
 
 
-def record(task: str, seed: int) -> tuple[np.ndarray, bool]:
-    """One scripted episode: its LENGTH frames, and whether it succeeded."""
-    env = gym.make(f"metaworld/{task}", obs="dict")
-    policy = scripted_policy(task)
+def record(env_id: str, seed: int, length: int) -> tuple[np.ndarray, bool, float]:
+    """One whole episode: its frames, whether it is a success, and its mean reward."""
+    planned = env_id in THRESHOLDS
+    env = gym.make(env_id, obs="dict")
+    policy = make_policy("planned" if planned else "scripted", env, env_id, seed)
     observation, _ = env.reset(seed=seed)
     horizon = env.spec.max_episode_steps
-    sampled = set(sample_steps(LENGTH, horizon))
-    frames, success = [observation["pixels"]], False
+    sampled = set(sample_steps(length, horizon))
+    frames, success, total = [observation["pixels"]], False, 0.0
     for step in range(1, horizon + 1):
-        action = policy(observation["state"])
-        observation, _, _, _, info = env.step(action)
-        success |= info["is_success"]
+        observation, reward, _, _, info = env.step(policy(observation))
+        success |= info.get("is_success", False)
+        total += reward
         if step in sampled:
             frames.append(observation["pixels"])
     env.close()
-    return np.stack(frames), success
+    mean = total / horizon
+    return np.stack(frames), mean >= THRESHOLDS[env_id] if planned else success, mean
 
 
 def main() -> None:
     """Records and packs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("task", choices=sorted(PROMPTS))
+    parser.add_argument("env", choices=sorted(PROMPTS))
     parser.add_argument("--videos", type=int, default=8)
+    parser.add_argument("--length", type=int, default=LENGTH, help="frames of each")
     parser.add_argument("--encoder", default="embedded:video-vae-64")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     videos: list[np.ndarray] = []
     seed = FIRST_SEED
     while len(videos) < args.videos:
-        video, success = record(args.task, seed)
+        video, success, mean = record(args.env, seed, args.length)
+        print(f"seed {seed}: mean reward {mean:.3f}, {'' if success else 'not '}kept")
         if success:
             videos.append(video)
         seed += 1
+    threshold = THRESHOLDS.get(args.env)
+    env = gym.make(args.env)
     goal = pack(
         videos,
-        env_id=f"metaworld/{args.task}",
-        camera="corner2",
-        prompt=PROMPTS[args.task],
+        env_id=args.env,
+        camera=env.unwrapped.camera,
+        prompt=PROMPTS[args.env],
+        length=args.length,
         encoder=None if args.encoder == "none" else args.encoder,
-        generator="recorded: Meta-World's scripted policy, successful episodes",
+        generator="recorded: "
+        + (SCRIPTED if threshold is None else f"{PLANNED} {threshold} or more"),
         license="MIT",
     )
+    env.close()
     made = {
         "step": "record",
         "script": "scripts/make_embedded_goal.py",
         "seeds": [FIRST_SEED, seed - 1],
     }
     goal = goal.with_(provenance=(made, *goal.provenance))
-    path = args.output or ASSETS / f"metaworld--{args.task}.safetensors"
+    path = args.output or ASSETS / f"{args.env.replace('/', '--')}.safetensors"
     goal.save(path)
     print(f"{path}: {goal!r}, {path.stat().st_size / 1e6:.2f} MB")
 

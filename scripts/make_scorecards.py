@@ -89,6 +89,9 @@ def main() -> None:
     args = parser.parse_args()
     parts = [HEAD]
     for env_id in embedded_goals():
+        if not env_id.startswith("metaworld/"):
+            # Nobody plays test episodes of known worth in the others.
+            continue
         folder = args.reports / env_id.replace("/", "--")
         command = [sys.executable, "-m", "genreward_wrappers", "evaluate"]
         command += ["--env", env_id, "--reward", "genreward", "--reward", "env"]

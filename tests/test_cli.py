@@ -137,7 +137,8 @@ def test_ctrl_c_stops_without_a_traceback(tmp_path):
     # The folder is made right before the first policy plays.
     while not out.exists() and process.poll() is None:
         time.sleep(0.1)
-    time.sleep(0.5)
+    # Long enough to be in the middle of it, whatever is being imported.
+    time.sleep(2)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -10,7 +10,7 @@ from genreward_wrappers.cli import main
 from genreward_wrappers.envs.policies import Wander, make_policy
 from genreward_wrappers.episodes import Episode
 from genreward_wrappers.goal_pipeline import collect as module
-from genreward_wrappers.goal_pipeline.collect import FIRST_SEED, collect
+from genreward_wrappers.goal_pipeline.collect import FIRST_SEED, Job, collect
 from genreward_wrappers.testing import PointMass
 
 ENV = "test/point-mass"
@@ -34,6 +34,31 @@ def towards(env, seed):
         return np.clip(target.target - target.position, -1, 1).astype(np.float32)
 
     return act
+
+
+def still(env, seed):
+    """A policy that hands out the same array over and over, as agents may."""
+    action = np.zeros(2, np.float32)
+
+    def act(observation):
+        action[:] = (len(env.unwrapped.taken) + seed % 10) / 100
+        return action
+
+    return act
+
+
+class Reuses(PointMass):
+    """An environment that draws every frame into the same array."""
+
+    canvas, taken = np.zeros((16, 16, 3), np.uint8), ()
+
+    def render(self):
+        self.canvas[:] = super().render()
+        return self.canvas
+
+    def step(self, action):
+        self.taken = (*self.taken, action.copy())
+        return super().step(action)
 
 
 def same(one, other):
@@ -66,6 +91,40 @@ def test_every_step_is_recorded_as_it_was(tmp_path):
     assert len({Episode.load(p).actions[0].tobytes() for p in paths}) == 3
 
 
+def test_success_and_how_an_episode_ended_are_recorded(tmp_path):
+    paths = collect(
+        ENV,
+        tmp_path,
+        episodes=8,
+        policy=f"{__name__}:towards",
+        options={"speed": 0.2},
+    )
+    there = [Episode.load(path) for path in paths]
+    for episode in there:
+        # It ends where it succeeds, or after six steps.
+        reached = episode.terminated
+        assert episode.success.tolist() == [False] * (len(episode) - 1) + [reached]
+        assert reached or len(episode) == 6
+    assert {episode.terminated for episode in there} == {True, False}
+
+
+def test_arrays_that_are_used_again_are_copied():
+    gym.register("test/reuses", Reuses, kwargs={"size": 16, "horizon": 6})
+    try:
+        job = Job("test/reuses", (("obs", "pixels"),), f"{__name__}:still", 3, 6)
+        episode = module.record(job)
+    finally:
+        module._environment.cache_clear()
+        del gym.registry["test/reuses"]
+    env = PointMass(size=16, horizon=6)
+    np.testing.assert_array_equal(episode.frames[0], env.reset(seed=3)[0])
+    # A policy of one's own is given the seed.
+    expected = (np.arange(6) + 3) / 100
+    np.testing.assert_allclose(episode.actions, np.stack([expected] * 2, 1))
+    for action, frame in zip(episode.actions, episode.frames[1:], strict=True):
+        np.testing.assert_array_equal(frame, env.step(action)[0])
+
+
 def test_what_is_there_is_not_played_again_and_what_is_damaged_is(tmp_path):
     first = collect(ENV, tmp_path, episodes=2)
     kept = first[0].stat().st_mtime_ns
@@ -84,6 +143,12 @@ def test_what_is_there_is_not_played_again_and_what_is_damaged_is(tmp_path):
     assert len(list(tmp_path.glob("*.safetensors"))) == 4
     with pytest.raises(ValueError, match=r"options=\{\}.*these have \{'size': 8\}"):
         collect(ENV, tmp_path, episodes=1, options={"size": 8})
+    gym.register("test/other", "genreward_wrappers.testing:PointMass")
+    try:
+        with pytest.raises(ValueError, match=f"env_id='{ENV}'.*have 'test/other'"):
+            collect("test/other", tmp_path, episodes=1)
+    finally:
+        del gym.registry["test/other"]
 
 
 def test_an_interrupted_collection_leaves_whole_files(tmp_path, monkeypatch):
@@ -128,6 +193,10 @@ def test_scripted_policies_solve_the_task_and_noise_is_noise():
     )
     assert not np.array_equal(script, noisy)
     np.testing.assert_array_equal(noisy, again)
+    act = make_policy("noisy", env, "metaworld/drawer-close", 1)
+    assert not np.array_equal(noisy, act(observation))
+    loud = np.array([act(observation) for _ in range(300)])
+    assert np.abs(loud).max() == 1
     env.close()
     wander = Wander(np.random.default_rng(0), 3)
     walk = np.array([wander() for _ in range(5000)])

@@ -118,6 +118,107 @@ def test_weigh_is_a_weighted_sum():
     np.testing.assert_allclose(total, [1 + 2 - 0.5, 2 + 4 - 0.5])
 
 
+def test_last_is_what_was_scored_and_stays_so():
+    session = Session([Before()], 2)
+    assert session.last is None
+    session.begin(frames(10, 20))
+    assert session.last is None
+    buffer, actions = frames(30, 40), np.array([5.0, 6.0])
+    ended = np.array([True, False])
+    session.score(actions, buffer, ended, ~ended)
+    buffer[:] = 0
+    session.begin(frames(70, 80))
+    last = session.last
+    assert last.frames[:, 0, 0, 0].tolist() == [10, 20]
+    assert last.next_frames[:, 0, 0, 0].tolist() == [30, 40]
+    assert last.actions.tolist() == [5, 6]
+    assert last.terminated.tolist() == [True, False]
+    assert last.truncated.tolist() == [False, True]
+    assert last.steps.tolist() == [1, 1]
+    paid(session, frames(90, 91))
+    assert session.last.frames[:, 0, 0, 0].tolist() == [70, 80]
+
+
+class Since(Before):
+    """Pays how much brighter it is than where its memory began, times a number."""
+
+    def __init__(self, name, times=1):
+        self.name, self.times = name, times
+
+    def reset(self, memory, frames, mask, seeds):
+        now = frames.mean((1, 2, 3)).astype(np.float32)
+        return now if memory is None else np.where(mask, now, memory)
+
+    def step(self, memory, transition):
+        now = transition.next_frames.mean((1, 2, 3)).astype(np.float32)
+        return Score(self.times * (now - memory), transition.active), memory
+
+
+def test_a_model_is_put_in_place_of_its_namesake_and_begins_there():
+    session = Session([Since("a"), Since("b"), Since("c")], 2)
+    session.begin(frames(10, 20))
+    paid(session, frames(30, 40))
+    session.put(Since("b", times=2))
+    assert [model.name for model in session.models] == ["a", "b", "c"]
+    scores = session.score(np.zeros(2), frames(31, 50), NO, NO)
+    assert scores["a"].value.tolist() == scores["c"].value.tolist() == [21, 30]
+    # From this frame on, and not from the episode's first.
+    assert scores["b"].value.tolist() == [2, 20]
+    # An episode that begins later begins in all of them.
+    session.begin(frames(100, 0), np.array([True, False]))
+    scores = session.score(np.zeros(2), frames(101, 51), NO, NO)
+    assert scores["a"].value.tolist() == [1, 31]
+    assert scores["b"].value.tolist() == [2, 22]
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_model_with_a_new_name_is_put_beside_the_others(running):
+    session = Session([Since("a")], 2)
+    if running:
+        session.begin(frames(0, 0))
+        paid(session, frames(5, 5))
+    session.put(Since("b"))
+    if not running:
+        session.begin(frames(5, 5))
+    assert [model.name for model in session.models] == ["a", "b"]
+    scores = session.score(np.zeros(2), frames(7, 8), NO, NO)
+    assert list(scores) == ["a", "b"]
+    assert scores["a"].value.tolist() == ([7, 8] if running else [2, 3])
+    assert scores["b"].value.tolist() == [2, 3]
+
+
+class Numbers(Before):
+    """Pays the first of the environment's numbers before the action."""
+
+    name, sees_states = "numbers", True
+
+    def step(self, memory, transition):
+        return Score(transition.states[:, 0].copy(), transition.active), None
+
+
+def test_states_are_those_before_the_action():
+    def of(*values):
+        return np.array(values, np.float32)[:, None]
+
+    assert Session([Brightness(), Numbers()], 2).sees_states
+    assert not Session([Brightness()], 2).sees_states
+    session, still = Session([Numbers()], 2), frames(0, 0)
+    session.begin(still, states=of(1, 2))
+    buffer = of(3, 4)
+    assert paid(session, still, next_states=buffer).tolist() == [1, 2]
+    # Environments may write into the same array.
+    buffer[:] = 99
+    assert paid(session, still, next_states=of(5, 6)).tolist() == [3, 4]
+    assert session.last.states[:, 0].tolist() == [3, 4]
+    # Rows outside the mask stay in their episode.
+    session.begin(still, np.array([False, True]), states=of(7, 8))
+    snapshot = session.snapshot()
+    assert paid(session, still, next_states=of(9, 10)).tolist() == [5, 8]
+    assert paid(session, still, next_states=of(0, 0)).tolist() == [9, 10]
+    session.restore(snapshot)
+    assert paid(session, still, next_states=of(0, 0)).tolist() == [5, 8]
+
+
 class Leaks(Brightness):
     """Mixes rows, as a batch statistic would."""
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from safetensors.numpy import save_file
 
 from genreward_wrappers import RewardModelWrapper, TapFrames, VideoLevelReward, vector
 from genreward_wrappers.episodes import Episode, Recorder
-from genreward_wrappers.files import FileError
+from genreward_wrappers.files import CODEC, FileError, pack_video
 from genreward_wrappers.testing import PointMass, Traveller
 
 HORIZON = 6
@@ -49,13 +51,20 @@ def assert_same(one, other):
     for name, part in one.rewards.items():
         np.testing.assert_array_equal(part, other.rewards[name])
     assert one.terminated == other.terminated
+    assert (one.states is None) == (other.states is None)
+    if one.states is not None:
+        assert one.states.dtype == other.states.dtype
+        np.testing.assert_array_equal(one.states, other.states)
 
 
 # The file
 
 
-def test_an_episode_survives_its_file(tmp_path):
-    before = episode(terminated=True)
+@pytest.mark.parametrize("seen", [True, False], ids=["states", "no states"])
+def test_an_episode_survives_its_file(tmp_path, seen):
+    # Not numbers that any precision holds.
+    states = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
+    before = episode(terminated=True, states=states if seen else None)
     before.save(tmp_path / "a.safetensors")
     after = Episode.load(tmp_path / "a.safetensors")
     assert_same(before, after)
@@ -78,11 +87,37 @@ def test_an_episode_survives_its_file(tmp_path):
         ({"frame_steps": np.array([0, 2, 5])}, "end by 4"),
         ({"success": np.zeros(3, bool)}, "episode of 4 actions.*'success': 3"),
         ({"rewards": {"env": np.zeros(5)}}, "'env': 5"),
+        ({"states": np.zeros((4, 2))}, r"4 actions has one state more.*got \(4, 2\)"),
+        ({"states": np.zeros(5)}, r"of shape \(5, numbers\), got \(5,\)"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(changes, said):
     with pytest.raises(ValueError, match=said):
         episode(**changes)
+
+
+def test_files_from_before_there_were_states_still_load(tmp_path):
+    """An episode as it was written then, made by hand."""
+    path, before = tmp_path / "old.safetensors", episode()
+    tensors = {
+        "frames": pack_video(before.frames),
+        "frame_steps": before.frame_steps.astype(np.int64),
+        "actions": before.actions,
+        "success": before.success,
+        "rewards/video": before.rewards["video"],
+    }
+    header = {
+        "schema": 1,
+        "codec": CODEC,
+        "shape": [3, 8, 6, 3],
+        "terminated": False,
+        "info": {"seed": 3},
+    }
+    save_file(tensors, path, {"genreward_episode": json.dumps(header)})
+    after = Episode.load(path)
+    assert_same(before, after)
+    assert after.states is None
+    assert after.info == {"seed": 3}
 
 
 def test_other_files_are_no_episodes(tmp_path, goal):

@@ -12,6 +12,7 @@ from genreward_wrappers.episodes import Episode
 from genreward_wrappers.forward_backward.data import Trajectory, Transitions
 from genreward_wrappers.forward_backward.features import Features, stack_before
 from genreward_wrappers.forward_backward.sources import (
+    _states_of,
     from_episode,
     from_minari,
     from_sb3,
@@ -73,9 +74,17 @@ def test_features_are_computed_once(tmp_path):
     fresh = Memo(PIXELS)
     np.testing.assert_array_equal(Features(fresh).encode_once(frames, tmp_path), first)
     assert len(fresh) == 0, "they were in the cache"
-    # Other pictures, another encoder, a damaged file: all are computed.
-    Features(fresh).encode_once(frames[:5], tmp_path)
-    assert len(fresh) == 5
+    # Other pictures, another shape, another encoder, a damaged file: all are computed.
+    others = pictures(20, seed=1)
+    Features(fresh).encode_once(others, tmp_path)
+    assert len(fresh) == 20
+    flat = frames.reshape(20, 8, 32, 3)
+    wide = PooledPixels((8, 32), 8, device="cpu")
+    wide.fingerprint = PIXELS.fingerprint
+    np.testing.assert_array_equal(
+        Features(wide).encode_once(flat, tmp_path), Features(wide).encode(flat)
+    )
+    fresh = Memo(PIXELS)
     other = PooledPixels((16, 16), 4, device="cpu")
     assert Features(other).encode_once(frames, tmp_path).shape != first.shape
     for path in tmp_path.iterdir():
@@ -138,9 +147,41 @@ def test_some_trajectories_are_held_out():
     assert [t.states[0, 0] for t in rest.trajectories] == [0, 10, 30, 40, 60]
     assert data.split(8)[1] is None
     assert data.split(8)[0] is data
-    assert rest.digest != data.digest
-    assert data.digest == Transitions(data.trajectories).digest
-    assert data.digest != Transitions(data.trajectories, stack=2).digest
+    assert rest.stack == held.stack == 1
+    assert [part.stack for part in Transitions(rest.trajectories, 2).split(3)] == [2, 2]
+
+
+def test_a_digest_is_of_everything():
+    same = walk(4), walk(3, start=10)
+    digests = {
+        Transitions(trajectories, stack).digest
+        for trajectories, stack in (
+            (same, 1),
+            (same, 2),
+            (same[::-1], 1),
+            ((walk(4), walk(3, start=11)), 1),
+            ((walk(4), walk(3, start=10, terminated=True)), 1),
+            ((walk(4), walk(3, start=10, actions=np.ones((3, 1)))), 1),
+            # The same states and actions, cut elsewhere.
+            (still(4, 3), 1),
+            (still(3, 4), 1),
+        )
+    }
+    assert len(digests) == 8
+    assert Transitions(same).digest == Transitions((walk(4), walk(3, 10))).digest
+
+
+def still(*lengths):
+    return [
+        Trajectory(np.zeros((n + 1, 2)), np.zeros((n, 1)), terminated=False)
+        for n in lengths
+    ]
+
+
+def test_a_spread_reaches_from_the_first_to_the_last():
+    data = Transitions([walk(30), walk(30, start=100)])
+    assert data.spread(4).state[:, 0].tolist() == [0, 19, 109, 129]
+    assert len(data.spread(1000)) == 60
 
 
 @pytest.mark.parametrize(
@@ -176,8 +217,16 @@ def test_data_that_is_no_data(make, message):
 
 def test_a_folder_of_episodes(tmp_path):
     for i in range(3):
-        episode(seed=i).save(tmp_path / f"{i}.safetensors")
-    recorded = load_trajectories(str(tmp_path), Features(PIXELS))
+        success = np.arange(4) == i
+        written = episode(seed=i, terminated=i == 1, success=success)
+        written.save(tmp_path / f"{i}.safetensors")
+    # The goal that they were rewarded for lies beside them.
+    (tmp_path / "goal.safetensors").write_bytes(b"no episode")
+    ticks = []
+    recorded = load_trajectories(
+        str(tmp_path), Features(PIXELS), tick=lambda *count: ticks.append(count)
+    )
+    assert ticks == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert len(recorded.trajectories) == 3
     assert recorded.about == {
         "data": "recorded: random", "env": ["toy"], "seeds": [4_000_000, 4_000_002],
@@ -186,6 +235,14 @@ def test_a_folder_of_episodes(tmp_path):
         exact = PIXELS.encode_images(pictures(5, i)).flatten(1)
         np.testing.assert_allclose(trajectory.states, exact, atol=1e-3)
         np.testing.assert_array_equal(trajectory.actions, episode(seed=i).actions)
+        assert trajectory.terminated == (i == 1)
+        assert trajectory.success.tolist() == [t == i for t in range(4)]
+        assert trajectory.name == str(tmp_path / f"{i}.safetensors")
+    # Not every episode says what its seed was.
+    episode(seed=9, info={}).save(tmp_path / "9.safetensors")
+    recorded = load_trajectories(str(tmp_path), Features(PIXELS))
+    assert recorded.about["seeds"] == [4_000_000, 4_000_002]
+    assert recorded.about["data"] == "recorded: random, unknown"
     states = load_trajectories(str(tmp_path), Features(None)).trajectories[1].states
     np.testing.assert_array_equal(states, episode(seed=1).states)
 
@@ -350,6 +407,18 @@ def test_actions_in_a_replay_buffer_are_those_of_the_environment():
         [t.actions for t in from_sb3(buffer, Features(None)).trajectories]
     )
     np.testing.assert_allclose(found, 1 + 2 * scaled, rtol=1e-6)
+    kept = np.concatenate([buffer.actions[:10, env] for env in range(2)])
+    np.testing.assert_allclose(scaled, kept, atol=1e-6)
+
+
+def test_flat_numbers_are_joined_and_nothing_else_is():
+    seen = {
+        "where": np.arange(6.0).reshape(3, 2),
+        "pixels": pictures(3),
+        "touch": np.ones((3, 1)),
+    }
+    found = _states_of(seen, Features(None), "toy")
+    assert found.tolist() == [[0, 1, 1], [2, 3, 1], [4, 5, 1]]
 
 
 def test_replay_buffers_that_are_refused():

@@ -26,11 +26,18 @@ from genreward_wrappers.core import Session
 from genreward_wrappers.encoders.base import encoder_card
 from genreward_wrappers.encoders.memo import Memo, shared
 from genreward_wrappers.encoders.pixels import PooledPixels
+from genreward_wrappers.episodes import Episode
 from genreward_wrappers.files import FileError
-from genreward_wrappers.forward_backward import judge
+from genreward_wrappers.forward_backward import command, judge
 from genreward_wrappers.forward_backward.data import Trajectory, Transitions
 from genreward_wrappers.forward_backward.features import Features
-from genreward_wrappers.forward_backward.fit import HELD_OUT, Plan, shape_of, train_fb
+from genreward_wrappers.forward_backward.fit import (
+    HELD_OUT,
+    SMALL_TRAINING,
+    Plan,
+    shape_of,
+    train_fb,
+)
 from genreward_wrappers.forward_backward.nets import FBConfig, FBNets
 from genreward_wrappers.forward_backward.sources import Recorded
 from genreward_wrappers.forward_backward.train import FBTrainer, FBTraining
@@ -200,6 +207,81 @@ def test_few_trajectories_hold_none_out(point_goal):
     assert "time_rank" not in made.nets_config["statistics"]
 
 
+def test_what_is_held_out_is_not_trained_on(point_goal):
+    data = recorded(Features(PIXELS), HELD_OUT)
+    *rest, held = data.trajectories
+    other = dataclasses.replace(
+        held, actions=-held.actions, states=held.states[::-1].copy()
+    )
+    lost = dataclasses.replace(other, success=None)
+    made, again, unknown = (
+        fitted(point_goal, data=Recorded([*rest, last], {}), updates=5)
+        for last in (held, other, lost)
+    )
+    assert made.nets.keys() == again.nets.keys()
+    for name, array in made.nets.items():
+        np.testing.assert_array_equal(array, again.nets[name])
+    one, two, three = (
+        goal.nets_config["statistics"] for goal in (made, again, unknown)
+    )
+    assert one["mean"] == two["mean"]
+    assert one["time_rank"] != two["time_rank"]
+    assert "success_rank" in two
+    # A figure that is not known is left out.
+    assert "success_rank" not in three
+
+
+@pytest.mark.parametrize("conditioned", [True, False])
+def test_batches_follow_from_the_seed_and_the_update(
+    point_goal, conditioned, monkeypatch
+):
+    asked, draw = [], Transitions.draw
+
+    def noted(self, *given):
+        asked.append(given)
+        return draw(self, *given)
+
+    monkeypatch.setattr(Transitions, "draw", noted)
+    fitted(
+        point_goal,
+        updates=3,
+        data=recorded(Features(PIXELS), 2),
+        config={**SHAPE, "conditioned": conditioned},
+        training=dataclasses.replace(TRAINING, seed=7),
+    )
+    # Only the one-step variant asks for next actions.
+    assert asked == [(64, not conditioned, (7, step)) for step in range(3)]
+
+
+def test_nets_are_standardised_and_normalised_over_the_data(point_goal):
+    features = Features(PIXELS)
+    walks = [played(seed) for seed in range(3)]
+    data = [Trajectory(features.encode(f), a, False) for f, a in walks]
+    # Neither the first frame nor the last, and the better of two.
+    goal = point_goal.with_(
+        videos=np.stack([point_goal.videos[0], point_goal.videos[0, ::-1]]),
+        key_frames=(3, 7),
+    )
+    made = fitted(goal, data=Recorded(data, {}), updates=20, half=False)
+    states = np.concatenate([t.states[:-1] for t in data]).astype(np.float32)
+    np.testing.assert_allclose(
+        made.nets["forward_net.input.mean"], states.mean(0), atol=1e-5
+    )
+    value = FrameLevel(made, PIXELS, form="value")
+    values = np.concatenate([value.values(f[:-1], a) for f, a in walks])
+    statistics = made.nets_config["statistics"]
+    # Features of the data are in half precision.
+    near = 0.02 * float(values.std())
+    assert statistics["mean"] == pytest.approx(values.mean(), abs=near)
+    assert statistics["std"] == pytest.approx(values.std(), abs=near)
+    mass = 1 / (1 - SHAPE["discount"])
+    assert statistics["spread"] == pytest.approx(values.std() / mass, rel=0.02)
+    assert statistics["transitions"] == 60
+    others = FrameLevel(made.with_(key_frames=(0, 0)), PIXELS, form="value")
+    elsewhere = np.concatenate([others.values(f[:-1], a) for f, a in walks])
+    assert abs(elsewhere.mean() - values.mean()) > 10 * near
+
+
 def test_indices_make_discrete_nets(point_goal):
     data = recorded(Features(PIXELS), 4, discrete=True)
     made = fitted(point_goal, data=data, updates=2)
@@ -244,6 +326,21 @@ def test_ranks_against_trajectories_that_are_known():
     # On the way to what comes later it is right again, for the goal it is wrong.
     assert judge.time_rank(Known(), other) == pytest.approx(1)
     assert judge.success_rank(Known(), other, np.array([[9.0]])) == pytest.approx(-1)
+    # Moving about, by hand: later states, and the better of two goals till success.
+    rng = np.random.default_rng(0)
+    about = rng.normal(size=(9, 1))
+    some = Transitions([Trajectory(about, no, False, success)])
+    near = [-np.abs(about[:-1, 0] - about[g, 0]) for g in (5, 6, 7, 8)]
+    ranks = [
+        spearmanr(v[:g], np.arange(g)).statistic
+        for g, v in zip((5, 6, 7, 8), near, strict=True)
+    ]
+    assert judge.time_rank(Known(), some) == pytest.approx(np.mean(ranks))
+    keys = about[[2, 7]] + 0.1
+    best = (-np.abs(about[:6] - keys.T)).max(1)
+    assert judge.success_rank(Known(), some, keys) == pytest.approx(
+        spearmanr(best, np.arange(6)).statistic
+    )
     lost = Transitions([Trajectory(to, no, False, np.zeros(8, bool))])
     assert np.isnan(judge.success_rank(Known(), lost, np.array([[7.0]])))
     short = Transitions([Trajectory(to[:3], no[:2], False)])
@@ -335,6 +432,36 @@ def test_a_stack_is_that_of_the_training_data(point_goal):
         assert found[t][1] == pytest.approx(float(value.amin()), rel=1e-4)
 
 
+def test_a_row_that_has_not_begun_to_act_begins_later(point_goal):
+    goal = with_nets(point_goal, PIXELS, stack=2)
+    frames, actions = played(0, steps=3)
+
+    def play(first):
+        """The scores of the row that acts from the start, or from the second step."""
+        session = Session([FrameLevel(goal, PIXELS, form="value")], 2)
+        session.begin(frames[[0, first]])
+        no = np.zeros(2, bool)
+        return [
+            session.score(
+                actions[[t, t]], frames[[t + 1, t + 1]], no, no, np.array([True, t > 0])
+            )["frame"].value
+            for t in range(3)
+        ]
+
+    found = np.array(play(first=1))
+    assert found[0, 1] == 0
+    # A row that begins at the second frame, alone.
+    session = Session([FrameLevel(goal, PIXELS, form="value")], 1)
+    session.begin(frames[[1]])
+    no = np.zeros(1, bool)
+    alone = [
+        session.score(actions[[t]], frames[[t + 1]], no, no)["frame"].value[0]
+        for t in (1, 2)
+    ]
+    np.testing.assert_allclose(found[1:, 1], alone, rtol=1e-4)
+    assert not np.allclose(found[1, 0], alone[0], rtol=1e-4)
+
+
 def states_goal(goal, stack=1):
     """A goal whose nets see the environment's four numbers."""
     trajectories = []
@@ -353,6 +480,21 @@ def states_goal(goal, stack=1):
         goal, Features(None, stack), data=Recorded(trajectories, {}), half=False
     )
     return made, [t.states[11] for t in trajectories]
+
+
+def test_goals_in_numbers_are_spread_over_those_that_succeed(point_goal):
+    videos = np.repeat(point_goal.videos, 3, 0)
+    goal, reached = states_goal(point_goal.with_(videos=videos, key_frames=(8,) * 3))
+    seen = goal.nets_config["input"]["goal_states"]
+    np.testing.assert_array_equal(seen, [reached[i] for i in (0, 1, 3)])
+
+
+def test_only_rewards_on_pictures_want_frames(point_goal):
+    steps = np.arange(1, 4)
+    goal, _ = states_goal(point_goal)
+    assert not FrameLevel(goal, form="value").wants(steps).any()
+    goal = with_nets(point_goal, PIXELS, 1)
+    assert FrameLevel(goal, PIXELS, form="value").wants(steps).all()
 
 
 def test_nets_may_see_states_instead(point_goal):
@@ -480,19 +622,22 @@ def test_nets_may_see_other_features_than_the_video_is_compared_by(point_goal):
             "input": {"encoder": encoder_card(coarse), "stack": 1},
         }
     )
-    with pytest.raises(GoalError, match="take 192 features, 1 x .*give 48"):
+    with pytest.raises(GoalError, match="take 192 features, 1 x PooledPixels.*give 48"):
         FrameLevel(broken)
 
 
+class Counting(PooledPixels):
+    """Counts the frames that it has encoded."""
+
+    count = 0
+    control = False
+
+    def encode_images(self, frames):
+        self.count += len(frames)
+        return super().encode_images(frames)
+
+
 def test_both_rewards_encode_a_frame_once(point_goal):
-    class Counting(PooledPixels):
-        count = 0
-        control = False
-
-        def encode_images(self, frames):
-            self.count += len(frames)
-            return super().encode_images(frames)
-
     encoder = Counting((SIZE, SIZE), 8, device="cpu")
     goal = with_nets(point_goal.with_(encoder=encoder_card(encoder)), encoder, 1)
     env = GenRewardWrapper(
@@ -514,12 +659,16 @@ def test_both_rewards_encode_a_frame_once(point_goal):
 
 
 def test_a_memo_with_a_limit_forgets_the_oldest():
-    memo = Memo(PIXELS, limit=4)
+    counting = Counting((SIZE, SIZE), 8, device="cpu")
+    memo = Memo(counting, limit=4)
     frames = np.random.default_rng(0).integers(0, 256, (6, SIZE, SIZE, 3), np.uint8)
     exact = PIXELS.encode_images(frames)
     torch.testing.assert_close(memo.encode_images(frames), exact)
-    assert len(memo) == 4
+    assert (len(memo), counting.count) == (4, 6)
+    torch.testing.assert_close(memo.encode_images(frames[2:]), exact[2:])
+    assert counting.count == 6
     torch.testing.assert_close(memo.encode_images(frames), exact)
+    assert (len(memo), counting.count) == (4, 8)
     assert shared(PIXELS) is shared(PIXELS)
     assert shared(PIXELS).encoder is PIXELS
 
@@ -544,6 +693,8 @@ def test_the_command_from_collect_to_inspect(tmp_path, capsys, monkeypatch):
     line = ["train-fb", "--goal", str(goal), "--data", str(tmp_path / "data")]
     line += ["--output", str(out), "--updates", "3", "--hidden", "16", "--z", "4"]
     line += ["--backward-hidden", "16", "--batch", "8", "--device", "cpu"]
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     board = ["--tensorboard", str(tmp_path / "board")]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
@@ -552,7 +703,8 @@ def test_the_command_from_collect_to_inspect(tmp_path, capsys, monkeypatch):
     assert "with forward-backward nets" in said
     assert "time_rank" in said
     assert not (tmp_path / "out.safetensors.checkpoint").exists()
-    assert list((tmp_path / "board").iterdir())
+    events = EventAccumulator(str(tmp_path / "board")).Reload()
+    assert [event.step for event in events.Scalars("mass")] == [3]
     assert list((tmp_path / "cache" / "genreward" / "features").iterdir())
     made = load_goal(out)
     assert made.provenance[-1]["seeds"] == [4_000_000, 4_000_008]
@@ -563,3 +715,54 @@ def test_the_command_from_collect_to_inspect(tmp_path, capsys, monkeypatch):
     assert card["nets"]["statistics"]["spread"] >= 0
     assert main([*line, "--discount", "1"]) == 1
     assert "discount=1.0: expected at least 0 and below 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("encoder", "size", "grid"),
+    [(None, 8, 8), ("pixels:4", 16, 4), ("state", None, None)],
+)
+def test_the_command_trains_as_it_is_told(
+    point_goal, tmp_path, monkeypatch, encoder, size, grid
+):
+    """What reaches the training, without the training."""
+    # The goal's own encoder looks at smaller pictures than the goal has.
+    small = PooledPixels((8, 8), 8, device="cpu")
+    goal = point_goal.with_(encoder=encoder_card(small))
+    goal.save(tmp_path / "goal.safetensors")
+    frames, actions = played(0, 5)
+    Episode(
+        frames=frames,
+        frame_steps=np.arange(6),
+        actions=actions,
+        success=np.zeros(5, bool),
+        states=np.zeros((6, 4), np.float32),
+    ).save(tmp_path / "0.safetensors")
+    told = {}
+
+    def trained(goal, recorded, features, **options):
+        told.update(options, recorded=recorded, features=features)
+        return goal.with_(nets=model.nets, nets_config=config)
+
+    model = with_nets(point_goal, PIXELS, 1)
+    config = {**model.nets_config, "statistics": {"mean": 0.0, "std": 1.0}}
+    monkeypatch.setattr(command, "train_fb", trained)
+    out = tmp_path / "out.safetensors"
+    line = ["train-fb", "--goal", str(tmp_path / "goal.safetensors")]
+    line += ["--data", str(tmp_path), "--output", str(out), "--stack", "2"]
+    line += ["--updates", "3", "--batch", "8", "--device", "cpu"]
+    line += ["--cache", str(tmp_path / "cache")]
+    assert main(line + ([] if encoder is None else ["--features", encoder])) == 0
+    assert told["features"].stack == 2
+    assert told["training"] == FBTraining(**{**SMALL_TRAINING, "batch": 8})
+    assert told["plan"].updates == 3
+    assert told["plan"].checkpoint == tmp_path / "out.safetensors.checkpoint"
+    assert told["device"] == "cpu"
+    used = told["features"].encoder
+    if size is None:
+        assert used is None
+    else:
+        assert (used.size, used.grid) == ((size, size), grid)
+    width = 4 if size is None else 3 * grid**2
+    (walk,) = told["recorded"].trajectories
+    assert walk.states.shape == (6, width)
+    assert load_goal(out).nets_config["statistics"]["std"] == 1

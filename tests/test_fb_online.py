@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from gymnasium.wrappers import TimeLimit
 
 from genreward_wrappers import GoalBundle
+from genreward_wrappers.core import Session
 from genreward_wrappers.encoders.base import encoder_card
 from genreward_wrappers.encoders.pixels import PooledPixels
+from genreward_wrappers.forward_backward.data import Trajectory, Transitions
 from genreward_wrappers.forward_backward.features import Features
 from genreward_wrappers.forward_backward.nets import FBConfig
 from genreward_wrappers.forward_backward.train import FBTrainer, FBTraining
+from genreward_wrappers.rewards.frame_level import FrameLevel
 from genreward_wrappers.sb3 import FBCallback, VecGenReward, VecRewardModel
 from genreward_wrappers.testing import Brightness, PointMass
 
@@ -47,10 +52,11 @@ class Watch(sb3.common.callbacks.BaseCallback):
 
     def __init__(self):
         super().__init__()
-        self.infos, self.happened = [], []
+        self.infos, self.happened, self.rewards = [], [], []
 
     def _on_step(self):
         self.infos.append([dict(info) for info in self.locals["infos"]])
+        self.rewards.append(np.array(self.locals["rewards"]))
         host = self.training_env
         while not hasattr(host, "session"):
             host = host.venv
@@ -67,7 +73,9 @@ def environments(goal=None, count=2, obs="dict"):
     venv = DummyVecEnv([make] * count)
     if goal is None:
         return VecRewardModel(venv, Brightness(), weight=0.0)
-    return VecGenReward(venv, goal, frame_weight=0, video_weight=0.0, horizon=7)
+    return VecGenReward(
+        venv, goal, frame_weight=0, video_weight=0.0, env_weight=0.25, horizon=7
+    )
 
 
 def agent(venv, kind="SAC"):
@@ -154,8 +162,130 @@ def test_the_data_is_what_happened(point_goal):
         np.testing.assert_allclose([e.states[-1] for e in mine], after, atol=1e-3)
 
 
+@pytest.mark.parametrize("stack", [1, 2])
+@pytest.mark.parametrize("form", ["value", "normalised"])
+def test_what_is_paid_is_what_the_nets_say(point_goal, form, stack):
+    """One refresh over 20 transitions, and the score of each step after it."""
+    goal = point_goal.with_(
+        videos=np.stack([point_goal.videos[0], point_goal.videos[0, ::-1]]),
+        key_frames=(3, 6),
+    )
+    features, watch = Features(PIXELS, stack), Watch()
+    trainer = FBTrainer(
+        dataclasses.replace(CONFIG, features=192 * stack),
+        FBTraining(batch=16, learning_rate=1e-2),
+        device="cpu",
+    )
+    online = FBCallback(
+        trainer, goal, features, every=20, updates=9, until=25, weight=0.5, form=form
+    )
+    agent(environments(goal)).learn(60, [online, watch])
+    bundle = online.bundle
+    assert bundle.nets_config["input"] == features.card
+    statistics = bundle.nets_config["statistics"]
+    assert statistics["transitions"] == 20
+    plain = Session([FrameLevel(bundle, PIXELS, form="value")], 2)
+    plain.begin(watch.happened[0].frames)
+    values = []
+    for t, step in enumerate(watch.happened):
+        ended = step.terminated | step.truncated
+        # What was seen before the refresh is unknown to the reward.
+        if t == 10:
+            plain.put(FrameLevel(bundle, PIXELS, form="value"))
+        scores = plain.score(
+            step.actions, step.next_frames, step.terminated, step.truncated
+        )
+        values.append(scores["frame"].value)
+        if ended.any() and t + 1 < len(watch.happened):
+            plain.begin(watch.happened[t + 1].frames, ended)
+    before, after = np.concatenate(values[:10]), np.array(values[10:])
+    assert statistics["mean"] == pytest.approx(before.mean(), abs=0.02)
+    assert statistics["std"] == pytest.approx(before.std(), rel=0.05)
+    expected = after
+    if form == "normalised":
+        expected = (after - statistics["mean"]) / statistics["std"]
+    infos = watch.infos[10:]
+    paid = [[info["reward_frame"] for info in row] for row in infos]
+    np.testing.assert_allclose(paid, expected, rtol=1e-3, atol=1e-3)
+    own = [[info["reward_env"] for info in row] for row in watch.infos]
+    added = np.array(watch.rewards) - 0.25 * np.array(own)
+    np.testing.assert_allclose(added[:10], 0, atol=1e-6)
+    np.testing.assert_allclose(added[10:], 0.5 * expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("conditioned", [True, False])
+def test_nets_are_trained_as_elsewhere(point_goal, monkeypatch, conditioned):
+    asked, draw = [], Transitions.draw
+
+    def noted(self, *given):
+        asked.append((len(self), *given))
+        return draw(self, *given)
+
+    monkeypatch.setattr(Transitions, "draw", noted)
+    config = dataclasses.replace(CONFIG, conditioned=conditioned)
+    trainer = FBTrainer(config, FBTraining(batch=16, seed=7), device="cpu")
+    online = FBCallback(trainer, point_goal, Features(PIXELS), every=20, updates=2)
+    watch = Watch()
+    agent(environments(point_goal)).learn(40, [online, watch])
+    # Episodes that are still running are data as well.
+    assert asked == [
+        (20 + 20 * (step // 2), 16, not conditioned, (7, step)) for step in range(4)
+    ]
+    # Standardised over the data of the first refresh, and not again.
+    seen = np.concatenate([step.frames for step in watch.happened[:10]])
+    np.testing.assert_allclose(
+        online.bundle.nets["backward_net.input.mean"],
+        PIXELS.encode_images(seen).flatten(1).mean(0),
+        atol=1e-3,
+    )
+
+
+def test_how_episodes_end(point_goal):
+    """Terminated, cut, reset from outside, and going on."""
+    online, frames = callback(point_goal), pictures(9)
+    no = np.zeros(4, bool)
+    host = SimpleNamespace(session=Session([Brightness()], 4))
+    online._host = host
+
+    def step(before, after, terminated=no, truncated=no):
+        host.session.score(np.full((4, 2), after, np.float32), frames[[after] * 4],
+                           terminated, truncated)  # fmt: skip
+        online._watch()
+
+    host.session.begin(frames[[0] * 4])
+    step(0, 1)
+    step(1, 2, np.arange(4) == 0, np.arange(4) == 1)
+    # The third is reset in the middle.
+    host.session.begin(frames[[5] * 4], np.arange(4) < 3)
+    step(2, 6)
+    encoded = PIXELS.encode_images(frames).flatten(1).numpy()
+    ended = {e.terminated: e for e in online._done[:2]}
+    assert [e.terminated for e in online._done] == [True, False, False]
+    for episode in (*ended.values(), online._done[2]):
+        np.testing.assert_allclose(episode.states, encoded[[0, 1, 2]], atol=1e-3)
+        assert episode.actions[:, 0].tolist() == [1, 2]
+    for row, seen in enumerate([[5, 6], [5, 6], [5, 6], [0, 1, 2, 6]]):
+        running = online._open[row].close(False)
+        np.testing.assert_allclose(running.states, encoded[seen], atol=1e-3)
+
+
+def pictures(count):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (count, SIZE, SIZE, 3)).astype(np.uint8)
+
+
 def _is_of(episode, firsts):
     return bool((np.abs(firsts - episode.states[0]).max(1) < 1e-3).any())
+
+
+def test_training_goes_on_in_another_environment(point_goal):
+    online, watch = callback(point_goal, until=25), Watch()
+    agent(environments(point_goal)).learn(30, online)
+    assert online.version == 1
+    agent(environments(point_goal)).learn(30, [online, watch])
+    versions = {info[0]["reward_frame_version"] for info in watch.infos}
+    assert versions == {1, 2} or versions == {1}
+    assert all(info[0]["reward_frame_due"] for info in watch.infos)
 
 
 def test_nets_can_be_frozen(point_goal):
@@ -173,6 +303,18 @@ def test_old_episodes_are_forgotten(point_goal):
         len(e.actions) for e in online._open.values()
     )
     assert 20 <= kept < 30 + 14
+    # The oldest, an episode at a time, and no more of them than has to be.
+    online._done = [
+        Trajectory(np.full((n + 1, 1), n), np.zeros((n, 1)), False)
+        for n in (3, 4, 5, 6)
+    ]
+    online._keep = 14
+    online._forget(3)
+    assert list(map(len, online._done)) == [5, 6]
+    online._forget(3)
+    assert list(map(len, online._done)) == [5, 6]
+    online._forget(8)
+    assert list(map(len, online._done)) == [6]
 
 
 def test_what_cannot_be_trained_online(point_goal):

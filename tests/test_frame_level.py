@@ -87,13 +87,14 @@ def test_value_against_numpy(goal, conditioned, heads):
 
 
 def test_forms_are_those_of_the_value(goal):
-    bundle = with_nets(goal, nets(), {"mean": 3.0, "std": 2.0})
+    bundle = with_nets(goal, nets(discount=0.95), {"mean": 3.0, "std": 2.0})
     rng = np.random.default_rng(1)
     frames = rng.integers(0, 256, (6, 1, 32, 32, 3)).astype(np.uint8)
     actions = rng.uniform(-1, 1, (5, 1, 2)).astype(np.float32)
 
-    def play(form):
-        session = Session([FrameLevel(bundle, "pixels", form=form, discount=0.9)], 1)
+    def play(form, discount=0.9):
+        model = FrameLevel(bundle, "pixels", form=form, discount=discount)
+        session = Session([model], 1)
         session.begin(frames[0])
         no = np.zeros(1, bool)
         return [
@@ -111,12 +112,14 @@ def test_forms_are_those_of_the_value(goal):
     np.testing.assert_allclose(normalised, (value - 3) / 2, rtol=1e-5)
     difference = play("difference")
     assert not difference[0].due[0]
-    np.testing.assert_allclose(
-        [s.value[0] for s in difference[1:]],
-        0.9 * value[1:] - value[:-1],
-        rtol=1e-4,
-        atol=1e-5,
-    )
+    # Without a discount it is that of the nets.
+    for discount, given in ((0.9, 0.9), (0.95, None)):
+        np.testing.assert_allclose(
+            [s.value[0] for s in play("difference", given)[1:]],
+            discount * value[1:] - value[:-1],
+            rtol=1e-4,
+            atol=1e-5,
+        )
 
 
 def test_a_difference_never_crosses_an_episode(goal):

@@ -63,8 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     pack = commands.add_parser(
         "pack",
         help="make a goal bundle of videos of your own",
-        description="Brings videos (mp4, gif, npy) to one size and length and packs "
-        "them into a goal bundle.",
+        description="Brings videos (mp4, gif, npy), or a folder of candidates from "
+        "`genreward generate`, to one size and length and packs them into a goal "
+        "bundle.",
     )
     pack.add_argument("videos", nargs="+", type=Path, metavar="VIDEO")
     pack.add_argument("--env", default="", help="the id of the environment")
@@ -79,11 +80,18 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("--output", type=Path, required=True)
     pack.set_defaults(run=_pack)
 
+    _add_generate(commands)
     _add_train_fb(commands)
 
     inspect = commands.add_parser("inspect", help="say what a goal bundle holds")
     inspect.add_argument("goal", help="a path, hf:// address or environment id")
+    inspect.add_argument(
+        "--picture", type=Path, metavar="FILE", help="draw the videos and key frames"
+    )
     inspect.set_defaults(run=_inspect)
+
+    _add_select(commands)
+    _add_hub(commands)
 
     collect = commands.add_parser(
         "collect",
@@ -97,9 +105,9 @@ def _parser() -> argparse.ArgumentParser:
         "--policy",
         default="random",
         metavar="NAME",
-        help="random (the default); scripted or noisy, for Meta-World; or "
-        "MODULE:FUNCTION, a function of (env, seed) that gives a function from "
-        "observations to actions",
+        help="random (the default); scripted or noisy, for Meta-World; planned, for "
+        "dm_control; or MODULE:FUNCTION, a function of (env, seed) that gives a "
+        "function from observations to actions",
     )
     collect.add_argument("--episodes", type=int, default=50)
     collect.add_argument("--seed", type=int, default=4_000_000, help="of the first")
@@ -159,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_options(command: argparse.ArgumentParser) -> None:
+def _add_options(command: argparse._ActionsContainer) -> None:
     command.add_argument(
         "--option",
         action="append",
@@ -170,12 +178,14 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _options(given: Sequence[str]) -> dict[str, Any]:
+def _options(
+    given: Sequence[str], name: str = "--option", example: str = "size=96"
+) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for item in given:
         key, equals, value = item.partition("=")
         if not equals:
-            raise ValueError(f"--option {item!r}: expected KEY=VALUE, as size=96")
+            raise ValueError(f"{name} {item!r}: expected KEY=VALUE, as {example}")
         try:
             options[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
@@ -251,6 +261,250 @@ def _size(given: Sequence[int]) -> tuple[int, int]:
     if len(given) > 2:
         raise ValueError(f"--size takes one or two numbers, got {list(given)}")
     return given[0], given[-1]
+
+
+def _add_select(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    select = commands.add_parser(
+        "select",
+        help="choose each goal video's key frame by the task's words",
+        description="Scores every frame of every video against the task's words by a "
+        "model of pictures and texts, makes the best one the key frame, ranks the "
+        "videos, and writes a new bundle and a picture of the curves.",
+    )
+    select.add_argument("goal", help="a path, hf:// address or environment id")
+    select.add_argument(
+        "--encoder",
+        metavar="MODEL",
+        help="open_clip:<model>/<pretrained tag> or open_clip:<folder>",
+    )
+    select.add_argument(
+        "--prompt",
+        action="append",
+        metavar="TEXT",
+        help="the task done, in words; the bundle's own by default; may be given "
+        "several times",
+    )
+    select.add_argument(
+        "--baseline",
+        action="append",
+        metavar="TEXT",
+        help="the scene as it begins, whose likeness is taken off; may be given "
+        "several times",
+    )
+    select.add_argument(
+        "--prior",
+        type=float,
+        default=0.0,
+        metavar="W",
+        help="prefer later frames: a first frame loses W standard deviations of the "
+        "scores",
+    )
+    select.add_argument("--keep", type=int, metavar="N", help="the best N videos only")
+    select.add_argument("--device", default="auto")
+    select.add_argument("--dtype")
+    select.add_argument(
+        "--picture", type=Path, metavar="FILE", help="beside the output by default"
+    )
+    select.add_argument("--output", type=Path, required=True)
+    select.set_defaults(run=_select)
+
+
+def _select(args: argparse.Namespace) -> int:
+    from genreward_wrappers.goal_pipeline.card import curve_summary
+    from genreward_wrappers.goal_pipeline.select import (
+        ENCODER,
+        draw,
+        import_figure,
+        select,
+    )
+    from genreward_wrappers.goals import load_goal
+    from genreward_wrappers.progress import told
+
+    picture = args.picture or args.output.with_suffix(".png")
+    if picture == args.output:
+        raise ValueError(f"--picture and --output are both {picture}")
+    # Found out before the frames are scored.
+    import_figure()
+    candidates = load_goal(args.goal)
+    with told("videos") as tick:
+        goal, selection = select(
+            candidates,
+            args.encoder or ENCODER,
+            prompts=args.prompt,
+            baseline=args.baseline,
+            prior=args.prior,
+            keep=args.keep,
+            device=args.device,
+            dtype=args.dtype,
+            tick=tick,
+        )
+    goal.save(args.output)
+    draw(picture, candidates, selection)
+    print("\n".join(curve_summary(goal)))
+    print(f"{args.output}: {goal!r}; the curves: {picture}")
+    return 0
+
+
+def _add_hub(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    push = commands.add_parser(
+        "push",
+        help="upload a goal bundle to the Hugging Face Hub",
+        description="Uploads a bundle with a card and a contact sheet. The repository "
+        "and the branch are made if they are not there.",
+    )
+    push.add_argument("goal", type=Path, metavar="FILE")
+    push.add_argument("repo", metavar="OWNER/REPO")
+    push.add_argument("--revision", metavar="BRANCH", help="the main one by default")
+    push.add_argument("--private", action="store_true")
+    push.set_defaults(run=_push)
+
+    pull = commands.add_parser(
+        "pull",
+        help="fetch a goal bundle from the Hugging Face Hub",
+        description="Fetches a bundle, checks it and writes it where you say. Offline "
+        "(HF_HUB_OFFLINE=1) it takes what was fetched before.",
+    )
+    pull.add_argument(
+        "address", metavar="hf://OWNER/REPO/FILE[@REVISION]", help="best with a commit"
+    )
+    pull.add_argument("--output", type=Path, required=True)
+    pull.set_defaults(run=_pull)
+
+
+def _push(args: argparse.Namespace) -> int:
+    from genreward_wrappers.goal_pipeline.card import forbidding
+    from genreward_wrappers.goal_pipeline.hub import push
+    from genreward_wrappers.goals import GoalBundle
+
+    address = push(args.goal, args.repo, revision=args.revision, private=args.private)
+    for licence in forbidding(GoalBundle.load(args.goal)):
+        print(f"not for commercial use, and its card says so: {licence}")
+    print(f"{args.goal}: {address}")
+    return 0
+
+
+def _pull(args: argparse.Namespace) -> int:
+    from genreward_wrappers.goal_pipeline.card import forbidding
+    from genreward_wrappers.goal_pipeline.hub import pull
+
+    pulled = pull(args.address, args.output)
+    for licence in forbidding(pulled.goal):
+        print(f"not for commercial use: {licence}")
+    if pulled.advice:
+        print(pulled.advice, file=sys.stderr)
+    print(f"{args.output}: {pulled.goal!r}")
+    return 0
+
+
+def _add_generate(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
+    generate = commands.add_parser(
+        "generate",
+        help="make goal videos with a video diffusion model",
+        description="Makes candidate videos of a prompt that continue first frames, "
+        "with any image-to-video or text-to-video pipeline of diffusers, and draws a "
+        "contact sheet of them. Candidates that are there already are not made again. "
+        "`genreward pack FOLDER` makes a goal of them.",
+    )
+    generate.add_argument(
+        "--model", required=True, help="a pipeline's folder or hub id"
+    )
+    generate.add_argument("--revision", help="of the hub's repository")
+    generate.add_argument(
+        "--pipeline",
+        default="",
+        metavar="CLASS",
+        help="of diffusers, if not the one that the model was saved as",
+    )
+    generate.add_argument("--prompt", required=True, help="the task in words")
+    generate.add_argument("--negative", default="", help="what not to show")
+    start = generate.add_argument_group("the first frame")
+    start.add_argument("--env", default="", metavar="ID", help="from its resets")
+    _add_options(start)
+    start.add_argument("--starts", type=int, default=1, help="first frames of it")
+    start.add_argument("--image", type=Path, metavar="FILE", help="or from a picture")
+    generate.add_argument(
+        "--candidates", type=int, default=4, metavar="N", help="of each first frame"
+    )
+    generate.add_argument(
+        "--seed",
+        type=int,
+        default=1_000_000,
+        help="the first one, of resets and of noise",
+    )
+    generate.add_argument("--steps", type=int, help="of the denoising")
+    generate.add_argument("--guidance", type=float)
+    generate.add_argument("--frames", type=int, help="of a video")
+    generate.add_argument(
+        "--size", type=int, nargs="+", metavar="N", help="height [width]"
+    )
+    generate.add_argument(
+        "--argument",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a further argument of the pipeline's call; may be given several times",
+    )
+    generate.add_argument("--lora", default="", help="a file, folder or hub id")
+    generate.add_argument("--lora-scale", type=float, default=1.0)
+    memory = generate.add_argument_group("memory")
+    memory.add_argument("--device", default="auto")
+    memory.add_argument("--dtype", help="bfloat16 on a GPU, else float32, by default")
+    memory.add_argument(
+        "--offload",
+        choices=("none", "model", "sequential"),
+        default="none",
+        help="keep one part, or one layer, at a time on the GPU",
+    )
+    memory.add_argument("--tiling", action="store_true", help="decode tile by tile")
+    memory.add_argument("--slicing", action="store_true", help="and video by video")
+    generate.add_argument("--output", type=Path, required=True, help="a folder")
+    generate.set_defaults(run=_generate)
+
+
+def _generate(args: argparse.Namespace) -> int:
+    from genreward_wrappers.goal_pipeline.candidates import SHEET
+    from genreward_wrappers.goal_pipeline.generate import generate
+    from genreward_wrappers.goal_pipeline.generators import Model, Sampling
+    from genreward_wrappers.progress import told
+
+    model = Model(
+        args.model,
+        revision=args.revision,
+        kind=args.pipeline,
+        lora=args.lora,
+        lora_scale=args.lora_scale,
+        device=args.device,
+        dtype=args.dtype,
+        offload=args.offload,
+        tiling=args.tiling,
+        slicing=args.slicing,
+    )
+    sampling = Sampling(
+        args.prompt,
+        negative=args.negative,
+        steps=args.steps,
+        guidance=args.guidance,
+        frames=args.frames,
+        size=None if args.size is None else _size(args.size),
+        more=_options(args.argument, "--argument", "use_dynamic_cfg=True"),
+    )
+    with told("denoising steps") as tick:
+        paths = generate(
+            model,
+            sampling,
+            args.output,
+            env_id=args.env,
+            options=_options(args.option),
+            image=args.image,
+            starts=args.starts,
+            candidates=args.candidates,
+            seed=args.seed,
+            tick=tick,
+        )
+    print(f"{args.output}: {len(paths)} candidates, to be seen in {SHEET}")
+    return 0
 
 
 def _add_evaluate(
@@ -466,9 +720,15 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _pack(args: argparse.Namespace) -> int:
+    from genreward_wrappers.goal_pipeline.candidates import pack_candidates
     from genreward_wrappers.goal_pipeline.pack import pack
 
-    goal = pack(
+    made = [path.is_dir() or path.suffix == ".safetensors" for path in args.videos]
+    if any(made) and not all(made):
+        raise ValueError(
+            "videos and candidates of `genreward generate` are packed apart, got both"
+        )
+    goal = (pack_candidates if all(made) else pack)(
         args.videos,
         env_id=args.env,
         camera=args.camera,
@@ -491,23 +751,17 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _inspect(args: argparse.Namespace) -> int:
+    from genreward_wrappers.goal_pipeline.card import curve_summary, describe
+    from genreward_wrappers.goal_pipeline.sheet import contact_sheet, save_picture
     from genreward_wrappers.goals import load_goal
 
     goal = load_goal(args.goal)
+    if args.picture is not None:
+        save_picture(args.picture, contact_sheet(goal))
     print(repr(goal))
-    card = {
-        "environment": goal.env_id,
-        "camera": goal.camera,
-        "prompt": goal.prompt,
-        "key frames": list(goal.key_frames),
-        "generator": goal.generator,
-        "licence": goal.license,
-        "sha256": goal.digest,
-        "encoder": goal.encoder,
-        "nets": goal.nets_config,
-        "provenance": list(goal.provenance),
-    }
-    print(json.dumps(card, indent=2))
+    print(json.dumps(describe(goal), indent=2))
+    for line in curve_summary(goal):
+        print(line)
     return 0
 
 

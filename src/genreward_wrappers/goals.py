@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -247,6 +247,8 @@ def load_goal(
     Args:
         goal: A bundle, a path, ``"hf://owner/repo/file.safetensors[@revision]"``, the
             id of an environment with an embedded goal, or None for that of ``env_id``.
+            A task under distractions, ``"distracting/<task>"``, has the goal of
+            ``"dmc/<task>"`` if it has none of its own.
         env_id: The environment's id.
 
     Example:
@@ -270,10 +272,12 @@ def load_goal(
         )
     name = os.fspath(goal)
     if name.startswith("hf://"):
-        return replace(GoalBundle.load(_download(name)), source=name)
-    if name in embedded_goals():
-        with resources.as_file(_goal_folder() / _file_name(name)) as path:
-            return replace(GoalBundle.load(path), source=name)
+        return replace(GoalBundle.load(download(HubAddress.parse(name))), source=name)
+    for known in (name, _undistracted(name)):
+        if known not in embedded_goals():
+            continue
+        with resources.as_file(_goal_folder() / _file_name(known)) as path:
+            return replace(GoalBundle.load(path), source=known)
     if name.endswith(".safetensors") or Path(name).exists():
         return GoalBundle.load(name)
     close = difflib.get_close_matches(name, embedded_goals(), n=3)
@@ -300,33 +304,67 @@ def _goal_folder() -> Any:
     return resources.files("genreward_wrappers") / "assets" / "goals"
 
 
+def _undistracted(env_id: str) -> str:
+    """The id of the same task without distractions, which change the pictures alone."""
+    task = env_id.removeprefix("distracting/")
+    return env_id if task == env_id else f"dmc/{task}"
+
+
 def _file_name(env_id: str) -> str:
     return env_id.replace("/", "--") + ".safetensors"
 
 
-def _download(address: str) -> str:
-    match = re.fullmatch(
-        r"hf://(?P<repo>[^/@]+/[^/@]+)/(?P<file>[^@]+)(@(?P<revision>.+))?", address
-    )
-    if match is None:
-        raise GoalError(
-            f"{address!r} is no address of a goal: expected "
-            '"hf://owner/repo/file.safetensors" or the same with "@revision"'
+class HubAddress(NamedTuple):
+    """Where a goal is on the Hugging Face Hub; no revision is the newest one."""
+
+    repo: str
+    file: str
+    revision: str | None
+
+    @classmethod
+    def parse(cls, address: str) -> HubAddress:
+        """The parts of ``hf://owner/repo/file.safetensors[@revision]``."""
+        match = re.fullmatch(
+            r"hf://(?P<repo>[^/@]+/[^/@]+)/(?P<file>[^@]+)(@(?P<revision>.+))?", address
         )
+        if match is None:
+            raise GoalError(
+                f"{address!r} is no address of a goal: expected "
+                '"hf://owner/repo/file.safetensors" or the same with "@revision"'
+            )
+        return cls(match["repo"], match["file"], match["revision"])
+
+    def __str__(self) -> str:
+        at = f"@{self.revision}" if self.revision else ""
+        return f"hf://{self.repo}/{self.file}{at}"
+
+
+def download(address: HubAddress) -> Path:
+    """Where the file of an address is on this machine, fetched if need be.
+
+    Raises:
+        GoalError: It could not be fetched, and was not before.
+    """
+    hub = import_hub()
     try:
-        from huggingface_hub import hf_hub_download
-    except ImportError as error:
-        raise ImportError(
-            "goals from the Hugging Face Hub need huggingface_hub: "
-            'pip install "genreward-wrappers[video]"'
-        ) from error
-    try:
-        path: str = hf_hub_download(
-            match["repo"], match["file"], revision=match["revision"]
+        found = hub.hf_hub_download(
+            address.repo, address.file, revision=address.revision
         )
     except Exception as error:
         raise GoalError(
             f"could not get {address} ({type(error).__name__}: {error}). If there is "
             "no network here, download the file elsewhere and give its path"
         ) from error
-    return path
+    return Path(found)
+
+
+def import_hub() -> Any:
+    """huggingface_hub, or an error that names the extra."""
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ImportError(
+            "goals on the Hugging Face Hub need huggingface_hub: "
+            'pip install "genreward-wrappers[video]"'
+        ) from error
+    return huggingface_hub

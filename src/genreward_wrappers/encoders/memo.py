@@ -81,8 +81,8 @@ class Memo(VideoEncoder):
 def shared(encoder: VideoEncoder) -> Memo:
     """The memo of an encoder's recent frames that all rewards on it share."""
     memo = _shared.get(id(encoder))
-    # An id may be that of an encoder that is gone.
-    if memo is None or memo.encoder is not encoder:
+    # A memo keeps its encoder alive: while it is there, no other has this id.
+    if memo is None:
         memo = Memo(encoder, RECENT)
         _shared[id(encoder)] = memo
     return memo

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
+from torch.nn.functional import normalize
 
 
 @runtime_checkable
@@ -53,6 +54,12 @@ def text_tower(encoder: object) -> TextTower:
             'of pictures and texts, "open_clip:<model>/<pretrained tag>"'
         )
     return encoder
+
+
+def mean_text(tower: TextTower, texts: Sequence[str]) -> Tensor:
+    """The unit vector (D,) along the mean of the texts' unit embeddings."""
+    units = normalize(tower.encode_texts(texts), dim=-1)
+    return normalize(units.mean(0), dim=-1)
 
 
 def report_cut(text: str, kept: str, limit: str) -> None:

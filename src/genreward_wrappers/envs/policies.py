@@ -1,4 +1,4 @@
-"""Ways to act that need no learning: scripted, scripted with noise, and at random.
+"""Ways to act that need no learning: scripted, planned, with noise, and at random.
 
 What they play is data: goal videos, test episodes, and what forward-backward nets are
 trained on. A policy is made anew for every episode, from the episode's seed, so that
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 Act: TypeAlias = Callable[[Any], Any]
 """From an observation to an action."""
 
-POLICIES = ("random", "scripted", "noisy")
+POLICIES = ("random", "scripted", "noisy", "planned")
+
+_PLANNED = ("dmc/", "distracting/")
 
 
 class Wander:
@@ -44,9 +46,9 @@ def make_policy(policy: str, env: Any, env_id: str, seed: int) -> Act:
     """The policy for one episode.
 
     Args:
-        policy: "random"; "scripted" or "noisy", for Meta-World; or
-            "<module>:<function>", a function of (env, seed) that gives a function from
-            observations to actions.
+        policy: "random"; "scripted" or "noisy", for Meta-World; "planned", for
+            dm_control; or "<module>:<function>", a function of (env, seed) that gives a
+            function from observations to actions.
         env: The environment.
         env_id: Its id.
         seed: Of the episode.
@@ -58,6 +60,8 @@ def make_policy(policy: str, env: Any, env_id: str, seed: int) -> Act:
     space = env.action_space
     if policy == "random":
         return _random(space, rng)
+    if policy == "planned":
+        return _planner(env_id)(env, seed)
     if policy in ("scripted", "noisy"):
         script = _scripted(policy, env_id)
         if policy == "scripted":
@@ -76,6 +80,8 @@ def check_policy(policy: str, env_id: str) -> None:
     """Raises the ValueError that `make_policy` would."""
     if policy in ("scripted", "noisy"):
         _scripted(policy, env_id)
+    elif policy == "planned":
+        _planner(env_id)
     elif policy != "random":
         _own(policy)
 
@@ -109,6 +115,18 @@ def _scripted(policy: str, env_id: str) -> Act:
         )
     script = scripted_policy(task)
     return lambda observation: script(observation["state"])
+
+
+def _planner(env_id: str) -> Callable[[Any, int], Act]:
+    if not env_id.startswith(_PLANNED):
+        raise ValueError(
+            f"policy 'planned': {env_id!r} cannot be planned in, only dmc/... and "
+            'distracting/... can; give "random" or one of your own, '
+            '"<module>:<function>"'
+        )
+    from genreward_wrappers.envs.planner import Planner
+
+    return Planner
 
 
 def _own(policy: str) -> Callable[[Any, int], Act]:

@@ -80,9 +80,8 @@ class Features:
             tensors, _ = load_tensors(
                 path, KEY, "file of features", "genreward train-fb", SCHEMA
             )
-            if len(tensors["features"]) == len(frames):
-                kept: NDArray[np.float16] = tensors["features"]
-                return kept
+            kept: NDArray[np.float16] = tensors["features"]
+            return kept
         except (FileError, KeyError):
             # Not there, or damaged: it is made again.
             pass

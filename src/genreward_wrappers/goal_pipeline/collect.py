@@ -73,9 +73,9 @@ def collect(
         env_id: The environment's registered id, with pixels somewhere.
         output: The folder, made if it is not there. Other policies' and other seeds'
             episodes of the same environment may be in it.
-        policy: "random"; "scripted" or "noisy" (Meta-World); or "<module>:<function>",
-            a function of (env, seed) that gives a function from observations to
-            actions.
+        policy: "random"; "scripted" or "noisy" (Meta-World); "planned" (dm_control); or
+            "<module>:<function>", a function of (env, seed) that gives a function from
+            observations to actions.
         episodes: How many.
         seed: Of the first; the others follow.
         steps: After how many steps an episode is cut at the latest.
@@ -120,7 +120,7 @@ def record(job: Job) -> Episode:
     )
     act = make_policy(job.policy, env, job.env_id, job.seed)
     observation, _ = env.reset(seed=job.seed)
-    frames, states = [_frame(source, env, observation)], [flat_state(observation)]
+    frames, states = [frame_of(source, env, observation)], [flat_state(observation)]
     actions: list[Any] = []
     rewards: list[float] = []
     success: list[bool] = []
@@ -131,7 +131,7 @@ def record(job: Job) -> Episode:
         actions.append(np.array(action))
         rewards.append(float(reward))
         success.append(succeeded(info))
-        frames.append(_frame(source, env, observation))
+        frames.append(frame_of(source, env, observation))
         states.append(flat_state(observation))
     return Episode(
         frames=np.stack(frames),
@@ -224,6 +224,7 @@ def _environment(env_id: str, options: tuple[tuple[str, Any], ...]) -> Any:
     return gym.make(env_id, render_mode="rgb_array", **dict(options))
 
 
-def _frame(source: FrameSource, env: Any, observation: Any) -> UInt8:
+def frame_of(source: FrameSource, env: Any, observation: Any) -> UInt8:
+    """What an environment looks like now."""
     found = source.of_observation(observation) if source.kind == "obs" else env.render()
     return np.array(found)

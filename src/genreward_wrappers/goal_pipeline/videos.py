@@ -9,6 +9,7 @@ from pathlib import Path
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.episodes import Episode
 from genreward_wrappers.frames import image_size
+from genreward_wrappers.goal_pipeline.candidates import PREFIX, load_candidate
 from genreward_wrappers.goal_pipeline.pack import VIDEO_ENDINGS, fit, read_video
 from genreward_wrappers.goals import load_goal
 
@@ -21,8 +22,9 @@ def load_videos(
     """(T, H, W, 3) each, brought to one size.
 
     Args:
-        sources: Videos (mp4, gif, npy, ...), episodes that a wrapper recorded
-            (.safetensors), and folders with either anywhere below them.
+        sources: Videos (mp4, gif, npy, ...), episodes that a wrapper recorded and
+            candidates that were generated (.safetensors), and folders with any of them
+            anywhere below.
         goals: What `load_goal` takes; each gives all of its videos.
         size: (height, width), or one number for both.
 
@@ -53,13 +55,24 @@ def _inside(folder: Path) -> list[Path]:
         path
         for path in folder.rglob("*")
         # A wrapper keeps the goal beside the episodes that it records.
-        if path.suffix.lower() in endings and path.name != "goal.safetensors"
+        if path.suffix.lower() in endings
+        and path.name != "goal.safetensors"
+        # Beside a candidate lies the same video again, to look at.
+        and (path.suffix == ".safetensors" or not _is_candidate(path))
     )
+
+
+def _is_candidate(path: Path) -> bool:
+    whole = path.with_suffix(".safetensors")
+    return path.name.startswith(f"{PREFIX}-") and whole.is_file()
 
 
 def _read(path: Path) -> UInt8:
     if path.suffix != ".safetensors":
         return read_video(path)
+    if _is_candidate(path):
+        video: UInt8 = load_candidate(path).videos[0]
+        return video
     frames = Episode.load(path).frames
     if len(frames) < 2:
         raise ValueError(f"{path}: a video needs at least 2 frames, got {len(frames)}")

@@ -127,7 +127,10 @@ class FBCallback(BaseCallback):  # type: ignore[misc]
     def _on_training_start(self) -> None:
         self._host = _find_host(self.training_env)
         names = {model.name for model in self._host.session.models}
-        if self.version == 0 and FrameLevel.name not in names:
+        if self.bundle is not None:
+            # Trained before, perhaps in another environment: it goes on with that.
+            self._host.put_model(self._model(), self._weight, self.version)
+        elif FrameLevel.name not in names:
             self._host.put_model(Waiting(), self._weight, self.version)
 
     def _on_step(self) -> bool:
@@ -187,8 +190,7 @@ class FBCallback(BaseCallback):  # type: ignore[misc]
             features=self.features.card,
             about={"data": "online", "version": self.version},
         )
-        model = FrameLevel(self.bundle, self.features.encoder, form=self._form)
-        self._host.put_model(model, self._weight, self.version)
+        self._host.put_model(self._model(), self._weight, self.version)
         for name, value in figures.items():
             self.logger.record(f"forward_backward/{name}", value)
         self.logger.record("forward_backward/version", self.version)
@@ -197,6 +199,10 @@ class FBCallback(BaseCallback):  # type: ignore[misc]
                 f"forward-backward nets, version {self.version}: {trainer.step} "
                 f"updates on {len(data)} transitions, spread {figures['spread']:.3g}"
             )
+
+    def _model(self) -> FrameLevel:
+        assert self.bundle is not None
+        return FrameLevel(self.bundle, self.features.encoder, form=self._form)
 
     def _forget(self, running: int) -> None:
         """Drops the oldest episodes beyond what is to be kept."""

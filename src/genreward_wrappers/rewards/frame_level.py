@@ -173,7 +173,8 @@ class FrameLevel(RewardModel[FrameMemory]):
         if features != self.nets.config.features:
             raise GoalError(
                 f"the nets of {goal!r} take {self.nets.config.features} features, "
-                f"{self.features.stack} x {self.encoder or 'the state'!r} give "
+                f"{self.features.stack} x "
+                f"{'the state' if self.encoder is None else repr(self.encoder)} give "
                 f"{features}"
             )
         wrong = complaints(statistics or {})

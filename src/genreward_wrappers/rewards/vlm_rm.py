@@ -44,7 +44,7 @@ from genreward_wrappers.core import (
 )
 from genreward_wrappers.encoders.base import VideoEncoder
 from genreward_wrappers.encoders.registry import load_encoder
-from genreward_wrappers.encoders.texts import TextTower, as_texts, text_tower
+from genreward_wrappers.encoders.texts import as_texts, mean_text, text_tower
 
 DEFAULT_ENCODER = "open_clip:ViT-bigG-14/laion2b_s39b_b160k"
 
@@ -94,10 +94,10 @@ class VLMRM(RewardModel[None]):
         tower = text_tower(encoder)
         self.encoder = encoder
         self.alpha = float(alpha)
-        self._goal = _mean_text(tower, texts)
+        self._goal = mean_text(tower, texts)
         self._way: Tensor | None = None
         if others is not None:
-            way = self._goal - _mean_text(tower, others)
+            way = self._goal - mean_text(tower, others)
             length = way.norm()
             if length < 1e-6:
                 raise ValueError(
@@ -127,9 +127,3 @@ class VLMRM(RewardModel[None]):
             projected += self.alpha * (off @ self._way)[:, None] * self._way
         reward: Float32 = (1 - projected.square().sum(1) / 2).cpu().numpy()
         return reward
-
-
-def _mean_text(tower: TextTower, texts: Sequence[str]) -> Tensor:
-    """The unit vector (D,) along the mean of the texts' unit embeddings."""
-    mean = tower.encode_texts(texts).mean(0)
-    return torch.nn.functional.normalize(mean, dim=-1)

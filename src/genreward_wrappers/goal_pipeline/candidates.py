@@ -1,0 +1,217 @@
+"""Generated videos before anybody chose among them: files, cards, a contact sheet.
+
+A candidate is a goal bundle of one video, without loss and with all that it was made
+with in its provenance. Beside it lie an mp4 to look at and the same settings as JSON:
+both can be made from it, and are never read.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genreward_wrappers.core import UInt8
+from genreward_wrappers.files import write_whole
+from genreward_wrappers.frames import evenly
+from genreward_wrappers.goal_pipeline.pack import LENGTH, pack, write_video
+from genreward_wrappers.goals import GoalBundle, GoalError
+
+STEP = "generate"
+PREFIX = "candidate"
+SHEET = "contact_sheet.png"
+
+#: What differs from one candidate to the next of one folder.
+OWN = ("seed", "start_seed", "first_frame")
+#: What nothing depends on: a model may move, its revision says what it is.
+IDLE = ("step", "source")
+
+#: Frames of each candidate on the contact sheet, and the height of one in pixels.
+COLUMNS, ROW = 8, 96
+
+
+def save_candidate(path: Path, frames: UInt8, card: Mapping[str, Any]) -> None:
+    """Writes a candidate, all or nothing, and what lies beside it.
+
+    Args:
+        path: Its .safetensors file.
+        frames: (T, H, W, 3).
+        card: All that it was made with, as JSON.
+    """
+    bundle = GoalBundle(
+        frames[None],
+        env_id=str((card.get("env") or {}).get("id", "")),
+        prompt=card["settings"]["prompt"],
+        generator=f"{card['source']}@{card['model']['revision']}",
+        provenance=({"step": STEP, **card},),
+    )
+    bundle.save(path)
+    write_beside(path, bundle)
+
+
+def write_beside(path: Path, bundle: GoalBundle) -> None:
+    """Writes the card and the mp4 of a candidate where they are missing."""
+    card = path.with_suffix(".json")
+    if not card.is_file():
+        text = json.dumps(dict(bundle.provenance[0]), indent=2, sort_keys=True)
+        write_whole(card, (text + "\n").encode())
+    video = path.with_suffix(".mp4")
+    if not video.is_file():
+        # Its encoder writes to a name, so the name is another one until it is whole.
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".mp4")
+        os.close(handle)
+        try:
+            write_video(name, bundle.videos[0])
+            os.replace(name, video)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def load_candidate(path: str | PathLike[str]) -> GoalBundle:
+    """Reads a candidate.
+
+    Raises:
+        GoalError: It is missing, damaged, or something else.
+    """
+    bundle = GoalBundle.load(path)
+    if len(bundle.provenance) != 1 or bundle.provenance[0].get("step") != STEP:
+        raise GoalError(
+            f"{path} is a goal bundle, but no candidate: expected what `genreward "
+            "generate` writes"
+        )
+    return bundle
+
+
+def find_candidates(folder: str | PathLike[str]) -> list[Path]:
+    """The candidates' files in a folder, in the order of their names."""
+    return sorted(Path(folder).glob(f"{PREFIX}-*.safetensors"))
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Where two cards differ, as "settings.num_frames: 9, not 49"."""
+    left, right = _flat(one), _flat(other)
+    return [
+        f"{name}: {left.get(name)!r}, not {right.get(name)!r}"
+        for name in sorted(left.keys() | right.keys())
+        if left.get(name) != right.get(name)
+    ]
+
+
+def shared(card: Mapping[str, Any]) -> dict[str, Any]:
+    """What all candidates of a folder have in common."""
+    return {key: value for key, value in card.items() if key not in (*OWN, *IDLE)}
+
+
+def write_sheet(folder: Path, paths: Sequence[Path]) -> Path:
+    """Draws some frames of every candidate, one row each, first and last included."""
+    from PIL import Image, ImageDraw
+
+    rows: list[Any] = []
+    margin = 16
+    for path in paths:
+        frames = load_candidate(path).videos[0]
+        height, width = frames.shape[1:3]
+        side = max(1, round(width * ROW / height))
+        index = evenly(min(COLUMNS, len(frames)), len(frames) - 1).tolist()
+        row = Image.new("RGB", (len(index) * (side + 2) - 2, margin + ROW), "white")
+        ImageDraw.Draw(row).text((2, 2), path.stem, fill="black")
+        for i, t in enumerate(index):
+            small = Image.fromarray(frames[t]).resize((side, ROW))
+            row.paste(small, (i * (side + 2), margin))
+        rows.append(row)
+    size = max(row.width for row in rows), sum(row.height + 4 for row in rows) - 4
+    sheet = Image.new("RGB", size, "white")
+    top = 0
+    for row in rows:
+        sheet.paste(row, (0, top))
+        top += row.height + 4
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    path = folder / SHEET
+    write_whole(path, buffer.getvalue())
+    return path
+
+
+def pack_candidates(
+    sources: Sequence[str | PathLike[str]],
+    *,
+    env_id: str = "",
+    camera: str = "",
+    prompt: str = "",
+    size: int | tuple[int, int] = 64,
+    length: int = LENGTH,
+    encoder: str | None = "embedded:video-vae-64",
+    license: str = "",
+) -> GoalBundle:
+    """Makes a goal bundle of candidates, with what they were made with.
+
+    Args:
+        sources: Candidates' files, and folders of them.
+        env_id: The environment; empty is the one that the first frames are from.
+        camera: The environment's camera.
+        prompt: The task in words; empty is the generator's prompt.
+        size: (height, width) of the packed videos.
+        length: Frames of each packed video, evenly spread over it.
+        encoder: What `load_encoder` takes; None leaves it open.
+        license: The videos' licence, which follows from the generator's.
+
+    Raises:
+        GoalError: There are none, they differ in what they are for, or they do not fit
+            the size.
+    """
+    paths: list[Path] = []
+    for source in map(Path, sources):
+        inside = find_candidates(source) if source.is_dir() else [source]
+        if not inside:
+            raise GoalError(
+                f"{source} holds no candidates ({PREFIX}-*.safetensors): expected a "
+                "folder that `genreward generate` wrote"
+            )
+        paths += inside
+    if not paths:
+        raise GoalError("a goal needs at least one candidate, got none")
+    found = [load_candidate(path) for path in paths]
+    cards = [dict(bundle.provenance[0]) for bundle in found]
+    for path, card in zip(paths, cards, strict=True):
+        unlike = differences(shared(card), shared(cards[0]))
+        if unlike:
+            raise GoalError(
+                f"{path} was made with other settings than {paths[0]} "
+                f"({'; '.join(unlike)}): pack them apart"
+            )
+    made = [
+        {"file": path.name, **{key: card[key] for key in OWN if key in card}}
+        for path, card in zip(paths, cards, strict=True)
+    ]
+    # What frames were before they were fitted is in the last step.
+    bundle = pack(
+        [np.asarray(candidate.videos[0]) for candidate in found],
+        env_id=env_id or found[0].env_id,
+        camera=camera,
+        prompt=prompt or found[0].prompt,
+        size=size,
+        length=length,
+        encoder=encoder,
+        generator=found[0].generator,
+        license=license,
+    )
+    step = {"step": STEP, **shared(cards[0]), "candidates": made}
+    return bundle.with_(provenance=(step, *bundle.provenance))
+
+
+def _flat(card: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in card.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat

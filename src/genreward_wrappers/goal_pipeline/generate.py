@@ -1,0 +1,236 @@
+"""Generates goal videos: some candidates of a prompt and of first frames.
+
+Each candidate is a file of its own, named by its seeds and written whole, so that a run
+that was stopped goes on, and more candidates can be added at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from genreward_wrappers.core import UInt8
+from genreward_wrappers.frames import find_source
+from genreward_wrappers.goal_pipeline.candidates import (
+    IDLE,
+    PREFIX,
+    differences,
+    find_candidates,
+    load_candidate,
+    save_candidate,
+    shared,
+    write_beside,
+    write_sheet,
+)
+from genreward_wrappers.goal_pipeline.collect import frame_of
+from genreward_wrappers.goal_pipeline.generators import (
+    Generator,
+    Model,
+    Sampling,
+)
+from genreward_wrappers.goal_pipeline.pictures import load_image
+from genreward_wrappers.goals import GoalError
+
+#: Goals' seeds begin here, test episodes' at two million, learning runs' at three.
+FIRST_SEED = 1_000_000
+
+
+@dataclass(frozen=True)
+class Job:
+    """One candidate to make."""
+
+    path: Path
+    seed: int
+    image: UInt8 | None
+    card: Mapping[str, Any]
+
+
+def generate(
+    model: Model,
+    sampling: Sampling,
+    output: str | PathLike[str],
+    *,
+    env_id: str = "",
+    options: Mapping[str, Any] | None = None,
+    image: str | PathLike[str] | None = None,
+    starts: int = 1,
+    candidates: int = 4,
+    seed: int = FIRST_SEED,
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Path]:
+    """Generates candidates; those that are there already are not made again.
+
+    Args:
+        model: Which generator.
+        sampling: What is asked of it.
+        output: The folder, made if it is not there. It holds candidates of one setting
+            alone.
+        env_id: The environment whose first frames the videos continue.
+        options: What else to make it with, such as ``size``.
+        image: A picture that they continue instead.
+        starts: How many first frames, of the seeds ``seed``, ``seed + 1``, ...
+        candidates: How many videos of each first frame, of the same seeds.
+        seed: The first one.
+        tick: Told how many denoising steps are done, and of how many.
+
+    Returns:
+        Their files, those of the first start first.
+
+    Raises:
+        ValueError: The model cannot do what is asked, the memory does not suffice, or
+            the folder holds candidates of other settings.
+        FileNotFoundError: There is no such model here, nor a way to fetch it.
+    """
+    for name, value in (("starts", starts), ("candidates", candidates)):
+        if value < 1:
+            raise ValueError(f"{name}={value}: expected at least 1")
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"seed={seed}: expected one from 0 to {2**31 - 1}")
+    if env_id and image is not None:
+        raise ValueError(
+            f"both an environment ({env_id}) and a picture ({image}) are given: the "
+            "first frame comes from one of them"
+        )
+    if starts > 1 and not env_id:
+        raise ValueError(f"starts={starts}: only an environment has several of them")
+    generator = Generator(model)
+    if starts > 1 and not generator.wants_image:
+        raise ValueError(f"starts={starts}: {generator.name} takes no first frame")
+    settings = generator.settings(sampling)
+    pictures: dict[int | None, UInt8 | None] = {None: None}
+    if image is not None:
+        pictures = {None: load_image(image)}
+    elif env_id and generator.wants_image:
+        pictures = dict(first_frames(env_id, options or {}, range(seed, seed + starts)))
+    common = _common(generator, settings, env_id, options or {})
+    card = {**common, "source": model.source}
+    folder = Path(output)
+    jobs = []
+    for start, picture in pictures.items():
+        generator.check_image(picture, settings)
+        jobs += [
+            _job(folder, card, seed + i, start, picture) for i in range(candidates)
+        ]
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_folder(folder, common)
+    missing = [job for job in jobs if not _is_there(job)]
+    steps = int(settings.get("num_inference_steps", 1))
+    done, total = len(jobs) - len(missing), len(jobs) * steps
+    tick(done * steps, total)
+    for job in missing:
+
+        def after(step: int, of: int, before: int = done * steps) -> None:
+            tick(before + step, total)
+
+        frames = generator(settings, job.seed, job.image, after)
+        save_candidate(job.path, frames, job.card)
+        done += 1
+    write_sheet(folder, find_candidates(folder))
+    return [job.path for job in jobs]
+
+
+def first_frames(
+    env_id: str, options: Mapping[str, Any], seeds: range
+) -> list[tuple[int, UInt8]]:
+    """What an agent sees at the start of episodes, with their seeds.
+
+    Raises:
+        ValueError: There is no such environment, or it has no pixels.
+    """
+    import gymnasium as gym
+
+    try:
+        env: Any = gym.make(env_id, render_mode="rgb_array", **dict(options))
+    except gym.error.Error as error:
+        raise ValueError(f"cannot make the environment {env_id!r}: {error}") from error
+    try:
+        source = find_source(
+            "auto",
+            env.observation_space,
+            render_mode=env.render_mode,
+            metadata=env.metadata,
+        )
+        found = []
+        for seed in seeds:
+            observation, _ = env.reset(seed=seed)
+            found.append((seed, frame_of(source, env, observation)))
+    finally:
+        env.close()
+    return found
+
+
+def _common(
+    generator: Generator,
+    settings: Mapping[str, Any],
+    env_id: str,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What is the same for all candidates."""
+    env = {"id": env_id, "options": dict(options)} if env_id else None
+    card = {"model": generator.identity, "settings": dict(settings), "env": env}
+    try:
+        # As it will be read again: tuples come back as lists.
+        found: dict[str, Any] = json.loads(json.dumps(card, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"the settings cannot be written as JSON ({error}): give numbers, texts, "
+            "lists and booleans"
+        ) from error
+    return found
+
+
+def _job(
+    folder: Path,
+    shared_card: Mapping[str, Any],
+    seed: int,
+    start: int | None,
+    picture: UInt8 | None,
+) -> Job:
+    name = f"{PREFIX}-{seed}" if start is None else f"{PREFIX}-{start}-{seed}"
+    digest = None
+    if picture is not None:
+        digest = hashlib.sha256(
+            f"{picture.shape}".encode() + picture.tobytes()
+        ).hexdigest()
+    card = {**shared_card, "seed": seed, "start_seed": start, "first_frame": digest}
+    return Job(folder / f"{name}.safetensors", seed, picture, card)
+
+
+def _is_there(job: Job) -> bool:
+    try:
+        bundle = load_candidate(job.path)
+    except GoalError:
+        # Not there, or damaged: it is made again.
+        for ending in (".json", ".mp4"):
+            job.path.with_suffix(ending).unlink(missing_ok=True)
+        return False
+    unlike = differences(*map(_lasting, (bundle.provenance[0], job.card)))
+    if unlike:
+        raise ValueError(
+            f"{job.path} was made with {'; '.join(unlike)}: give another folder"
+        )
+    write_beside(job.path, bundle)
+    return True
+
+
+def _check_folder(folder: Path, common: Mapping[str, Any]) -> None:
+    """Raises if the folder holds candidates of other settings."""
+    for path in find_candidates(folder):
+        try:
+            card = load_candidate(path).provenance[0]
+        except GoalError:
+            continue
+        unlike = differences(shared(card), common)
+        if unlike:
+            raise ValueError(
+                f"{path} was made with {'; '.join(unlike)}: give another folder"
+            )
+
+
+def _lasting(card: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in card.items() if key not in IDLE}

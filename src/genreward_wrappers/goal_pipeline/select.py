@@ -1,0 +1,338 @@
+"""Chooses the key frame of each goal video: the one that the task's words fit best.
+
+A model of pictures and texts scores every frame. With x_i the unit embedding of frame i
+of T, g that of the prompt (several are averaged, and the mean brought back to unit
+length) and b that of a baseline, where one is given::
+
+    s_i = x_i . g                  the cosine of GenReward (CVPR 2026, arXiv 2512.00961)
+    s_i = x_i . g - x_i . b        with a baseline, a text for the scene as it begins
+    score_i = s_i - prior * d * (1 - i / (T - 1))
+
+The key frame is the one with the highest score; of equal ones the last. A difference of
+two cosines is |g - b| times the projection of x_i on the way from b to g, so both ways
+to use a baseline choose the same frames. d is the standard deviation of s over all
+frames of all videos: ``prior=1`` makes a first frame one deviation worse than a last
+one, whatever the model's range of cosines.
+
+Videos are ranked by the scores of their key frames, prior included. What was chosen,
+and by what, is a step of the bundle's provenance; `chosen` reads it back.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genreward_wrappers.core import UInt8
+from genreward_wrappers.encoders.base import VideoEncoder, encoder_card
+from genreward_wrappers.encoders.registry import load_encoder
+from genreward_wrappers.encoders.texts import as_texts, mean_text, text_tower
+from genreward_wrappers.files import write_whole
+from genreward_wrappers.goals import GoalBundle, GoalError, load_goal
+
+#: Small enough for a CPU. By the published comparisons larger models judge better.
+ENCODER = "open_clip:ViT-B-32/laion2b_s34b_b79k"
+
+#: The name of the step in a bundle's provenance.
+STEP = "select"
+
+#: To how many digits a bundle keeps its curves.
+DIGITS = 4
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What was chosen, and why.
+
+    Attributes:
+        curves: (C, T) the scores of all candidates' frames.
+        key_frames: (C,) the best frame of each candidate.
+        ranking: (C,) the candidates, the best first.
+        kept: Which candidates are in the bundle, in its order.
+        prompts: The texts that frames were compared with.
+        baseline: Those they were to be unlike; none, often.
+        encoder: The card of the model that compared them.
+        prior: The weight of being late.
+        deviation: d in the formula.
+    """
+
+    curves: Floats
+    key_frames: tuple[int, ...]
+    ranking: tuple[int, ...]
+    kept: tuple[int, ...]
+    prompts: tuple[str, ...]
+    baseline: tuple[str, ...]
+    encoder: Mapping[str, Any]
+    prior: float
+    deviation: float
+
+    @property
+    def scores(self) -> Floats:
+        """(C,) the scores of the candidates' key frames."""
+        best: Floats = self.curves[np.arange(len(self.curves)), self.key_frames]
+        return best
+
+    def step(self) -> dict[str, Any]:
+        """The step of the bundle's provenance."""
+        return {
+            "step": STEP,
+            "prompts": list(self.prompts),
+            "baseline": list(self.baseline),
+            "encoder": dict(self.encoder),
+            "prior": self.prior,
+            "deviation": round(self.deviation, DIGITS + 2),
+            "curves": [[round(v, DIGITS) for v in row] for row in self.curves.tolist()],
+            "key_frames": list(self.key_frames),
+            "ranking": list(self.ranking),
+            "kept": list(self.kept),
+        }
+
+
+def select(
+    goal: GoalBundle | str | PathLike[str],
+    encoder: VideoEncoder | str = ENCODER,
+    *,
+    prompts: str | Sequence[str] | None = None,
+    baseline: str | Sequence[str] | None = None,
+    prior: float = 0.0,
+    keep: int | None = None,
+    device: str = "auto",
+    dtype: str | None = None,
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[GoalBundle, Selection]:
+    """A goal with key frames that fit the task's words.
+
+    Forward-backward nets stay in it. Where they are asked for these key frames, their
+    statistics go, with a warning, unless nothing has changed.
+
+    Args:
+        goal: A bundle, or what `load_goal` finds one by.
+        encoder: A model of pictures and texts, or what `load_encoder` takes for one.
+        prompts: The task done, in words, or several wordings of it; None takes the
+            bundle's prompt. A bundle without one keeps the first of these.
+        baseline: The scene as it begins, likewise; None for none.
+        prior: How much a later frame is preferred; 0 for not at all.
+        keep: How many of the videos to keep, the best; None keeps all. They stay in
+            the order that they have.
+        device: "auto", "cpu", "cuda" or "cuda:<index>".
+        dtype: What the encoder computes in.
+        tick: Told how many videos are scored, and of how many.
+
+    Returns:
+        The new bundle, and what it was made by.
+
+    Raises:
+        GoalError: There is no prompt, or fewer videos than to keep.
+        ValueError: The encoder reads no texts, or the texts are one.
+
+    Example:
+        >>> goal, selection = select(
+        ...     "candidates.safetensors", prompts="the drawer is open", keep=4
+        ... )  # doctest: +SKIP
+    """
+    goal = load_goal(goal)
+    texts = _prompts(goal, prompts)
+    others = [] if baseline is None else as_texts(baseline, "baseline")
+    count = len(goal.videos)
+    most = count if keep is None else keep
+    if not 1 <= most <= count:
+        raise GoalError(
+            f"keep={keep}: the goal has {count} videos, expected 1 to {count}"
+        )
+    if not 0 <= prior < float("inf"):
+        raise ValueError(f"prior={prior}: expected a number from 0")
+    if isinstance(encoder, str):
+        encoder = load_encoder(encoder, device=device, dtype=dtype)
+    similarity = _similarity(goal.videos, encoder, texts, others, tick)
+    deviation = float(similarity.std())
+    late = np.linspace(0, 1, similarity.shape[1])
+    curves = similarity - prior * deviation * (1 - late)
+    # Of equal frames the last: as without a choice, and where a video stands still.
+    key_frames = (len(late) - 1 - curves[:, ::-1].argmax(1)).tolist()
+    # Of equal videos the first.
+    ranking = np.argsort(-curves.max(1), kind="stable").tolist()
+    kept = sorted(ranking[:most])
+    found = Selection(
+        curves=curves,
+        key_frames=tuple(key_frames),
+        ranking=tuple(ranking),
+        kept=tuple(kept),
+        prompts=tuple(texts),
+        baseline=tuple(others),
+        encoder=encoder_card(encoder),
+        prior=float(prior),
+        deviation=deviation,
+    )
+    kept_frames = tuple(key_frames[i] for i in kept)
+    # Fewer videos have other key frames, too: the tuples differ in length.
+    changed = kept_frames != goal.key_frames
+    bundle = goal.with_(
+        videos=goal.videos[kept],
+        key_frames=kept_frames,
+        prompt=goal.prompt or texts[0],
+        nets_config=_nets_config(goal, changed),
+        provenance=(*goal.provenance, found.step()),
+    )
+    return bundle, found
+
+
+def chosen(goal: GoalBundle) -> Selection | None:
+    """How a bundle's key frames were chosen; None if by nobody, or not these."""
+    steps = [step for step in goal.provenance if step.get("step") == STEP]
+    if not steps:
+        return None
+    step = steps[-1]
+    try:
+        found = Selection(
+            curves=np.asarray(step["curves"], np.float64),
+            key_frames=tuple(step["key_frames"]),
+            ranking=tuple(step["ranking"]),
+            kept=tuple(step["kept"]),
+            prompts=tuple(step["prompts"]),
+            baseline=tuple(step["baseline"]),
+            encoder=step["encoder"],
+            prior=step["prior"],
+            deviation=step["deviation"],
+        )
+        frames = tuple(found.key_frames[i] for i in found.kept)
+        scored = len(found.curves[0])
+    except (KeyError, TypeError, ValueError, IndexError):
+        # A step of the same name by something else than `select`.
+        return None
+    # Somebody may have chosen others since, or cut the videos.
+    current = frames == goal.key_frames and scored == goal.videos.shape[1]
+    return found if current else None
+
+
+def draw(
+    path: str | PathLike[str], candidates: GoalBundle, selection: Selection
+) -> None:
+    """Draws every candidate's curve and its key frame.
+
+    Args:
+        path: A picture, of any kind that matplotlib writes.
+        candidates: The bundle that was chosen from.
+        selection: What `select` gave beside the new bundle.
+    """
+    make_figure = import_figure()
+    if len(candidates.videos) != len(selection.curves):
+        raise GoalError(
+            f"the curves are of {len(selection.curves)} videos, {candidates!r} has "
+            f"{len(candidates.videos)}"
+        )
+    count = len(selection.curves)
+    figure = make_figure(figsize=(9, 1 + 1.5 * count), layout="constrained")
+    what = " / ".join(selection.prompts)
+    figure.suptitle(f"how well each frame fits: {what}", wrap=True)
+    rows = figure.subplots(count, 2, squeeze=False, width_ratios=[5, 1])
+    low, high = selection.curves.min(), selection.curves.max()
+    margin = 0.1 * max(high - low, 10.0**-DIGITS)
+    for i, (curve, picture) in enumerate(rows):
+        key, score = selection.key_frames[i], selection.scores[i]
+        curve.plot(selection.curves[i], color="C0" if i in selection.kept else "0.6")
+        curve.axvline(key, color="C3", linestyle="--", linewidth=1)
+        curve.plot([key], [score], "o", color="C3")
+        curve.set_ylim(low - margin, high + margin)
+        curve.set_ylabel("score")
+        curve.grid(alpha=0.3)
+        fate = "" if i in selection.kept else ", not kept"
+        rank = selection.ranking.index(i) + 1
+        curve.set_title(
+            f"candidate {i}: frame {key}, {score:.{DIGITS}f}, rank {rank}{fate}",
+            fontsize="medium",
+            loc="left",
+        )
+        picture.imshow(candidates.videos[i, key])
+        picture.set_axis_off()
+    rows[-1][0].set_xlabel("frame")
+    kind = Path(path).suffix.removeprefix(".") or "png"
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=kind, dpi=110)
+    write_whole(Path(path), drawn.getvalue())
+
+
+def import_figure() -> Any:
+    """Matplotlib's figures, or an error that names the extra."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "the picture of the curves needs matplotlib: "
+            'pip install "genreward-wrappers[demo]"'
+        ) from error
+    return Figure
+
+
+def _prompts(goal: GoalBundle, prompts: str | Sequence[str] | None) -> list[str]:
+    if prompts is not None:
+        return as_texts(prompts, "prompts")
+    if not goal.prompt.strip():
+        raise GoalError(
+            f"{goal!r} has no prompt, and none was given: say how the task looks when "
+            'it is done, as in --prompt "the drawer is open"'
+        )
+    return [goal.prompt]
+
+
+def _similarity(
+    videos: UInt8,
+    encoder: VideoEncoder,
+    prompts: list[str],
+    baseline: list[str],
+    tick: Callable[[int, int], None],
+) -> Floats:
+    """(K, T) s in the formula."""
+    tower = text_tower(encoder)
+    direction = mean_text(tower, prompts).double().cpu().numpy()
+    if baseline:
+        direction = direction - mean_text(tower, baseline).double().cpu().numpy()
+        if np.linalg.norm(direction) < 1e-6:
+            raise ValueError(
+                f"prompts={prompts} and baseline={baseline} have the same embedding: "
+                "no frame is nearer to one than to the other"
+            )
+    rows = []
+    tick(0, len(videos))
+    for done, video in enumerate(videos, 1):
+        images = encoder.encode_images(video).flatten(1).double().cpu().numpy()
+        images /= np.linalg.norm(images, axis=1, keepdims=True)
+        rows.append(images @ direction)
+        tick(done, len(videos))
+    similarity: Floats = np.stack(rows)
+    if not np.isfinite(similarity).all():
+        raise ValueError(f"{encoder!r} gives NaN for some frames: try dtype='float32'")
+    return similarity
+
+
+def _nets_config(goal: GoalBundle, changed: bool) -> dict[str, Any]:
+    """The configuration of the nets without what is no longer true.
+
+    F and B know no goal, so they stay. Their statistics are of the reward F^T B(key
+    frames), and of these key frames alone. Nets on states are asked for states that the
+    bundle keeps beside them, whatever the key frames are.
+    """
+    config = dict(goal.nets_config)
+    on_states = "goal_states" in config.get("input", {})
+    if not changed or on_states or "statistics" not in config:
+        return config
+    del config["statistics"]
+    warnings.warn(
+        f"the key frames of {goal!r} have changed: its forward-backward nets stay, "
+        "but the statistics that their reward is normalised with were of the old ones "
+        'and are left out. The frame-level reward works with form="value" or '
+        'form="difference"; for form="normalised", the default, run `genreward '
+        "train-fb` on the new bundle (choosing before training saves doing it twice)",
+        UserWarning,
+        stacklevel=3,
+    )
+    return config
