@@ -98,9 +98,12 @@ def run_demo(
         progress.advance(task)
     console.print(_table(env_id, episodes))
     console.print(
-        "reward_total is what the agent is given: the environment's own reward and "
-        "the video-level score."
-        + ("" if bundle.nets else " This goal has no frame-level part.")
+        "reward_total is what the agent is given: the environment's own reward, "
+        + (
+            "the video-level score, and a quarter of the frame-level one."
+            if bundle.nets
+            else "and the video-level score. This goal has no frame-level part."
+        )
     )
     console.print(f"picture: {picture.resolve()}", soft_wrap=True)
     console.print(f"video:   {video.resolve()}", soft_wrap=True)

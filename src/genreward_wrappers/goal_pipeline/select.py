@@ -9,7 +9,7 @@ length) and b that of a baseline, where one is given::
     score_i = s_i - prior * d * (1 - i / (T - 1))
 
 The key frame is the one with the highest score; of equal ones the last. A difference of
-two cosines is |g - b| times the projection of x_i on the way from b to g, so both ways
+two cosines is the norm of g - b times the projection of x_i on the way from b to g, so both ways
 to use a baseline choose the same frames. d is the standard deviation of s over all
 frames of all videos: ``prior=1`` makes a first frame one deviation worse than a last
 one, whatever the model's range of cosines.
