@@ -801,7 +801,9 @@ def test_parse_bad_specs(spec, message):
 def small_goal():
     """The embedded goal, so short that encoding it takes no time."""
     goal = load_goal(ENV)
-    return goal.with_(videos=goal.videos[:2, ::32], key_frames=())
+    return goal.with_(
+        videos=goal.videos[:2, ::32], key_frames=(), nets={}, nets_config={}
+    )
 
 
 @pytest.mark.parametrize(
@@ -1033,6 +1035,7 @@ def test_everything_by_default(full):
     names = [(one.contestant.name, one.contestant.role) for one in full.scored]
     assert names == [
         ("video", "reward"),
+        ("frame", "reward"),
         ("genreward", "sum"),
         ("pixels", "control"),
         ("random", "control"),
@@ -1049,12 +1052,17 @@ def test_everything_by_default(full):
 
 
 def test_the_sum_is_judged_where_all_of_it_is_known(full):
-    video, env, total = (scored(full, name) for name in ("video", "env", "genreward"))
+    video, frame, env, total = (
+        scored(full, name) for name in ("video", "frame", "env", "genreward")
+    )
     for i, episode in enumerate(full.episodes):
         if episode.info["kind"] in ("other-task", "reversed"):
             assert np.isnan(total.paid[i]).all()
             continue
-        expected = video.paid[i].astype(np.float64) + env.paid[i]
+        expected = video.paid[i].astype(np.float64) + 0.25 * frame.paid[i].astype(
+            np.float64
+        )
+        expected += env.paid[i]
         np.testing.assert_array_equal(total.paid[i], expected.astype(np.float32))
     assert video.metrics["reversed_auc"].value is not None
     assert total.metrics["reversed_auc"].value is None

@@ -9,10 +9,10 @@ length) and b that of a baseline, where one is given::
     score_i = s_i - prior * d * (1 - i / (T - 1))
 
 The key frame is the one with the highest score; of equal ones the last. A difference of
-two cosines is the norm of g - b times the projection of x_i on the way from b to g, so both ways
-to use a baseline choose the same frames. d is the standard deviation of s over all
-frames of all videos: ``prior=1`` makes a first frame one deviation worse than a last
-one, whatever the model's range of cosines.
+two cosines is the norm of g - b times the projection of x_i on the way from b to g, so
+both ways to use a baseline choose the same frames. d is the standard deviation of s
+over all frames of all videos: ``prior=1`` makes a first frame one deviation worse than
+a last one, whatever the model's range of cosines.
 
 Videos are ranked by the scores of their key frames, prior included. What was chosen,
 and by what, is a step of the bundle's provenance; `chosen` reads it back.
