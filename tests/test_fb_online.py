@@ -288,6 +288,18 @@ def test_training_goes_on_in_another_environment(point_goal):
     assert all(info[0]["reward_frame_due"] for info in watch.infos)
 
 
+def test_a_model_that_is_put_in_counts_by_its_own_weight():
+    venv = environments()
+    venv.reset()
+    no = np.zeros((2, 2), np.float32)
+    for weight, version in ((2.0, 4), (0.5, 7)):
+        venv.put_model(Brightness(), weight, version)
+        _, paid, _, infos = venv.step(no)
+        bright = [info["reward_brightness"] for info in infos]
+        np.testing.assert_allclose(paid, weight * np.array(bright), rtol=1e-6)
+        assert {info["reward_brightness_version"] for info in infos} == {version}
+
+
 def test_nets_can_be_frozen(point_goal):
     online, watch = callback(point_goal, until=25), Watch()
     agent(environments(point_goal)).learn(64, [online, watch])

@@ -39,9 +39,12 @@ DEAD_SPREAD = 0.05
 DEAD_DIRECTIONS = 2.0
 #: The mean of the measure is known; beyond this multiple of it the nets diverge.
 DIVERGED_MASS = 3.0
-#: A random walk says little about the way, but a rank correlation of less than this is
-#: no better than chance on any data.
-NO_TIME_RANK = 0.1
+#: A random walk says little about the way. Of the runs in docs/forward_backward.md that
+#: went well none had a rank correlation below 0.35, of those that failed none one above
+#: 0.24; the threshold was set after them.
+NO_TIME_RANK = 0.25
+#: How fast a success goes is the policy's affair: only next to nothing is a complaint.
+NO_SUCCESS_RANK = 0.1
 
 
 def measure(forward: Tensor, backward: Tensor) -> Tensor:
@@ -268,7 +271,7 @@ def complaints(figures: Mapping[str, float]) -> tuple[str, ...]:
             "the reward knows no way: on held-out trajectories its rank correlation "
             f"with how soon a state is reached is {figures['time_rank']:.2f}"
         )
-    if figures.get("success_rank", math.inf) < NO_TIME_RANK:
+    if figures.get("success_rank", math.inf) < NO_SUCCESS_RANK:
         wrong.append(
             "the reward does not rise towards this goal: on held-out successes its "
             f"rank correlation with time is {figures['success_rank']:.2f}"
