@@ -178,9 +178,12 @@ def paid_by(reward, steps=40, **changes):
 
 
 def test_the_agent_is_paid_by_the_reward_under_test_alone():
-    for reward in ("pixels", "genreward:encoder=pixels"):
+    for reward, weight in (("pixels", 0.0), ("genreward:encoder=pixels", 0.25)):
         space, paid, infos = paid_by(reward)
-        np.testing.assert_allclose(paid, [i["reward_video"] for i in infos])
+        frame = [weight * i.get("reward_frame", 0.0) for i in infos]
+        assert bool(np.any(frame)) == bool(weight)
+        video = [i["reward_video"] for i in infos]
+        np.testing.assert_allclose(paid, np.add(video, frame))
         assert space.shape == (40,), "39 numbers of the state and the time"
     space, paid, infos = paid_by("env")
     assert space.shape == (40,)
