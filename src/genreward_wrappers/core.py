@@ -13,7 +13,7 @@ Only numpy is imported here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -258,6 +258,8 @@ class Session:
         assert self._frames is not None
         self._check_shape(next_frames)
         self._steps = self._steps + active
+        # Environments reuse their buffers; this frame must still be itself next step.
+        next_frames = np.array(next_frames)
         transition = Transition(
             frames=self._frames,
             actions=actions,
@@ -275,9 +277,7 @@ class Session:
             memories.append(memory)
             scores[model.name] = self._checked(model.name, score, active)
         self._memories = tuple(memories)
-        # Environments reuse their buffers; this frame must still be itself next step.
-        self._frames = np.array(next_frames)
-        self._last = replace(transition, next_frames=self._frames)
+        self._frames, self._last = next_frames, transition
         if next_states is not None:
             self._states = np.array(next_states, np.float32)
         self._running = self._running & ~(active & (terminated | truncated))

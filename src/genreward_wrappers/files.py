@@ -111,6 +111,12 @@ def load_tensors(
     return tensors, header
 
 
+def cache_folder(kind: str) -> Path:
+    """Where things of a kind are kept: below ``XDG_CACHE_HOME``, or ``~/.cache``."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "genreward" / kind
+
+
 def write_whole(path: Path, payload: bytes) -> None:
     """Writes beside the target and renames, so that no reader sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -138,6 +138,12 @@ class GoalBundle:
         """(height, width) of the videos."""
         return int(self.videos.shape[2]), int(self.videos.shape[3])
 
+    @property
+    def key_pictures(self) -> UInt8:
+        """(K, H, W, 3) the key frame of each video."""
+        pictures: UInt8 = self.videos[np.arange(len(self.videos)), self.key_frames]
+        return pictures
+
     @cached_property
     def digest(self) -> str:
         """A hash of everything in the bundle."""

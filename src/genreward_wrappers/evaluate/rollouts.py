@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.envs.policies import Wander
 from genreward_wrappers.episodes import Episode
-from genreward_wrappers.files import FileError, canonical
+from genreward_wrappers.files import FileError, cache_folder, canonical
 from genreward_wrappers.goals import GoalBundle
 from genreward_wrappers.workers import Workers, workers
 
@@ -214,9 +214,8 @@ def scripted_task(env_id: str) -> str:
 
 
 def default_cache() -> Path:
-    """Where test episodes are kept: below ``XDG_CACHE_HOME``, or ``~/.cache``."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "genreward" / "rollouts"
+    """Where test episodes are kept; see `files.cache_folder`."""
+    return cache_folder("rollouts")
 
 
 # Playing

@@ -11,7 +11,6 @@ precision.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from genreward_wrappers.core import UInt8
 from genreward_wrappers.encoders.base import VideoEncoder, encoder_card
 from genreward_wrappers.files import (
     FileError,
+    cache_folder,
     canonical,
     load_tensors,
     save_tensors,
@@ -134,9 +134,8 @@ def stack_before(
 
 
 def default_cache() -> Path:
-    """Where features are kept: below ``XDG_CACHE_HOME``, or ``~/.cache``."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "genreward" / "features"
+    """Where features are kept; see `files.cache_folder`."""
+    return cache_folder("features")
 
 
 def card_of(

@@ -104,8 +104,7 @@ def train_fb(
         keys = np.tile(goal_states, features.stack)
         card["goal_states"] = goal_states.tolist()
     else:
-        frames = goal.videos[np.arange(len(goal.videos)), goal.key_frames]
-        keys = features.of_goal(frames).cpu().numpy()
+        keys = features.of_goal(goal.key_pictures).cpu().numpy()
     figures = {}
     if held is not None:
         ranks = {

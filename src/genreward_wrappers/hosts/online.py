@@ -179,13 +179,10 @@ class FBCallback(BaseCallback):  # type: ignore[misc]
                 (training.seed, trainer.step),
             )
             figures = trainer.update(batch)
-        frames = self.goal.videos[
-            np.arange(len(self.goal.videos)), self.goal.key_frames
-        ]
         self.version += 1
         self.bundle = trainer.to_bundle(
             self.goal,
-            self.features.of_goal(frames).cpu().numpy(),
+            self.features.of_goal(self.goal.key_pictures).cpu().numpy(),
             data.spread(NORMALISED_OVER),
             features=self.features.card,
             about={"data": "online", "version": self.version},

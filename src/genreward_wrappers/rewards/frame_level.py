@@ -207,8 +207,7 @@ class FrameLevel(RewardModel[FrameMemory]):
                 rest = np.tile(card["goal_states"], self.features.stack)
                 keys = torch.from_numpy(rest.astype(np.float32)).to(self._device)
             else:
-                frames = goal.videos[np.arange(len(goal.videos)), goal.key_frames]
-                keys = self.features.of_goal(frames)
+                keys = self.features.of_goal(goal.key_pictures)
             self._z = self.nets.backward_net(keys)
 
     def reset(

@@ -147,6 +147,4 @@ def _pictures(goal: Any) -> UInt8:
                 f"a goal bundle; got {goal.dtype} {goal.shape}"
             )
         return goal[None]
-    bundle = load_goal(goal)
-    keys: UInt8 = bundle.videos[np.arange(len(bundle.videos)), bundle.key_frames]
-    return keys
+    return load_goal(goal).key_pictures
