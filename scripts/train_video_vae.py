@@ -1,11 +1,13 @@
 """Trains the small causal video VAE that the package carries with it.
 
 The architecture is CogVideoX's (`diffusers.AutoencoderKLCogVideoX`), 64x64 and a
-hundredth of the size, trained on the file that ``collect_renders.py`` writes. Half an
-hour on two CPU cores is enough:
+hundredth of the size. It halves the sides twice and not three times, since a puck is
+three pixels wide here. It is trained on folders of episodes, those of
+``collect_stack.py`` and, for motion in small steps, some with every step's frame:
 
-    python scripts/train_video_vae.py renders.safetensors \
-        --output src/genreward_wrappers/assets/video-vae-64 --minutes 25
+    python scripts/train_video_vae.py runs/stack/training runs/episodes \
+        --held-out runs/stack/held-out --minutes 50 --bf16 \
+        --output src/genreward_wrappers/assets/video-vae-64
 
 Interrupted, the same command goes on from its last checkpoint.
 """
@@ -29,6 +31,9 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from genreward_wrappers.episodes import Episode
+from genreward_wrappers.frames import evenly
+
 # A pixel counts as moving where it differs by this much (of 255) from what its task
 # usually looks like there: the arm, the objects, the goal's mark.
 MOVING = 16
@@ -36,6 +41,7 @@ MOVING = 16
 # What a step trains on: clips x frames, and how often. Nine frames are the encoder's
 # first chunk, seventeen its first two, and goal images are encoded as single frames.
 BATCHES = ((4, 9, 0.65), (2, 17, 0.2), (24, 1, 0.15))
+LONGEST_CLIP = 17
 MAX_STRIDE = 8
 
 # L1 over the picture is won by the table; the arm and the objects are few pixels.
@@ -43,42 +49,60 @@ MOVING_WEIGHT = 8.0
 KL_WEIGHT = 1e-4
 
 
+Frames = NDArray[np.uint8]
+
+
 @dataclass(frozen=True)
 class Videos:
-    """Some episodes and the usual look of their tasks."""
+    """Episodes by their task, and the usual look of each task."""
 
-    frames: NDArray[np.uint8]  # (episodes, time, height, width, 3)
-    usual: NDArray[np.uint8]  # (episodes, height, width, 3)
-    seeds: NDArray[np.int64]  # of the whole file
+    episodes: dict[str, list[Frames]]  # (time, height, width, 3) each
+    usual: dict[str, Frames]  # (height, width, 3)
+    seeds: tuple[int, int]
 
     @classmethod
-    def load(cls, path: Path) -> tuple[Videos, Videos]:
-        """Reads a file; every seventh episode is held out."""
-        with safe_open(path, "np") as file:
-            frames, task = file.get_tensor("frames"), file.get_tensor("task")
-            seeds = file.get_tensor("seed")
-        usual = np.empty_like(frames[:, 0])
-        for t in np.unique(task):
-            some = frames[task == t][:, ::8].reshape(-1, *frames.shape[2:])
-            usual[task == t] = np.median(some, axis=0).astype(np.uint8)
-        held_out = np.arange(len(frames)) % 7 == 3
-        return (
-            cls(frames[~held_out], usual[~held_out], seeds),
-            cls(frames[held_out], usual[held_out], seeds),
+    def load(
+        cls, folders: list[Path], usual: dict[str, Frames] | None = None
+    ) -> Videos:
+        """Reads folders of folders of episodes."""
+        episodes: dict[str, list[Frames]] = {}
+        seeds = []
+        for path in sorted(p for f in folders for p in f.rglob("*.safetensors")):
+            episode = Episode.load(path)
+            every = 2 if len(episode.frames) > 2 * LONGEST_CLIP else 1
+            task = episode.info["env_id"]
+            episodes.setdefault(task, []).append(episode.frames[::every])
+            seeds.append(episode.info["seed"])
+        return cls(
+            episodes,
+            usual or {task: _usual_of(some) for task, some in episodes.items()},
+            (min(seeds), max(seeds)),
         )
+
+    def __len__(self) -> int:
+        """How many episodes there are."""
+        return sum(map(len, self.episodes.values()))
 
     def clips(
         self, rng: np.random.Generator, count: int, length: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Draws clips (B, 3, T, H, W) in [0, 1] and where they move (B, 1, T, H, W)."""
-        rows = rng.integers(len(self.frames), size=count)
-        clips = []
-        for row in rows:
-            room = (self.frames.shape[1] - 1) // max(length - 1, 1)
+        clips, usual = [], []
+        tasks = sorted(self.episodes)
+        for task in rng.choice(tasks, count):
+            some = self.episodes[task]
+            frames = some[rng.integers(len(some))]
+            room = (len(frames) - 1) // max(length - 1, 1)
             stride = rng.integers(1, min(MAX_STRIDE, room) + 1)
-            start = rng.integers(self.frames.shape[1] - stride * (length - 1))
-            clips.append(self.frames[row, start::stride][:length])
-        return to_tensors(np.stack(clips), self.usual[rows])
+            start = rng.integers(len(frames) - stride * (length - 1))
+            clips.append(frames[start::stride][:length])
+            usual.append(self.usual[task])
+        return to_tensors(np.stack(clips), np.stack(usual))
+
+
+def _usual_of(episodes: list[Frames]) -> Frames:
+    some = np.concatenate([frames[::4] for frames in episodes[:48]])
+    return np.median(some, axis=0).astype(np.uint8)
 
 
 def to_tensors(
@@ -104,7 +128,9 @@ def augment(video: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 def build() -> AutoencoderKLCogVideoX:
     """Makes the network with random weights."""
     return AutoencoderKLCogVideoX(
-        block_out_channels=(16, 32, 32, 64),
+        down_block_types=("CogVideoXDownBlock3D",) * 3,
+        up_block_types=("CogVideoXUpBlock3D",) * 3,
+        block_out_channels=(16, 32, 64),
         latent_channels=8,
         layers_per_block=1,
         norm_num_groups=8,
@@ -134,8 +160,12 @@ def loss_of(
 
 def spread(videos: Videos, length: int = 17) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns a clip of every episode from end to end, and where it moves."""
-    ticks = np.linspace(0, videos.frames.shape[1] - 1, length).round().astype(int)
-    return to_tensors(videos.frames[:, ticks], videos.usual)
+    clips, usual = [], []
+    for task, episodes in sorted(videos.episodes.items()):
+        for frames in episodes:
+            clips.append(frames[evenly(length, len(frames) - 1)])
+            usual.append(videos.usual[task])
+    return to_tensors(np.stack(clips), np.stack(usual))
 
 
 @torch.inference_mode()
@@ -163,6 +193,7 @@ def psnr(video: torch.Tensor, decoded: torch.Tensor, where: torch.Tensor) -> flo
 def report(vae: AutoencoderKLCogVideoX, videos: Videos) -> dict[str, float]:
     """Measures the reconstruction of held-out episodes."""
     video, moving = spread(videos)
+    usual = _usual(videos).expand_as(video)
     latents = encode(vae, video)
     decoded = decode(vae, latents)
     first = video[:, :, :1]
@@ -172,15 +203,20 @@ def report(vae: AutoencoderKLCogVideoX, videos: Videos) -> dict[str, float]:
         "psnr_moving": psnr(video, decoded, moving),
         "psnr_single_frame": psnr(first, single, torch.ones_like(moving[:, :, :1])),
         # What the task's usual look scores, repeated: a network that lost the arm.
-        "psnr_moving_usual": psnr(video, _usual(videos, video), moving),
+        "psnr_moving_usual": psnr(video, usual, moving),
         "latent_std": float(latents.std()),
     }
     return {name: round(figure, 3) for name, figure in figures.items()}
 
 
-def _usual(videos: Videos, like: torch.Tensor) -> torch.Tensor:
-    usual = torch.from_numpy(videos.usual).float() / 255
-    return usual.permute(0, 3, 1, 2)[:, :, None].expand_as(like)
+def _usual(videos: Videos) -> torch.Tensor:
+    pictures = [
+        videos.usual[task]
+        for task, episodes in sorted(videos.episodes.items())
+        for _ in episodes
+    ]
+    usual = torch.from_numpy(np.stack(pictures)).float() / 255
+    return usual.permute(0, 3, 1, 2)[:, :, None]
 
 
 class Checkpoint:
@@ -227,7 +263,8 @@ class Checkpoint:
 
 def train(args: argparse.Namespace) -> None:
     """Trains until the minutes are used up, then writes the network."""
-    training, held_out = Videos.load(args.renders)
+    training = Videos.load(args.episodes)
+    held_out = Videos.load([args.held_out], training.usual)
     torch.manual_seed(args.seed)
     vae = build()
     optimizer = torch.optim.AdamW(vae.parameters(), lr=args.lr, weight_decay=1e-3)
@@ -246,7 +283,7 @@ def train(args: argparse.Namespace) -> None:
         name: sum(p.numel() for p in part.parameters())
         for name, part in (("encoder", vae.encoder), ("decoder", vae.decoder))
     }
-    _log(f"parameters {sizes}, episodes {len(training.frames)}+{len(held_out.frames)}")
+    _log(f"parameters {sizes}, episodes {len(training)}+{len(held_out)}")
 
     limit = args.minutes * 60
     last_saved = last_reported = elapsed
@@ -312,10 +349,10 @@ def write(
     figures = {
         **training,
         **report(vae, held_out),
-        "held_out_episodes": len(held_out.frames),
+        "held_out_episodes": len(held_out),
         "half_precision_latent_error": round(damage, 5),
         # Held against those of test episodes by `genreward evaluate`.
-        "seeds": [int(held_out.seeds.min()), int(held_out.seeds.max())],
+        "seeds": list(training.seeds),
     }
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
@@ -353,7 +390,8 @@ def _log(line: str) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("renders", type=Path, help="written by collect_renders.py")
+    parser.add_argument("episodes", type=Path, nargs="+", help="folders of them")
+    parser.add_argument("--held-out", type=Path, required=True, help="a folder")
     parser.add_argument("--output", type=Path, required=True, help="a folder")
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--seed", type=int, default=0)

@@ -112,6 +112,14 @@ def _parser() -> argparse.ArgumentParser:
     collect.add_argument("--episodes", type=int, default=50)
     collect.add_argument("--seed", type=int, default=4_000_000, help="of the first")
     collect.add_argument("--steps", type=int, default=1_000, help="at most, an episode")
+    collect.add_argument(
+        "--frames",
+        type=int,
+        default=0,
+        metavar="N",
+        help="keep so many of an episode, evenly, for video models; 0: all",
+    )
+    collect.add_argument("--prompt", default="", help="what the task is, in words")
     _add_options(collect)
     collect.add_argument(
         "--processes", type=int, default=os.cpu_count() or 1, metavar="N"
@@ -651,6 +659,8 @@ def _collect(args: argparse.Namespace) -> int:
             episodes=args.episodes,
             seed=args.seed,
             steps=args.steps,
+            frames=args.frames,
+            prompt=args.prompt,
             options=_options(args.option),
             processes=args.processes,
             tick=tick,

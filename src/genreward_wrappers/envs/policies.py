@@ -114,7 +114,12 @@ def _scripted(policy: str, env_id: str) -> Act:
             'has; give "random" or one of your own, "<module>:<function>"'
         )
     script = scripted_policy(task)
-    return lambda observation: script(observation["state"])
+
+    def act(observation: Any) -> Any:
+        seen = observation["state"] if isinstance(observation, dict) else observation
+        return script(seen)
+
+    return act
 
 
 def _planner(env_id: str) -> Callable[[Any, int], Act]:

@@ -4,8 +4,9 @@ A folder of `Episode` files is the data set: each is written whole or not at all
 named by its policy and seed, so that a collection that was stopped goes on, more can be
 added at any time, and any tool that reads one episode reads them all.
 
-Every step's frame is kept, and where the environment has them the states beside the
-frames.
+Every step's frame is kept, or a few over the whole episode, which is what a video model
+is trained on and several times faster; and where the environment has them the states
+beside the frames.
 """
 
 from __future__ import annotations
@@ -21,11 +22,17 @@ from typing import Any
 
 import numpy as np
 
-from genreward_wrappers.core import UInt8
+from genreward_wrappers.core import Float32, UInt8
 from genreward_wrappers.envs.policies import check_policy, make_policy
+from genreward_wrappers.envs.stages import captions, runs
 from genreward_wrappers.episodes import Episode, succeeded
 from genreward_wrappers.files import FileError
-from genreward_wrappers.frames import FrameSource, find_source, flat_state
+from genreward_wrappers.frames import (
+    FrameSource,
+    find_source,
+    flat_state,
+    sample_steps,
+)
 from genreward_wrappers.workers import workers
 
 #: Goals begin at one million, test episodes at two, learning runs at three.
@@ -46,6 +53,8 @@ class Job:
         policy: Who acts; see `envs.policies.make_policy`.
         seed: Of the episode.
         steps: After how many steps it is cut at the latest.
+        frames: How many to keep; 0 is every one.
+        prompt: What the task is, in words.
     """
 
     env_id: str
@@ -53,6 +62,8 @@ class Job:
     policy: str
     seed: int
     steps: int
+    frames: int = 0
+    prompt: str = ""
 
 
 def collect(
@@ -63,6 +74,8 @@ def collect(
     episodes: int = 50,
     seed: int = FIRST_SEED,
     steps: int = LONGEST,
+    frames: int = 0,
+    prompt: str = "",
     options: Mapping[str, Any] | None = None,
     processes: int = 1,
     tick: Callable[[int, int], None] = lambda done, total: None,
@@ -79,6 +92,9 @@ def collect(
         episodes: How many.
         seed: Of the first; the others follow.
         steps: After how many steps an episode is cut at the latest.
+        frames: How many to keep of an episode, evenly over its longest length, and its
+            last one; 0 is every one.
+        prompt: What the task is, in words, noted with each episode.
         options: What else to make the environment with, such as ``size``.
         processes: How many to play at a time.
         tick: Told how many episodes are there, and of how many.
@@ -93,11 +109,16 @@ def collect(
     for name, value in (("episodes", episodes), ("steps", steps)):
         if value < 1:
             raise ValueError(f"{name}={value}: expected at least 1")
+    if frames == 1 or frames < 0:
+        raise ValueError(f"frames={frames}: expected at least 2, or 0 for all")
     check_policy(policy, env_id)
-    chosen = tuple(sorted(_with_states(env_id, options or {}).items()))
+    chosen = tuple(sorted(_with_states(env_id, options or {}, frames).items()))
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [Job(env_id, chosen, policy, seed + i, steps) for i in range(episodes)]
+    jobs = [
+        Job(env_id, chosen, policy, seed + i, steps, frames, prompt)
+        for i in range(episodes)
+    ]
     paths = {job: folder / _file_name(job) for job in jobs}
     _check_folder(folder, jobs[0])
     missing = [job for job in jobs if not _is_there(paths[job])]
@@ -119,8 +140,10 @@ def record(job: Job) -> Episode:
         metadata=env.metadata,
     )
     act = make_policy(job.policy, env, job.env_id, job.seed)
+    wanted = _wanted(job, env.spec.max_episode_steps)
     observation, _ = env.reset(seed=job.seed)
     frames, states = [frame_of(source, env, observation)], [flat_state(observation)]
+    seen = [0]
     actions: list[Any] = []
     rewards: list[float] = []
     success: list[bool] = []
@@ -131,18 +154,38 @@ def record(job: Job) -> Episode:
         actions.append(np.array(action))
         rewards.append(float(reward))
         success.append(succeeded(info))
-        frames.append(frame_of(source, env, observation))
         states.append(flat_state(observation))
+        ended = terminated or truncated or len(actions) == job.steps
+        if ended or wanted is None or len(actions) in wanted:
+            frames.append(frame_of(source, env, observation))
+            seen.append(len(actions))
+    numbers = None if states[0] is None else np.stack(states)  # type: ignore[arg-type]
     return Episode(
         frames=np.stack(frames),
-        frame_steps=np.arange(len(frames), dtype=np.int64),
+        frame_steps=np.array(seen, np.int64),
         actions=np.stack(actions),
         success=np.array(success, np.bool_),
         rewards={"env": np.array(rewards, np.float32)},
         terminated=bool(terminated),
-        info=_about(job),
-        states=None if states[0] is None else np.stack(states),  # type: ignore[arg-type]
+        info={**_about(job), **_told(job, numbers, success)},
+        states=numbers,
     )
+
+
+def _told(job: Job, states: Float32 | None, success: Sequence[bool]) -> dict[str, Any]:
+    """What goes on in the episode, from which step on, where that can be told."""
+    if states is None:
+        return {}
+    found = captions(job.env_id, states, np.array(success, np.bool_))
+    return {} if found is None else {"captions": runs(found)}
+
+
+def _wanted(job: Job, limit: int | None) -> frozenset[int] | None:
+    """After which steps a frame is kept; None is after every one."""
+    horizon = min(job.steps, limit or job.steps)
+    if not 0 < job.frames <= horizon:
+        return None
+    return frozenset(sample_steps(job.frames, horizon))
 
 
 def _about(job: Job) -> dict[str, Any]:
@@ -194,17 +237,23 @@ def _check_folder(folder: Path, job: Job) -> None:
         except FileError:
             continue
         wanted = _about(job)
-        for name in ("env_id", "options"):
-            if there.get(name) != wanted[name]:
+        for name, once in (("env_id", ""), ("options", {}), ("frames", 0)):
+            found = there.get(name, once)
+            if found != wanted[name]:
                 raise ValueError(
-                    f"{folder} holds episodes with {name}={there.get(name)!r} "
+                    f"{folder} holds episodes with {name}={found!r} "
                     f"({path.name}), these have {wanted[name]!r}: give another folder"
                 )
         return
 
 
-def _with_states(env_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options, with states beside the frames where that can be asked for."""
+def _with_states(
+    env_id: str, options: Mapping[str, Any], frames: int
+) -> dict[str, Any]:
+    """The options, with states beside the frames where that can be asked for.
+
+    Of few frames each is rendered when it is wanted: observations are states alone.
+    """
     if "obs" in options:
         return dict(options)
     import gymnasium as gym
@@ -213,7 +262,7 @@ def _with_states(env_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(entry, str) and entry.startswith("genreward_wrappers.envs."):
         module, _, name = entry.partition(":")
         if "obs" in inspect.signature(getattr(import_module(module), name)).parameters:
-            return {**options, "obs": "dict"}
+            return {**options, "obs": "state" if frames else "dict"}
     return dict(options)
 
 
