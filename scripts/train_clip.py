@@ -1,12 +1,12 @@
-"""Trains the small CLIP that the package carries with it.
+r"""Trains the small CLIP that the package carries with it.
 
 The classes are open_clip's: a ResNet of a few channels for pictures of 64x64, a
 transformer of two layers for texts of the words in ``words.py``. The pictures are of
 ``collect_stack.py`` and other episodes with states, the captions of `envs.stages`; a
 picture of a task that is done has the task's prompt as well.
 
-    python scripts/train_clip.py runs/stack/training runs/episodes \\
-        --held-out runs/stack/held-out --minutes 20 \\
+    python scripts/train_clip.py runs/stack/training runs/episodes \
+        --held-out runs/stack/held-out --minutes 20 \
         --output src/genreward_wrappers/assets/clip-64
 
 It is judged by whether it names the right stage of held-out episodes, among all the

@@ -220,6 +220,58 @@ def test_random_actions_fill_a_space_of_any_bounds():
     assert set(drawn) == {0, 1, 2}
 
 
+def test_few_frames_are_those_of_an_episode_with_all_of_them(tmp_path):
+    whole, few = (
+        Episode.load(collect(ENV, tmp_path / str(n), episodes=1, steps=6, frames=n)[0])
+        for n in (0, 4)
+    )
+    assert few.frame_steps.tolist() == [0, 2, 4, 6]
+    np.testing.assert_array_equal(few.frames, whole.frames[few.frame_steps])
+    np.testing.assert_array_equal(few.actions, whole.actions)
+    # Cut after five steps: the grid is that of five, and the last one is there.
+    cut = Episode.load(collect(ENV, tmp_path / "5", episodes=1, frames=2, steps=5)[0])
+    assert cut.frame_steps.tolist() == [0, 5]
+
+
+def test_an_episode_that_ends_early_keeps_its_last_frame(tmp_path):
+    options = {"obs": "dict", "speed": 2.0}
+    path = collect(
+        ENV,
+        tmp_path,
+        episodes=1,
+        policy=f"{__name__}:towards",
+        frames=3,
+        steps=5,
+        options=options,
+    )[0]
+    episode = Episode.load(path)
+    assert episode.frame_steps[-1] == len(episode)
+
+
+def test_few_frames_do_not_go_into_a_folder_of_others(tmp_path):
+    collect(ENV, tmp_path, episodes=1)
+    with pytest.raises(ValueError, match="frames=0.*these have 3"):
+        collect(ENV, tmp_path, episodes=1, frames=3)
+
+
+def test_episodes_say_what_goes_on_in_them():
+    few = module.record(
+        Job("metaworld/reach", (("obs", "state"),), "scripted", 7, 256, 9, "reach it")
+    )
+    assert few.info["prompt"] == "reach it"
+    assert len(few.frames) == 9
+    assert few.states.shape == (257, 39)
+    told = [text for _, text in few.info["captions"]]
+    assert told == [
+        "the robot arm is away from the goal",
+        "the robot arm is near the goal",
+        "the robot arm is at the goal",
+    ]
+    steps = [step for step, _ in few.info["captions"]]
+    assert steps[0] == 0
+    assert few.success.argmax() + 1 == steps[2]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
