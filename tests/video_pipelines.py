@@ -36,41 +36,53 @@ def make_t5(tokenizer):
     )
 
 
-def make_vae():
+def make_vae(blocks=4, **more):
     """A CogVideoX VAE that halves the sides three times, and time twice."""
     from diffusers import AutoencoderKLCogVideoX
 
     return AutoencoderKLCogVideoX(
-        down_block_types=("CogVideoXDownBlock3D",) * 4,
-        up_block_types=("CogVideoXUpBlock3D",) * 4,
-        block_out_channels=(8, 8, 8, 8),
-        latent_channels=4,
-        layers_per_block=1,
-        norm_num_groups=2,
+        **{
+            "down_block_types": ("CogVideoXDownBlock3D",) * blocks,
+            "up_block_types": ("CogVideoXUpBlock3D",) * blocks,
+            "block_out_channels": (8,) * blocks,
+            "latent_channels": 4,
+            "layers_per_block": 1,
+            "norm_num_groups": 2,
+            **more,
+        }
     )
 
 
-def make_transformer(channels=8):
+def make_transformer(channels=8, **more):
     """A CogVideoX transformer of one layer for latents of 4x6."""
     from diffusers import CogVideoXTransformer3DModel
 
     return CogVideoXTransformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=16,
-        in_channels=channels,
-        out_channels=4,
-        time_embed_dim=8,
-        text_embed_dim=16,
-        num_layers=1,
-        sample_width=6,
-        sample_height=4,
-        sample_frames=9,
-        max_text_seq_length=LENGTH,
-        use_rotary_positional_embeddings=True,
+        **{
+            "num_attention_heads": 2,
+            "attention_head_dim": 16,
+            "in_channels": channels,
+            "out_channels": 4,
+            "time_embed_dim": 8,
+            "text_embed_dim": 16,
+            "num_layers": 1,
+            "sample_width": 6,
+            "sample_height": 4,
+            "sample_frames": 9,
+            "max_text_seq_length": LENGTH,
+            "use_rotary_positional_embeddings": True,
+            **more,
+        }
     )
 
 
-def cogvideox(scheduler="CogVideoXDDIMScheduler", image=True):
+def cogvideox(
+    scheduler="CogVideoXDDIMScheduler",
+    image=True,
+    vae=None,
+    transformer=None,
+    **schedule,
+):
     """An image-to-video pipeline, or one of text alone."""
     import diffusers
 
@@ -80,9 +92,11 @@ def cogvideox(scheduler="CogVideoXDDIMScheduler", image=True):
     return getattr(diffusers, name)(
         tokenizer=tokenizer,
         text_encoder=make_t5(tokenizer),
-        vae=make_vae(),
-        transformer=make_transformer(8 if image else 4),
-        scheduler=getattr(diffusers, scheduler)(prediction_type="v_prediction"),
+        vae=make_vae(**(vae or {})),
+        transformer=make_transformer(8 if image else 4, **(transformer or {})),
+        scheduler=getattr(diffusers, scheduler)(
+            **{"prediction_type": "v_prediction", **schedule}
+        ),
     )
 
 

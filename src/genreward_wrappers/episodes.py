@@ -29,6 +29,12 @@ from genreward_wrappers.files import (
 
 SCHEMA = 1
 METADATA_KEY = "genreward_episode"
+_LAYOUT = (
+    METADATA_KEY,
+    "recorded episode",
+    "Episode.save or a wrapper's record=",
+    SCHEMA,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,13 +133,7 @@ class Episode:
         Raises:
             FileError: It is missing, damaged, or something else.
         """
-        tensors, header = load_tensors(
-            Path(path),
-            METADATA_KEY,
-            "recorded episode",
-            "Episode.save or a wrapper's record=",
-            SCHEMA,
-        )
+        tensors, header = load_tensors(Path(path), *_LAYOUT)
         try:
             frames = unpack_video(tensors["frames"], tuple(header["shape"]))
         except (KeyError, ValueError, zlib.error) as error:
@@ -152,6 +152,19 @@ class Episode:
             info=header["info"],
             states=tensors.get("states"),
         )
+
+
+def outcome(path: str | PathLike[str]) -> tuple[bool, Mapping[str, Any]]:
+    """Whether a recorded episode succeeded, and its info, without its frames.
+
+    Raises:
+        FileError: It is missing, damaged, or something else.
+    """
+    tensors, header = load_tensors(Path(path), *_LAYOUT, only=("success",))
+    try:
+        return bool(tensors["success"].any()), header["info"]
+    except KeyError as error:
+        raise FileError(f"{path} is damaged: it has no {error}") from error
 
 
 def succeeded(info: Mapping[str, Any]) -> bool:

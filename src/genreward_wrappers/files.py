@@ -11,6 +11,7 @@ import json
 import os
 import tempfile
 import zlib
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,12 @@ def save_tensors(
 
 
 def load_tensors(
-    path: Path, key: str, kind: str, maker: str, schema: int
+    path: Path,
+    key: str,
+    kind: str,
+    maker: str,
+    schema: int,
+    only: Container[str] | None = None,
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Reads tensors and their header.
 
@@ -70,6 +76,7 @@ def load_tensors(
         kind: What the file is, for messages: "goal bundle".
         maker: What writes such files, for messages.
         schema: The version of its layout.
+        only: The names of the tensors to read; None reads all.
 
     Raises:
         FileError: It is missing, of another kind or schema, or damaged.
@@ -81,7 +88,8 @@ def load_tensors(
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = [name for name in file.keys() if only is None or name in only]  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, ValueError, TypeError) as error:
         with path.open("rb") as handle:
             head = handle.read(4)

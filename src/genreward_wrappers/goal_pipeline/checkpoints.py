@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import json
 import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,15 @@ class FoundPipeline:
             return {}
         config: dict[str, Any] = _read_json(path)
         return config
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """Its parts, with their classes."""
+        return _parts(self.folder)
+
+    def hash_of(self, *parts: str) -> str:
+        """The hash of some of its parts, wherever they came from."""
+        return _hash_files(self.folder, parts)
 
     def compression(self) -> tuple[int, int]:
         """By how much the VAE shrinks space and time; 0 where it does not say."""
@@ -136,8 +146,13 @@ def find_pipeline(source: str, revision: str | None, kind: str = "") -> FoundPip
     )
 
 
-def load_pipeline(found: FoundPipeline, dtype: Any) -> Any:
+def load_pipeline(found: FoundPipeline, dtype: Any, without: Sequence[str] = ()) -> Any:
     """Loads a pipeline onto the CPU.
+
+    Args:
+        found: Which one.
+        dtype: Of its weights.
+        without: Parts to leave out.
 
     Raises:
         ValueError: Its files do not fit the class.
@@ -147,7 +162,10 @@ def load_pipeline(found: FoundPipeline, dtype: Any) -> Any:
             # Newer versions call it dtype, older ones do not know that name.
             warnings.filterwarnings("ignore", message=".*torch_dtype")
             return found.kind.from_pretrained(
-                str(found.folder), torch_dtype=dtype, use_safetensors=True
+                str(found.folder),
+                torch_dtype=dtype,
+                use_safetensors=True,
+                **dict.fromkeys(without),
             )
     except (ImportError, MemoryError):
         raise
@@ -311,12 +329,18 @@ def _read_json(path: Path) -> Any:
         raise ValueError(f"{path} is no JSON ({error})") from error
 
 
-def _hash_files(folder: Path) -> str:
-    """A hash over all parts of a pipeline, whose weights may change under one name."""
+def _hash_files(folder: Path, parts: Iterable[str] | None = None) -> str:
+    """A hash over parts of a pipeline, whose weights may change under one name.
+
+    Args:
+        folder: Of the pipeline.
+        parts: Which; None is all of them, and the index.
+    """
     digest = hashlib.sha256()
     # Beside the parts there may lie the same weights in other formats.
-    inside = [path for name in _parts(folder) for path in (folder / name).rglob("*")]
-    for path in sorted([folder / INDEX, *inside]):
+    names = _parts(folder) if parts is None else parts
+    inside = [path for name in names for path in (folder / name).rglob("*")]
+    for path in sorted(inside if parts is not None else [folder / INDEX, *inside]):
         if path.is_file() and path.suffix in (
             ".json",
             ".safetensors",

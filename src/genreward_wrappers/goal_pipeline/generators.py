@@ -90,6 +90,9 @@ class Generator:
     """A video pipeline that is found at once and loaded when it is first needed.
 
     Attributes:
+        found: The pipeline.
+        device: Where it runs.
+        dtype: What it computes in.
         identity: What its videos depend on: class, the hub's commit or a hash of the
             local files, LoRA, dtype. Where the files lie is no part of it.
     """
@@ -105,24 +108,24 @@ class Generator:
             FileNotFoundError: There is no such pipeline here, nor a way to fetch it.
             ValueError: It lacks parts, or makes no videos of a prompt.
         """
-        self._device = resolve_device(model.device)
+        self.device = resolve_device(model.device)
         if model.offload not in OFFLOADS:
             raise ValueError(
                 f"offload={model.offload!r}: expected one of {', '.join(OFFLOADS)}"
             )
-        if model.offload != "none" and self._device.type == "cpu":
+        if model.offload != "none" and self.device.type == "cpu":
             raise ValueError(
                 f"offload={model.offload!r} moves parts between a GPU and the CPU, and "
                 'the device is the CPU: leave it at "none"'
             )
-        on_gpu = self._device.type == "cuda"
+        on_gpu = self.device.type == "cuda"
         given = model.dtype or ("bfloat16" if on_gpu else "float32")
         self.model = replace(model, dtype=given)
-        self._dtype = resolve_dtype(given)
-        self._found = find_pipeline(model.source, model.revision, model.kind)
+        self.dtype = resolve_dtype(given)
+        self.found = find_pipeline(model.source, model.revision, model.kind)
         self._lora = find_lora(model.lora) if model.lora else None
-        self.takes = inspect.signature(self._found.kind.__call__).parameters
-        self.name = self._found.kind.__name__
+        self.takes = inspect.signature(self.found.kind.__call__).parameters
+        self.name = self.found.kind.__name__
         if not {"prompt", "num_frames"} <= set(self.takes):
             raise ValueError(
                 f"{model.source} is a {self.name}, which makes no videos of a prompt: "
@@ -131,8 +134,8 @@ class Generator:
             )
         self.identity: dict[str, Any] = {
             "pipeline": self.name,
-            "revision": self._found.revision,
-            "dtype": str(self._dtype).removeprefix("torch."),
+            "revision": self.found.revision,
+            "dtype": str(self.dtype).removeprefix("torch."),
             "tiling": model.tiling,
         }
         if self._lora is not None:
@@ -145,7 +148,7 @@ class Generator:
 
     def __repr__(self) -> str:
         """Class, source and device."""
-        return f"Generator({self.name}, {self.model.source!r}, {str(self._device)!r})"
+        return f"Generator({self.name}, {self.model.source!r}, {str(self.device)!r})"
 
     @property
     def wants_image(self) -> bool:
@@ -273,7 +276,7 @@ class Generator:
         return frames
 
     def _load(self) -> Any:
-        pipeline = load_pipeline(self._found, self._dtype)
+        pipeline = load_pipeline(self.found, self.dtype)
         if self._lora is not None:
             load_lora(pipeline, self._lora, self.model.lora_scale)
         for asked, name in (
@@ -290,13 +293,13 @@ class Generator:
                     )
                 method()
         if self.model.offload == "none":
-            pipeline.to(self._device)
+            pipeline.to(self.device)
         else:
             _import_accelerate()
             if self.model.offload == "model":
-                pipeline.enable_model_cpu_offload(device=self._device)
+                pipeline.enable_model_cpu_offload(device=self.device)
             else:
-                pipeline.enable_sequential_cpu_offload(device=self._device)
+                pipeline.enable_sequential_cpu_offload(device=self.device)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
@@ -307,7 +310,7 @@ class Generator:
         ]
         if len(sides) == 2 and all(isinstance(side, int) for side in sides):
             return sides[0], sides[1]
-        config, grain = self._found.config("transformer"), self._found.compression()[0]
+        config, grain = self.found.config("transformer"), self.found.compression()[0]
         sides = [config.get(name) for name in ("sample_height", "sample_width")]
         if grain and all(isinstance(side, int) for side in sides):
             return sides[0] * grain, sides[1] * grain
@@ -315,7 +318,7 @@ class Generator:
 
     def _check_shape(self, found: Mapping[str, Any]) -> None:
         """Raises for frames and sizes that the pipeline would change or choke on."""
-        space, time = self._found.compression()
+        space, time = self.found.compression()
         frames = found.get("num_frames")
         if time and frames is not None and (frames - 1) % time:
             low = (frames - 1) // time * time + 1
@@ -323,7 +326,7 @@ class Generator:
                 f"frames={frames}: {self.name} makes {time}k + 1 frames, {low} or "
                 f"{low + time}"
             )
-        transformer = self._found.config("transformer")
+        transformer = self.found.config("transformer")
         own = self._own_size()
         size = found.get("height"), found.get("width")
         if transformer.get("use_learned_positional_embeddings") and size != own:
@@ -343,7 +346,7 @@ class Generator:
     def _text_length(self) -> dict[str, int]:
         # CogVideoX counts its tokens in the call and in the transformer, where alone
         # they are saved with the model.
-        length = self._found.config("transformer").get("max_text_seq_length")
+        length = self.found.config("transformer").get("max_text_seq_length")
         if length is None or "max_sequence_length" not in self.takes:
             return {}
         return {"max_sequence_length": int(length)}

@@ -1,0 +1,164 @@
+"""How a generator is fine-tuned, and for how long."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+METHODS = ("lora", "full")
+
+Tell = Callable[[int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """How a generator is fine-tuned, saved with it. The defaults are the published.
+
+    Attributes:
+        method: "lora" trains small matrices beside the attention's own; "full" all
+            weights of the transformer.
+        learning_rate: Its highest; None is 1e-4 for LoRA and 1e-5 for all weights.
+        warm_up: Steps over which it rises to that; then it falls as a half cosine.
+        batch: Videos that go through the transformer at once, on each device.
+        accumulate: Batches whose gradients are added up for one step.
+        rank: Of LoRA's matrices; their scale, alpha, is the same number.
+        weight_decay: AdamW's.
+        betas: AdamW's.
+        clip: What the gradient's norm is cut to.
+        prompt_dropout: How often the empty prompt stands for a video's own, so that
+            the transformer knows what classifier-free guidance leads away from.
+        image_dropout: How often the first frame is left out.
+        noised: Of each first frame so many versions with a little noise are made, and
+            training sees one of them at a time; 0: the frame as it is.
+        sample: Whether latents are drawn from the VAE's posterior; else its mode.
+        ema: How much of the averaged weights a step leaves as it was; 0 keeps no
+            average. Where there is one, it is what is written.
+        checkpointing: Whether activations are computed twice to save memory; None:
+            on a GPU.
+        held_out: Every so-manieth clip is held out and only judged by; 0: none.
+        seed: Of all that is drawn.
+    """
+
+    method: str = "lora"
+    learning_rate: float | None = None
+    warm_up: int = 100
+    batch: int = 1
+    accumulate: int = 1
+    rank: int = 128
+    weight_decay: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = 1.0
+    prompt_dropout: float = 0.0
+    image_dropout: float = 0.05
+    noised: int = 1
+    sample: bool = True
+    ema: float = 0.0
+    checkpointing: bool | None = None
+    held_out: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(
+                f"method={self.method!r}: expected one of {', '.join(METHODS)}"
+            )
+        for name, least in (
+            ("warm_up", 0),
+            ("batch", 1),
+            ("accumulate", 1),
+            ("rank", 1),
+            ("noised", 0),
+            ("held_out", 0),
+            ("seed", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{name}={getattr(self, name)}: expected at least {least}"
+                )
+        if self.held_out == 1:
+            raise ValueError("held_out=1 would leave nothing to train on")
+        for name in ("weight_decay", "clip", "rate"):
+            value = getattr(self, name)
+            # Not the other way about: NaN is in no range.
+            if not (0 <= value < math.inf):
+                raise ValueError(f"{name}={value}: expected a number from 0")
+        for name in ("prompt_dropout", "image_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected from 0 to 1")
+        for name, value in (("ema", self.ema), *zip(("betas",) * 2, self.betas)):  # noqa: B905
+            if not 0 <= value < 1:
+                raise ValueError(f"{name}={value}: expected from 0 to below 1")
+
+    @property
+    def rate(self) -> float:
+        """The highest learning rate."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 1e-4 if self.method == "lora" else 1e-5
+
+    def rate_at(self, step: int, done: float) -> float:
+        """The learning rate of a step.
+
+        Args:
+            step: From 0.
+            done: How much of the run is over, from 0 to 1.
+        """
+        rising = min(1.0, (step + 1) / (self.warm_up + 1))
+        return self.rate * rising * (0.5 + 0.5 * math.cos(math.pi * min(done, 1.0)))
+
+    def as_dict(self) -> dict[str, object]:
+        """As JSON gives it back."""
+        told = dataclasses.asdict(self)
+        return {**told, "betas": list(self.betas), "learning_rate": self.rate}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to train, and what to do on the way.
+
+    Attributes:
+        steps: Of the optimiser; None where the minutes alone limit the run.
+        minutes: Of training, those before a stop included; None for no such limit.
+            Only a run that is limited by steps alone ends the same bit for bit
+            whenever it is stopped and goes on.
+        checkpoint: A file that a stopped run goes on from; None is beside the output.
+        every: Steps between two checkpoints.
+        report: Steps between two reports of the loss.
+        validate: Steps between two validations; 0 for none.
+        tell: Told the number of the step and its figures.
+    """
+
+    steps: int | None = None
+    minutes: float | None = None
+    checkpoint: Path | None = None
+    every: int = 500
+    report: int = 10
+    validate: int = 0
+    tell: Tell = lambda step, figures: None
+
+    def __post_init__(self) -> None:
+        if self.steps is None and self.minutes is None:
+            raise ValueError("nothing says how long to train: give steps or minutes")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"steps={self.steps}: expected at least 1")
+        if self.minutes is not None and not 0 < self.minutes < math.inf:
+            raise ValueError(f"minutes={self.minutes}: expected a positive number")
+        for name, least in (("every", 1), ("report", 1), ("validate", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{name}={getattr(self, name)}: expected at least {least}"
+                )
+
+    def done(self, step: int, elapsed: float) -> float:
+        """How much of the run is over, from 0; at 1 it ends.
+
+        Args:
+            step: Steps that are done.
+            elapsed: Seconds that they took.
+        """
+        of_steps = step / self.steps if self.steps is not None else 0.0
+        of_time = elapsed / (60 * self.minutes) if self.minutes is not None else 0.0
+        return max(of_steps, of_time)
