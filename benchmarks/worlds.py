@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from genreward_wrappers.forward_backward import losses
 from genreward_wrappers.forward_backward.data import Batch
+from genreward_wrappers.forward_backward.fit import Plan
 from genreward_wrappers.forward_backward.nets import FBConfig, FBNets
 from genreward_wrappers.forward_backward.train import FBTrainer, FBTraining
 
@@ -141,6 +142,7 @@ def learn(
     updates: int,
     *,
     batch: int = 256,
+    settle: float = 0.0,
     shape: dict[str, int] | None = None,
     seed: int = 0,
     **training: Any,
@@ -161,8 +163,10 @@ def learn(
         device="cpu",
     )
     rng = np.random.default_rng(seed)
-    for _ in range(updates):
-        figures = trainer.update(data.take(rng.integers(len(data), size=batch)))
+    rate = Plan(updates, settle=settle).rate
+    for step in range(updates):
+        some = data.take(rng.integers(len(data), size=batch))
+        figures = trainer.update(some, rate(step))
     return trainer, figures
 
 

@@ -29,6 +29,7 @@ from genreward_wrappers.encoders.pixels import PooledPixels
 from genreward_wrappers.episodes import Episode
 from genreward_wrappers.files import FileError
 from genreward_wrappers.forward_backward import command, judge
+from genreward_wrappers.forward_backward import fit as fit_module
 from genreward_wrappers.forward_backward.data import Trajectory, Transitions
 from genreward_wrappers.forward_backward.features import Features
 from genreward_wrappers.forward_backward.fit import (
@@ -182,6 +183,34 @@ def test_a_stopped_run_goes_on_bit_for_bit(point_goal, tmp_path):
     assert seen == [2, 4, 6, 6, 8, 9]
     assert again == whole
     assert whole.nets
+
+
+def test_the_last_updates_are_small(point_goal):
+    data = recorded(Features(PIXELS), 4)
+    rates = []
+
+    class Watched(FBTrainer):
+        def update(self, batch, rate=1.0):
+            before = [p.detach().clone() for p in self.nets.parameters()]
+            figures = super().update(batch, rate)
+            moved = max(
+                float((p.detach() - b).abs().max())
+                for p, b in zip(self.nets.parameters(), before, strict=True)
+            )
+            rates.append((rate, moved))
+            return figures
+
+    config = {**SHAPE, "conditioned": False}
+    shape = fit_module.shape_of(Transitions(data.trajectories), config)
+    trainer = Watched(shape, TRAINING, device="cpu")
+    fit_module.fit(trainer, Transitions(data.trajectories), Plan(6, settle=1 / 3))
+    assert [rate for rate, _ in rates] == [1, 1, 1, 1, 0.2, 0.2]
+    # Adam moves no weight by much more than its learning rate.
+    rate = TRAINING.learning_rate
+    assert all(moved < 0.2 * rate * 1.5 for _, moved in rates[4:])
+    assert rates[0][1] == pytest.approx(rate, rel=0.01)
+    with pytest.raises(ValueError, match="settle=1.5: expected from 0 to 1"):
+        Plan(6, settle=1.5)
 
 
 def test_a_checkpoint_of_another_run_is_refused(point_goal, tmp_path):
@@ -749,12 +778,12 @@ def test_the_command_trains_as_it_is_told(
     out = tmp_path / "out.safetensors"
     line = ["train-fb", "--goal", str(tmp_path / "goal.safetensors")]
     line += ["--data", str(tmp_path), "--output", str(out), "--stack", "2"]
-    line += ["--updates", "3", "--batch", "8", "--device", "cpu"]
+    line += ["--updates", "3", "--batch", "8", "--device", "cpu", "--settle", "0.5"]
     line += ["--cache", str(tmp_path / "cache")]
     assert main(line + ([] if encoder is None else ["--features", encoder])) == 0
     assert told["features"].stack == 2
     assert told["training"] == FBTraining(**{**SMALL_TRAINING, "batch": 8})
-    assert told["plan"].updates == 3
+    assert (told["plan"].updates, told["plan"].settle) == (3, 0.5)
     assert told["plan"].checkpoint == tmp_path / "out.safetensors.checkpoint"
     assert told["device"] == "cpu"
     used = told["features"].encoder

@@ -613,6 +613,13 @@ def _add_train_fb(
     ):
         train.add_argument(f"--{name}", type=kind)
     train.add_argument("--updates", type=int, default=10_000)
+    train.add_argument(
+        "--settle",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of the updates, the last ones, with a fifth of the learning rate",
+    )
     train.add_argument("--checkpoint", type=Path, help="beside the output by default")
     train.add_argument("--tensorboard", type=Path, metavar="FOLDER")
     train.add_argument("--cache", type=Path, help="a folder for features")
@@ -640,6 +647,7 @@ def _train_fb(args: argparse.Namespace) -> int:
         },
         training=given("batch", "learning_rate", "target_rate", "q_weight", "seed"),
         updates=args.updates,
+        settle=args.settle,
         checkpoint=args.checkpoint,
         tensorboard=args.tensorboard,
         cache=args.cache,

@@ -30,6 +30,7 @@ def run_train_fb(
     config: Mapping[str, Any],
     training: Mapping[str, Any],
     updates: int,
+    settle: float,
     checkpoint: Path | None,
     tensorboard: Path | None,
     cache: Path | None,
@@ -47,6 +48,7 @@ def run_train_fb(
         config: Of `FBConfig`, what differs from the small default.
         training: Of `FBTraining`, likewise.
         updates: Gradient steps.
+        settle: The share of them with a fifth of the learning rate.
         checkpoint: What a stopped run goes on from; None is beside the output.
         tensorboard: A folder for TensorBoard; None for none.
         cache: A folder for features.
@@ -77,7 +79,7 @@ def run_train_fb(
             features,
             config=config,
             training=chosen,
-            plan=Plan(updates, checkpoint, tell=tell),
+            plan=Plan(updates, checkpoint, settle=settle, tell=tell),
             device=device,
         )
     made.save(output)

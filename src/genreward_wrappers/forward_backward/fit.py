@@ -27,6 +27,8 @@ from genreward_wrappers.goals import GoalBundle
 
 #: Every so-manieth trajectory is held out and only judged by.
 HELD_OUT = 8
+#: What the learning rate is multiplied by at the end.
+SETTLED = 0.2
 #: Transitions that the reward is normalised over.
 NORMALISED_OVER = 20_000
 
@@ -49,18 +51,28 @@ class Plan:
         updates: Gradient steps.
         checkpoint: A file that a stopped run goes on from; None keeps none.
         every: Updates between two checkpoints, and between two reports.
+        settle: The share of the updates, the last ones, with a fifth of the learning
+            rate: what is far from the goal is told apart by small differences, which
+            large steps blur.
         tell: Told the number of the update and its figures.
     """
 
     updates: int = 10_000
     checkpoint: Path | None = None
     every: int = 500
+    settle: float = 0.0
     tell: Tell = lambda step, figures: None
 
     def __post_init__(self) -> None:
         for name in ("updates", "every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
+        if not 0 <= self.settle <= 1:
+            raise ValueError(f"settle={self.settle}: expected from 0 to 1")
+
+    def rate(self, step: int) -> float:
+        """The share of the learning rate that an update is made with, from 0."""
+        return SETTLED if step >= (1 - self.settle) * self.updates else 1.0
 
 
 def train_fb(
@@ -136,7 +148,7 @@ def fit(trainer: FBTrainer, data: Transitions, plan: Plan) -> None:
     notes = {"data": data.digest}
     while trainer.step < plan.updates:
         batch = data.draw(training.batch, one_step, (training.seed, trainer.step))
-        figures = trainer.update(batch)
+        figures = trainer.update(batch, plan.rate(trainer.step))
         if trainer.step % plan.every == 0 or trainer.step == plan.updates:
             plan.tell(trainer.step, figures)
             if plan.checkpoint is not None:

@@ -180,8 +180,12 @@ class FBTrainer:
                 if isinstance(part, Standardise):
                     part.set(mean, std)
 
-    def update(self, batch: Batch) -> dict[str, float]:
+    def update(self, batch: Batch, rate: float = 1.0) -> dict[str, float]:
         """One gradient step.
+
+        Args:
+            batch: What it is taken on.
+            rate: The share of the learning rate that it is taken with.
 
         Returns:
             The losses, and the figures of `losses.diagnose` before the step.
@@ -234,6 +238,9 @@ class FBTrainer:
                 ),
             )
             loss = loss + training.q_weight * parts["q"]
+        for _, optimizer in self._optimizers():
+            for group in optimizer.param_groups:
+                group["lr"] = rate * training.learning_rate
         self._descend(loss, self._optimizer)
         if self.actor is not None and self._actor_optimizer is not None:
             assert z is not None
