@@ -11,6 +11,7 @@ import json
 import os
 import tempfile
 import zlib
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,35 @@ def cache_folder(kind: str) -> Path:
     """Where things of a kind are kept: below ``XDG_CACHE_HOME``, or ``~/.cache``."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "genreward" / kind
+
+
+def embedded_folders(marker: str) -> dict[str, Path]:
+    """The models that come with this package, by name.
+
+    Args:
+        marker: The file that tells their kind: "config.json" or "model_index.json".
+    """
+    assets = Path(str(resources.files("genreward_wrappers"))) / "assets"
+    return {
+        path.parent.name: path.parent for path in sorted(assets.glob(f"*/{marker}"))
+    }
+
+
+def embedded_folder(spec: str, marker: str, kind: str) -> Path:
+    """The folder that ``embedded:<name>`` stands for.
+
+    Args:
+        spec: What the user wrote.
+        marker: As for `embedded_folders`.
+        kind: What such a model is, for messages: "encoder".
+
+    Raises:
+        ValueError: There is none of that name, and which there are.
+    """
+    name, there = spec.removeprefix("embedded:"), embedded_folders(marker)
+    if name not in there:
+        raise ValueError(f"there is no embedded {kind} {name!r}; there are {[*there]}")
+    return there[name]
 
 
 def write_whole(path: Path, payload: bytes) -> None:
