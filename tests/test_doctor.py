@@ -277,7 +277,9 @@ def test_assets_that_are_whole(assets):
 
 def test_damaged_assets(assets):
     pytest.importorskip("diffusers")
-    weights = assets / "video-vae-64" / "diffusion_pytorch_model.safetensors"
+    weights = (
+        assets / "goal-generator-64" / "vae" / "diffusion_pytorch_model.safetensors"
+    )
     flip(weights, encoder_weight(weights))
     finding = only(installation.check_assets, name="encoder video-vae-64")
     assert finding.status == "fail"
@@ -287,7 +289,10 @@ def test_damaged_assets(assets):
     failed = {
         f.name for f in installation.check_assets(Visit(ID)) if f.status == "fail"
     }
-    assert failed == {f"asset video-vae-64/{weights.name}", "encoder video-vae-64"}
+    assert failed == {
+        f"asset goal-generator-64/vae/{weights.name}",
+        "encoder video-vae-64",
+    }
 
     goal = next((assets / "goals").iterdir())
     whole = goal.read_bytes()
@@ -301,12 +306,12 @@ def test_damaged_assets(assets):
         goal.unlink()
     assert only(installation.check_assets, name="assets").status == "fail"
 
-    (assets / "video-vae-64" / "training.json").write_text("{")
+    (assets / "goal-generator-64" / "vae" / "training.json").write_text("{")
     (assets / "note.txt").touch()
     failed = {
         f.name for f in installation.check_assets(Visit(ID)) if f.status == "fail"
     }
-    assert {"asset video-vae-64/training.json", "asset note.txt"} <= failed
+    assert {"asset goal-generator-64/vae/training.json", "asset note.txt"} <= failed
 
 
 def test_assets_without_diffusers(assets, monkeypatch):

@@ -109,6 +109,10 @@ class RewardModel(Protocol[M]):
         """
         return np.ones(len(steps), np.bool_)
 
+    def notes(self, memory: M) -> dict[str, NDArray[Any]]:
+        """(N,) numbers by name about the running episodes, for the info of a reset."""
+        return {}
+
 
 class Snapshot(NamedTuple):
     """Everything a `Session` knows; arrays are never written to after they are here."""
@@ -296,6 +300,13 @@ class Session:
         at = names.index(model.name) if model.name in names else len(names)
         self.models = (*self.models[:at], model, *self.models[at + 1 :])
         self._memories = (*self._memories[:at], memory, *self._memories[at + 1 :])
+
+    def notes(self) -> dict[str, NDArray[Any]]:
+        """(N,) numbers by name that the models note of the running episodes."""
+        found: dict[str, NDArray[Any]] = {}
+        for model, memory in zip(self.models, self._memories, strict=True):
+            found.update(model.notes(memory))
+        return found
 
     def check_running(self, active: Bool | None = None) -> None:
         """Raises unless the rows in ``active`` are in the middle of an episode.

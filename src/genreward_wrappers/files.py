@@ -11,7 +11,8 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Container
+from collections.abc import Container, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,43 @@ def cache_folder(kind: str) -> Path:
     """Where things of a kind are kept: below ``XDG_CACHE_HOME``, or ``~/.cache``."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "genreward" / kind
+
+
+#: Models that lie inside another: a pipeline has to have its VAE where it is.
+INSIDE = {"video-vae-64": "goal-generator-64/vae"}
+
+
+def embedded_folders(markers: Sequence[str]) -> dict[str, Path]:
+    """The models that come with this package, by name.
+
+    Args:
+        markers: The files that tell their kind, such as "model_index.json"; one of
+            them has to be there.
+    """
+    assets = Path(str(resources.files("genreward_wrappers"))) / "assets"
+    names = {path.name: path.name for path in assets.glob("*")} | INSIDE
+    return {
+        name: assets / place
+        for name, place in sorted(names.items())
+        if any((assets / place / marker).is_file() for marker in markers)
+    }
+
+
+def embedded_folder(spec: str, markers: Sequence[str], kind: str) -> Path:
+    """The folder that ``embedded:<name>`` stands for.
+
+    Args:
+        spec: What the user wrote.
+        markers: As for `embedded_folders`.
+        kind: What such a model is, for messages: "encoder".
+
+    Raises:
+        ValueError: There is none of that name, and which there are.
+    """
+    name, there = spec.removeprefix("embedded:"), embedded_folders(markers)
+    if name not in there:
+        raise ValueError(f"there is no embedded {kind} {name!r}; there are {[*there]}")
+    return there[name]
 
 
 def write_whole(path: Path, payload: bytes) -> None:

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from genreward_wrappers.encoders.base import VideoEncoder
 from genreward_wrappers.encoders.registry import load_encoder
-from genreward_wrappers.goals import GoalBundle, GoalError
+from genreward_wrappers.goals import GoalError
+
+
+class NamesEncoder(Protocol):
+    """A goal bundle, or whatever else says which encoder goes with it."""
+
+    @property
+    def encoder(self) -> Mapping[str, Any]:
+        """The encoder's card; empty if it names none."""
+        ...
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(height, width) of its videos."""
+        ...
 
 
 def bind_encoder(
-    goal: GoalBundle,
+    goal: NamesEncoder,
     encoder: VideoEncoder | str | None,
     *,
     device: str = "auto",

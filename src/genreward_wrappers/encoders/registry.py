@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import threading
 import weakref
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from genreward_wrappers.encoders.base import (
     resolve_dtype,
 )
 from genreward_wrappers.encoders.pixels import PooledPixels
+from genreward_wrappers.files import embedded_folder, embedded_folders
 
 FORMS = (
     "'pixels' or 'pixels:<grid>'",
@@ -26,6 +26,10 @@ FORMS = (
     "'hf://<owner>/<repo>[/<subfolder>][@<revision>]'",
     "or a local folder with config.json and safetensors weights",
 )
+
+#: What embedded encoders are told by: those of diffusers, and of open_clip.
+CLIP_CONFIG = "open_clip_config.json"
+MARKERS = ("config.json", CLIP_CONFIG)
 
 # Encoders are immutable, so all environments of a process can share one; it goes when
 # the last of them lets go of it.
@@ -78,14 +82,7 @@ def load_encoder(
 
 def embedded_encoders() -> list[str]:
     """The names of the models that come with this package."""
-    assets = resources.files("genreward_wrappers") / "assets"
-    if not assets.is_dir():
-        return []
-    return sorted(
-        folder.name
-        for folder in assets.iterdir()
-        if folder.is_dir() and (folder / "config.json").is_file()
-    )
+    return [*embedded_folders(MARKERS)]
 
 
 def _load(
@@ -108,6 +105,14 @@ def _load(
         from genreward_wrappers.encoders.vision import load_vision
 
         return load_vision(name, device=device, dtype=dtype, size=size)
+
+    folder = _folder(spec)
+    if folder is not None and (folder / CLIP_CONFIG).is_file():
+        from genreward_wrappers.encoders.clip import load_clip
+
+        return load_clip(
+            str(folder), device=device, dtype=dtype, size=size, source=spec
+        )
 
     # Only the models below need diffusers.
     from genreward_wrappers.encoders.video_vae import load_video_vae
@@ -142,13 +147,7 @@ def _load(
 def _folder(spec: str) -> Path | None:
     """The folder that an embedded name or a path stands for, if it is one."""
     if spec.startswith("embedded:"):
-        name = spec.removeprefix("embedded:")
-        if name not in embedded_encoders():
-            raise ValueError(
-                f"there is no embedded encoder {name!r}; there are "
-                f"{embedded_encoders()}"
-            )
-        return Path(str(resources.files("genreward_wrappers") / "assets" / name))
+        return embedded_folder(spec, MARKERS, "encoder")
     path = Path(spec).expanduser()
     return path.resolve() if path.is_dir() else None
 

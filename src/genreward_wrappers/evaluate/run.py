@@ -40,6 +40,7 @@ from genreward_wrappers.evaluate.rollouts import (
 )
 from genreward_wrappers.evaluate.score import score_episodes, wanted_steps
 from genreward_wrappers.evaluate.verdict import Verdict, verdict
+from genreward_wrappers.files import embedded_folder
 from genreward_wrappers.frames import sample_steps
 from genreward_wrappers.goals import GoalBundle, GoalError, load_goal
 from genreward_wrappers.rewards.frame_level import FrameLevel
@@ -485,13 +486,13 @@ def _options(
 def _training(goal: GoalBundle) -> list[dict[str, Any]]:
     """What is known of the training of the goal's encoder, if it came with us."""
     import json
-    from importlib import resources
+
+    from genreward_wrappers.encoders.registry import MARKERS
 
     source = str(goal.encoder.get("source", ""))
     if not source.startswith("embedded:"):
         return []
-    folder = resources.files("genreward_wrappers") / "assets"
-    file = folder / source.removeprefix("embedded:") / "training.json"
+    file = embedded_folder(source, MARKERS, "encoder") / "training.json"
     if not file.is_file():
         return []
     return [{"step": f"training of {source}", **json.loads(file.read_text())}]

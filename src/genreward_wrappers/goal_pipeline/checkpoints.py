@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from genreward_wrappers.files import embedded_folder
+
 INDEX = "model_index.json"
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
@@ -99,7 +101,8 @@ def find_pipeline(source: str, revision: str | None, kind: str = "") -> FoundPip
     """Finds a pipeline, fetching it from the hub if it is not here.
 
     Args:
-        source: A local folder or a hub id.
+        source: A local folder, a hub id, or ``embedded:<name>``, a pipeline that comes
+            with this package.
         revision: Of the hub's repository.
         kind: A class of diffusers to load it as.
 
@@ -109,6 +112,8 @@ def find_pipeline(source: str, revision: str | None, kind: str = "") -> FoundPip
     """
     diffusers = import_diffusers()
     folder = Path(source).expanduser()
+    if source.startswith("embedded:"):
+        folder = embedded_folder(source, (INDEX,), "generator")
     if folder.is_dir():
         if revision is not None:
             raise ValueError(

@@ -9,7 +9,7 @@ aspect ratio: a squeezed goal looks like no frame of the environment.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,6 +30,15 @@ from genreward_wrappers.goal_pipeline.pictures import to_frames
 
 OFFLOADS = ("none", "model", "sequential")
 
+#: Pipelines that take lists of pictures, prompts and generators: row i of what they
+#: make depends on row i alone. Others are called once a video; Wan's takes one picture.
+LISTS = (
+    "CogVideoXImageToVideoPipeline",
+    "CogVideoXPipeline",
+    "LTXImageToVideoPipeline",
+    "LTXPipeline",
+)
+
 Tick = Callable[[int, int], None]
 
 
@@ -38,7 +47,8 @@ class Model:
     """Which generator, and how it is held in memory.
 
     Attributes:
-        source: A local folder with a ``model_index.json``, or a hub id.
+        source: A local folder with a ``model_index.json``, a hub id, or
+            ``embedded:<name>``.
         revision: A branch, tag or commit of the hub's repository.
         kind: A class of diffusers to load it as; empty is the one it was saved as.
         lora: A file or folder with LoRA weights, or a hub id; empty is none.
@@ -218,12 +228,9 @@ class Generator:
                 "leave the picture out, or name a class that takes one and loads the "
                 "same files, as --pipeline LTXImageToVideoPipeline"
             )
-        if "height" not in settings or "width" not in settings:
-            return
-        (height, width), size = image.shape[:2], (settings["height"], settings["width"])
-        # Half a pixel of the coarser of the two is rounding.
-        slack = 0.5 * max(1.0, height / size[0])
-        if abs(width - size[1] * height / size[0]) > slack:
+        if not same_aspect(image, settings):
+            (height, width) = image.shape[:2]
+            size = settings["height"], settings["width"]
             raise ValueError(
                 f"the first frame is {height}x{width} (height x width), another aspect "
                 f"ratio than the video's {size[0]}x{size[1]}: make the environment "
@@ -251,13 +258,65 @@ class Generator:
             (T, height, width, 3) uint8 RGB.
         """
         self.check_image(image, settings)
-        steps = int(settings.get("num_inference_steps", 1))
-        arguments = dict(settings)
-        arguments["generator"] = torch.Generator("cpu").manual_seed(seed)
+        given: dict[str, Any] = {"generator": _noise(seed)}
         if image is not None:
-            from PIL import Image
+            given["image"] = _picture(image)
+        return self._call({**settings, **given}, tick)[0]
 
-            arguments["image"] = Image.fromarray(image)
+    def batch(
+        self,
+        settings: Mapping[str, Any],
+        seeds: Sequence[int],
+        images: Sequence[UInt8] | None = None,
+        prompts: Sequence[str] | None = None,
+        tick: Tick = lambda done, total: None,
+    ) -> list[UInt8]:
+        """Makes several videos, at once where the pipeline takes lists.
+
+        Each is the one that a call of its own makes, to rounding.
+
+        Args:
+            settings: As `settings` gives them.
+            seeds: Of each video's noise.
+            images: The first frame of each.
+            prompts: Of each; None is the settings' for all of them.
+            tick: Told how many denoising steps are done, and of how many.
+        """
+        for name, given in (("images", images), ("prompts", prompts)):
+            if given is not None and len(given) != len(seeds):
+                raise ValueError(
+                    f"{name}: expected one for each of {len(seeds)} seeds, got "
+                    f"{len(given)}"
+                )
+        pictures: list[UInt8 | None] = [None] * len(seeds)
+        if images is not None:
+            pictures = list(images)
+        for picture in pictures:
+            self.check_image(picture, settings)
+        texts = list(prompts or [settings["prompt"]] * len(seeds))
+        if len(seeds) > 1 and self.name in LISTS:
+            lists: dict[str, Any] = {
+                "prompt": texts,
+                "generator": [_noise(seed) for seed in seeds],
+            }
+            if images is not None:
+                lists["image"] = [_picture(image) for image in images]
+            return self._call({**settings, **lists}, tick)
+        steps = int(settings.get("num_inference_steps", 1))
+        videos = []
+        rows = zip(seeds, texts, pictures, strict=True)
+        for i, (seed, text, picture) in enumerate(rows):
+
+            def after(done: int, of: int, before: int = i * steps) -> None:
+                tick(before + done, steps * len(seeds))
+
+            own = {**settings, "prompt": text}
+            videos.append(self(own, seed, picture, after))
+        return videos
+
+    def _call(self, arguments: dict[str, Any], tick: Tick) -> list[UInt8]:
+        """The videos of one call."""
+        steps = int(arguments.get("num_inference_steps", 1))
         if "output_type" in self.takes:
             arguments["output_type"] = "np"
         if "callback_on_step_end" in self.takes:
@@ -271,9 +330,9 @@ class Generator:
         arguments.update(self._text_length())
         with memory_told(self.model), torch.inference_mode():
             made = pipeline(**arguments)
-        frames = to_frames(made.frames[0], self.model.source)
+        videos = [to_frames(video, self.model.source) for video in made.frames]
         tick(steps, steps)
-        return frames
+        return videos
 
     def _load(self) -> Any:
         pipeline = load_pipeline(self.found, self.dtype)
@@ -378,6 +437,27 @@ def memory_told(model: Model) -> Iterator[None]:
             f"the memory does not suffice for {model.source} ({first}). What helps: "
             + "; ".join(ways)
         ) from error
+
+
+def same_aspect(image: UInt8, settings: Mapping[str, Any]) -> bool:
+    """Whether a picture has the aspect ratio of the video, where that is known."""
+    if "height" not in settings or "width" not in settings:
+        return True
+    height, width = image.shape[:2]
+    # Half a pixel of the coarser of the two is rounding.
+    slack = 0.5 * max(1.0, height / settings["height"])
+    wanted = settings["width"] * height / settings["height"]
+    return bool(abs(width - wanted) <= slack)
+
+
+def _noise(seed: int) -> torch.Generator:
+    return torch.Generator("cpu").manual_seed(seed)
+
+
+def _picture(image: UInt8) -> Any:
+    from PIL import Image
+
+    return Image.fromarray(image)
 
 
 def _default(parameter: inspect.Parameter) -> Any:

@@ -9,7 +9,8 @@
 
 A reading knows which frames it wants, keeps a memory with the leading axis N, and hands
 out, for the rows that have something new, a stretch of the agent's latents beside the
-indices of the goal's latents of the same time.
+indices of the goal's latents of the same time. What goals look like to it, it says by
+`read`.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ class Stretch(NamedTuple):
 class Reading(Protocol):
     """One way to read a trajectory."""
 
-    #: (K, T, D) the goals as this reading sees them, in order of time.
-    goal: Tensor
+    def read(self, videos: UInt8) -> Tensor:
+        """(K, T, D) goal videos as this reading sees them, in order of time."""
+        ...
 
     def wants(self, steps: Int64) -> Bool:
         """Which rows' frames it looks at."""
@@ -80,19 +82,28 @@ class FramesReading:
         first: Tensor
 
     def __init__(
-        self, encoder: VideoEncoder, videos: UInt8, horizon: int, length: int | None
+        self, encoder: VideoEncoder, count: int, horizon: int, length: int | None
     ) -> None:
-        """Reads ``length`` frames an episode, first and last included; None: all."""
+        """Reads ``length`` frames an episode, first and last included; None: all.
+
+        Args:
+            encoder: Of the frames.
+            count: Frames of a goal video.
+            horizon: Steps of an episode.
+            length: Frames of it.
+        """
         self.encoder = encoder
         self._sampled = _table(sample_steps(length or horizon + 1, horizon), horizon)
         # Each goal frame is encoded once, however many steps are compared with it: a
         # step belongs to the frame at the same share of the time.
-        count = videos.shape[1]
         self._goal_index = torch.from_numpy(
             np.rint(np.arange(horizon + 1) * (count - 1) / horizon)
         ).long()
-        images = encoder.encode_images(videos.reshape(-1, *videos.shape[2:]))
-        self.goal = images.reshape(len(videos), count, -1)
+
+    def read(self, videos: UInt8) -> Tensor:
+        """Every frame of the videos, each on its own."""
+        images = self.encoder.encode_images(videos.reshape(-1, *videos.shape[2:]))
+        return images.reshape(len(videos), videos.shape[1], -1)
 
     def wants(self, steps: Int64) -> Bool:
         """The sampled steps."""
@@ -137,17 +148,32 @@ class StreamReading:
         trail: Tensor
 
     def __init__(
-        self, encoder: VideoEncoder, videos: UInt8, horizon: int, length: int | None
+        self, encoder: VideoEncoder, count: int, horizon: int, length: int | None
     ) -> None:
-        """Reads a clip of ``length`` frames; None takes the longest up to 129."""
+        """Reads a clip of ``length`` frames.
+
+        Args:
+            encoder: Of the clips.
+            count: Frames of a goal video.
+            horizon: Steps of an episode.
+            length: Frames of a clip; None takes the longest up to 129 that the episode
+                and the goal have.
+        """
         grammar = encoder.grammar
         if length is None:
-            length = grammar.floor(min(129, horizon + 1))
+            most = min(129, horizon + 1)
+            # A goal of fewer frames would stand still between two of them, which no
+            # episode does.
+            length = grammar.floor(min(most, count)) or grammar.floor(most)
         # Raises with the nearest lengths if it is not of the grammar.
         self.latents = grammar.latents(length)
         self.encoder = encoder
+        self._length = length
         self._sampled = _table(sample_steps(length, horizon), horizon)
-        self.goal = encoder.encode_clips(_resample(videos, length)).flatten(2)
+
+    def read(self, videos: UInt8) -> Tensor:
+        """The clips of the videos."""
+        return self.encoder.encode_clips(_resample(videos, self._length)).flatten(2)
 
     def wants(self, steps: Int64) -> Bool:
         """The sampled steps."""
@@ -213,7 +239,6 @@ class WindowReading:
     def __init__(
         self,
         encoder: VideoEncoder,
-        videos: UInt8,
         window: int,
         length: int,
         every: int,
@@ -239,7 +264,11 @@ class WindowReading:
         # The most wanted steps that ever lie within one window.
         turns = np.tile(hit, 2 + window // every)
         self._slots = int(np.convolve(turns, np.ones(window), "valid").max())
-        self.goal = encoder.encode_clips(_resample(videos, length)).flatten(2)
+
+    def read(self, videos: UInt8) -> Tensor:
+        """Clips of the window's length, over the whole videos."""
+        length = len(self._offsets)
+        return self.encoder.encode_clips(_resample(videos, length)).flatten(2)
 
     def wants(self, steps: Int64) -> Bool:
         """The steps that lie at a sampled place of some window."""

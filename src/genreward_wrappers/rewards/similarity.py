@@ -29,8 +29,8 @@ class Comparison:
         goal_first: (n, K, 1, D) the first latents of the goals.
         goal_last: (n, K, 1, D) the last latents of the goals.
         seen: (n, 1, T, 1) 1 where the agent has a latent already, else 0.
-        reference: (D,) the mean latent of the bundle's own goals.
-        sharpness: How fast `tracking` falls with distance.
+        reference: (n, 1, 1, D) the mean latent of all goals of the row's bundle.
+        sharpness: (n, 1) how fast `tracking` falls with distance.
     """
 
     agent: Tensor
@@ -40,7 +40,7 @@ class Comparison:
     goal_last: Tensor
     seen: Tensor
     reference: Tensor
-    sharpness: float
+    sharpness: Tensor
 
 
 Similarity = Callable[[Comparison], Tensor]

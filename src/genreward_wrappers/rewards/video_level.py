@@ -16,11 +16,12 @@ it was chosen by short learning runs, whose table the documentation has.
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from genreward_wrappers.core import (
@@ -45,15 +46,15 @@ from genreward_wrappers.rewards.readings import (
     Stretch,
     WindowReading,
 )
-from genreward_wrappers.rewards.similarity import (
-    SIMILARITIES,
-    Comparison,
-    calibrate,
-)
+from genreward_wrappers.rewards.similarity import SIMILARITIES, Comparison
+from genreward_wrappers.rewards.targets import GoalMaker, Own, Targets, begin
 
 READINGS = ("frames", "stream", "window")
 PAYMENTS = ("level", "hold", "difference")
 CHOICES = ("nearest", "mean", "max")
+
+#: The options that decide how goals are read.
+HOW = ("reading", "horizon", "length", "window", "every")
 
 
 class VideoOptions(TypedDict, total=False):
@@ -90,10 +91,20 @@ PRESETS: dict[str, VideoOptions] = {
 WEIGHTS = {"paper": 0.01}
 
 
-# Encoding the goal is the slow part of making a wrapper, and a process that wraps many
-# environments alike does it once. A reading keeps its encoder, so that the id in its
-# key stays that encoder's.
-_readings: weakref.WeakValueDictionary[tuple[object, ...], Reading] = (
+class _Read:
+    """A bundle's goals as a reading sees them.
+
+    Encoding them is the slow part of making a wrapper, and a process that wraps many
+    environments alike does it once.
+    """
+
+    def __init__(self, reading: Reading, videos: UInt8) -> None:
+        # It keeps its encoder, so that the id in the key below stays that encoder's.
+        self.reading = reading
+        self.latents = reading.read(videos)
+
+
+_known: weakref.WeakValueDictionary[tuple[object, ...], _Read] = (
     weakref.WeakValueDictionary()
 )
 
@@ -107,12 +118,14 @@ class VideoMemory:
         choice: (N,) the goal that each row follows, for ``goals="nearest"``.
         latest: (N,) the newest score of the episode.
         scored: (N,) whether there is one.
+        own: Each row's own goals; None where all rows have those of a bundle.
     """
 
     reading: Any
     choice: Tensor
     latest: Float32
     scored: Bool
+    own: Own | None = None
 
 
 class VideoLevel(RewardModel[VideoMemory]):
@@ -131,7 +144,7 @@ class VideoLevel(RewardModel[VideoMemory]):
 
     def __init__(
         self,
-        goal: GoalBundle | str,
+        goal: GoalBundle | GoalMaker | str,
         encoder: VideoEncoder | str | None = None,
         *,
         horizon: int | None = None,
@@ -150,14 +163,15 @@ class VideoLevel(RewardModel[VideoMemory]):
         """Binds the goal.
 
         Args:
-            goal: The goal bundle, or what `load_goal` finds one by.
+            goal: The goal bundle, or what `load_goal` finds one by; or what makes every
+                episode's goals from its first frame.
             encoder: None loads the one that the bundle is made for; "pixels" is the
                 control that every learned encoder has to beat.
             horizon: Steps of an episode; "frames" and "stream" align the goal with it.
             reading: "frames", "stream" or "window"; see `rewards.readings`.
             length: Frames of the clip that a reading takes: None is every step for
-                "frames", the longest up to 129 that fits for "stream", and 16 for
-                "window".
+                "frames", the longest up to 129 that episode and goal have for "stream",
+                and 16 for "window".
             window: Steps of a window, for the window reading.
             every: Steps between the starts of two windows.
             score: "tracking", "motion", "last_change", "cosine" or "centred"; see
@@ -180,8 +194,11 @@ class VideoLevel(RewardModel[VideoMemory]):
         _one_of("score", score, tuple(SIMILARITIES))
         _one_of("payment", payment, PAYMENTS)
         _one_of("goals", goals, CHOICES)
-        self.goal = goal = load_goal(goal)
-        self.encoder = bind_encoder(goal, encoder, device=device, dtype=dtype)
+        source = goal if isinstance(goal, GoalMaker) else load_goal(goal)
+        #: The bundle; None where every episode has goals of its own.
+        self.goal = source if isinstance(source, GoalBundle) else None
+        self._maker = source if isinstance(source, GoalMaker) else None
+        self.encoder = bind_encoder(source, encoder, device=device, dtype=dtype)
         self._options: dict[str, Any] = {
             "horizon": horizon,
             "reading": reading,
@@ -194,19 +211,23 @@ class VideoLevel(RewardModel[VideoMemory]):
             "discount": discount,
             "goals": goals,
         }
-        self.reading = self._make_reading(reading, horizon, length, window, every)
         self._similarity = SIMILARITIES[score]
+        self._contrast = contrast
         self._payment = payment
         self._discount = np.float32(discount)
         self._combine = goals
-        self._reference = self.reading.goal.flatten(0, 1).mean(0)
-        self.sharpness = calibrate(self.reading.goal, contrast)
         # Which goal is nearest is asked of coarse pixels: no encoder has to be trusted
         # with it, and it costs nothing.
         height, width = self.encoder.size
         grid = next(n for n in range(8, 0, -1) if height % n == 0 == width % n)
         self._pixels = PooledPixels(self.encoder.size, grid, device="cpu")
-        self._first_pixels = self._look(goal.videos[:, 0])
+        self.targets: Targets | None = None
+        if isinstance(source, GoalMaker):
+            self.reading = self._make_reading(source.frames)
+        else:
+            self._read = self._read_goals(source)
+            self.reading = self._read.reading
+            self.targets = self._targets(source.videos, self._read.latents)
 
     def with_goal(self, goal: GoalBundle) -> VideoLevel:
         """The same reward for another goal."""
@@ -220,26 +241,27 @@ class VideoLevel(RewardModel[VideoMemory]):
         self, memory: VideoMemory | None, frames: UInt8, mask: Bool, seeds: UInt64
     ) -> VideoMemory:
         """Begins the episodes of some rows, and chooses their goals."""
-        choice = (
-            torch.zeros(len(mask), dtype=torch.int64)
-            if memory is None
-            else memory.choice
-        )
-        if self._combine == "nearest" and len(self.goal.videos) > 1:
-            looks = self._look(frames[mask])
-            nearest = torch.cdist(looks, self._first_pixels).argmin(1)
-            choice = choice.index_copy(
-                0, torch.from_numpy(np.flatnonzero(mask)), nearest
+        count, rows = len(mask), torch.from_numpy(np.flatnonzero(mask))
+        if memory is None:
+            memory = VideoMemory(
+                reading=None,
+                choice=torch.zeros(count, dtype=torch.int64),
+                latest=np.zeros(count, np.float32),
+                scored=np.zeros(count, np.bool_),
             )
+        own = memory.own
+        if self._maker is not None:
+            own = begin(own, frames, mask, self._maker, self._targets)
+        choice, targets = memory.choice, self._compared(own)
+        if self._combine == "nearest" and targets.latents.shape[1] > 1:
+            nearest = targets.nearest(rows, self._look(frames[mask]))
+            choice = choice.index_copy(0, rows, nearest)
         return VideoMemory(
-            reading=self.reading.reset(memory and memory.reading, frames, mask),
+            reading=self.reading.reset(memory.reading, frames, mask),
             choice=choice,
-            latest=np.zeros(len(mask), np.float32)
-            if memory is None
-            else np.where(mask, np.float32(0), memory.latest),
-            scored=np.zeros(len(mask), np.bool_)
-            if memory is None
-            else memory.scored & ~mask,
+            latest=np.where(mask, np.float32(0), memory.latest),
+            scored=memory.scored & ~mask,
+            own=own,
         )
 
     def step(
@@ -253,7 +275,8 @@ class VideoLevel(RewardModel[VideoMemory]):
             rows = stretch.rows.numpy()
             new[rows] = True
             latest = memory.latest.copy()
-            latest[rows] = self._scores(stretch, memory.choice[stretch.rows])
+            choice = memory.choice[stretch.rows]
+            latest[rows] = self._scores(stretch, choice, self._compared(memory.own))
         scored = memory.scored | new
         if self._payment == "level":
             due, value = new, latest
@@ -264,7 +287,15 @@ class VideoLevel(RewardModel[VideoMemory]):
             due = new & memory.scored
             value = self._discount * latest - memory.latest
         paid = Score(np.where(due, value, np.float32(0)), due)
-        return paid, VideoMemory(reading, memory.choice, latest, scored)
+        memory = replace(memory, reading=reading, latest=latest, scored=scored)
+        return paid, memory
+
+    def notes(self, memory: VideoMemory) -> dict[str, NDArray[Any]]:
+        """What the goals of the running episodes cost, where they were made."""
+        own = memory.own
+        if own is None:
+            return {}
+        return {"goal_seconds": own.seconds, "goal_cached": own.cached}
 
     def chosen(self, memory: VideoMemory) -> Int64:
         """(N,) the index of the goal video that each row follows."""
@@ -273,8 +304,9 @@ class VideoLevel(RewardModel[VideoMemory]):
 
     def nearest(self, frame: UInt8) -> int:
         """The goal video whose first frame is most like a frame."""
-        looks = self._look(frame[None])
-        return int(torch.cdist(looks, self._first_pixels).argmin(1)[0])
+        targets, _ = self._shared()
+        look = self._look(frame[None])
+        return int(targets.nearest(torch.zeros(1, dtype=torch.int64), look)[0])
 
     def compare(self, frames: UInt8, choice: int, times: int = 65) -> Float32:
         """(F, times) every frame of an episode against all of a goal, each on its own.
@@ -287,7 +319,8 @@ class VideoLevel(RewardModel[VideoMemory]):
             choice: Which of the goal videos.
             times: How many of the goal's frames.
         """
-        video = self.goal.videos[choice]
+        targets, bundle = self._shared()
+        video = bundle.videos[choice]
         spread = evenly(min(times, len(video)), len(video) - 1)
         agent = self.encoder.encode_images(frames).flatten(1)
         goal = self.encoder.encode_images(video[spread]).flatten(1)
@@ -299,63 +332,80 @@ class VideoLevel(RewardModel[VideoMemory]):
             goal_first=goal[None, None, None, 0],
             goal_last=goal[None, None, None, -1],
             seen=agent.new_ones(len(agent), 1, 1, 1),
-            reference=self._reference,
-            sharpness=self.sharpness,
+            reference=targets.reference[:, None, None],
+            sharpness=targets.sharpness[:, None],
         )
         table: Float32 = self._similarity(comparison).float().cpu().numpy()
         return np.broadcast_to(table, (len(agent), len(goal)))
 
-    def _scores(self, stretch: Stretch, choice: Tensor) -> Float32:
+    def _scores(self, stretch: Stretch, choice: Tensor, targets: Targets) -> Float32:
         """(n,) one score a row, over the goals that it is compared with."""
-        goal = self.reading.goal
+        goal, own = targets.latents, targets.at(stretch.rows)
         device = goal.device
         time = stretch.time.to(device)
         if self._combine == "nearest":
             which = choice.to(device)[:, None]
         else:
-            which = torch.arange(len(goal), device=device).expand(len(time), -1)
+            which = torch.arange(goal.shape[1], device=device).expand(len(time), -1)
+        each = own[:, None]
         comparison = Comparison(
             agent=stretch.agent[:, None],
             agent_first=stretch.first[:, None, None],
-            goal=goal[which[:, :, None], time[:, None]],
-            goal_first=goal[which, 0][:, :, None],
-            goal_last=goal[which, -1][:, :, None],
+            goal=goal[each[:, :, None], which[:, :, None], time[:, None]],
+            goal_first=goal[each, which, 0][:, :, None],
+            goal_last=goal[each, which, -1][:, :, None],
             seen=stretch.seen[:, None, :, None],
-            reference=self._reference,
-            sharpness=self.sharpness,
+            reference=targets.reference[own][:, None, None],
+            sharpness=targets.sharpness[each],
         )
         scores = self._similarity(comparison)
         together = scores.amax(1) if self._combine == "max" else scores.mean(1)
         result: Float32 = together.float().cpu().numpy()
         return result
 
-    def _make_reading(
-        self,
-        reading: str,
-        horizon: int | None,
-        length: int | None,
-        window: int,
-        every: int,
-    ) -> Reading:
-        if reading != "window" and horizon is None:
+    def _targets(self, videos: UInt8, latents: Tensor | None = None) -> Targets:
+        """What videos make for this reward; their latents, if somebody has them."""
+        if latents is None:
+            latents = self.reading.read(videos)
+        return Targets.of(latents, self._look(videos[:, 0]), self._contrast)
+
+    def _compared(self, own: Own | None) -> Targets:
+        """What the rows are compared with."""
+        targets = self.targets if own is None else own.targets
+        assert targets is not None
+        return targets
+
+    def _shared(self) -> tuple[Targets, GoalBundle]:
+        if self.targets is None or self.goal is None:
             raise ValueError(
-                f"reading={reading!r} compares an episode with the goal at the same "
-                "time and needs to know how long an episode is: the environment has no "
-                'time limit, so give horizon=, or use reading="window"'
+                "every episode has goals of its own here: there is none before an "
+                "episode begins; make the reward with a goal bundle"
             )
-        how = (window, every) if reading == "window" else (horizon,)
-        key = (self.goal.digest, id(self.encoder), reading, length, *how)
-        found = _readings.get(key)
+        return self.targets, self.goal
+
+    def _read_goals(self, goal: GoalBundle) -> _Read:
+        how = [f"{name}={self._options[name]}" for name in HOW]
+        key = (goal.digest, id(self.encoder), *how)
+        found = _known.get(key)
         if found is None:
-            videos, encoder = self.goal.videos, self.encoder
-            if reading == "window":
-                found = WindowReading(encoder, videos, window, length or 16, every)
-            else:
-                assert horizon is not None
-                kind = FramesReading if reading == "frames" else StreamReading
-                found = kind(encoder, videos, horizon, length)
-            _readings[key] = found
+            found = _Read(self._make_reading(goal.videos.shape[1]), goal.videos)
+            _known[key] = found
         return found
+
+    def _make_reading(self, count: int) -> Reading:
+        """The reading, for goal videos of some frames."""
+        how = self._options
+        if how["reading"] == "window":
+            length = how["length"] or 16
+            return WindowReading(self.encoder, how["window"], length, how["every"])
+        if how["horizon"] is None:
+            raise ValueError(
+                f"reading={how['reading']!r} compares an episode with the goal at the "
+                "same time and needs to know how long an episode is: the environment "
+                'has no time limit, so give horizon=, or use reading="window"'
+            )
+        kind = FramesReading if how["reading"] == "frames" else StreamReading
+        return kind(self.encoder, count, how["horizon"], how["length"])
 
     def _look(self, frames: UInt8) -> Tensor:
         small = self.encoder.prepare(as_frames(frames))
