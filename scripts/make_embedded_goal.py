@@ -16,6 +16,7 @@ from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
+from prompts import PROMPTS
 
 import genreward_wrappers  # noqa: F401  (registers the environments)
 from genreward_wrappers.envs.policies import make_policy
@@ -24,34 +25,6 @@ from genreward_wrappers.goal_pipeline.pack import LENGTH, pack
 
 ASSETS = Path(__file__).parents[1] / "src/genreward_wrappers/assets/goals"
 FIRST_SEED = 1_000_000
-
-PROMPTS = {
-    "metaworld/pick-place": (
-        "a robot arm picks up the red puck and moves it to the goal"
-    ),
-    "metaworld/drawer-close": "a robot arm pushes the drawer shut",
-    "metaworld/handle-press": "a robot arm presses the handle down",
-    "metaworld/coffee-button": ("a robot arm pushes the button of the coffee machine"),
-    "metaworld/reach": "a robot arm reaches the goal",
-    "metaworld/door-open": "a robot arm pulls the door open by its handle",
-    "metaworld/bin-picking": (
-        "a robot arm takes the cube from one bin and puts it into the other"
-    ),
-    "metaworld/pick-out-of-hole": (
-        "a robot arm picks the puck out of the hole and moves it to the goal"
-    ),
-    "metaworld/shelf-place": (
-        "a robot arm picks up the block and puts it on the shelf"
-    ),
-    "metaworld/disassemble": "a robot arm lifts the ring off the peg",
-    "dmc/cartpole-swingup": (
-        "a cart swings its hanging pole up and keeps it upright in the middle"
-    ),
-    "dmc/reacher-easy": (
-        "an arm of two links moves its tip onto the target and stays there"
-    ),
-    "dmc/walker-walk": "a planar walker with two legs stands up and walks to the right",
-}
 
 SCRIPTED = "Meta-World's scripted policy, successful episodes"
 PLANNED = "a planner with the simulator as its model, episodes of a mean reward of"

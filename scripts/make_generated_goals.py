@@ -1,0 +1,136 @@
+r"""Makes the embedded goals: videos that the embedded generator made of first frames.
+
+    python scripts/make_generated_goals.py --work runs/goals --data runs/episodes
+
+Of sixteen first frames two videos each, of which the embedded CLIP keeps the eight
+that fit the task's words best, and their key frames. Forward-backward nets, where a
+goal has them, know no goal: they are taken over from the bundle that is there, and
+their statistics are found anew for the new key frames, on the data that they were
+trained on (see make_embedded_nets.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import torch
+from make_embedded_goal import ASSETS
+from make_embedded_nets import TRAIN, record
+from prompts import PROMPTS
+
+import genreward_wrappers  # noqa: F401  (registers the environments)
+from genreward_wrappers import load_goal
+from genreward_wrappers.encoders.binding import bind_encoder
+from genreward_wrappers.envs.stages import sentences
+from genreward_wrappers.forward_backward.data import Transitions
+from genreward_wrappers.forward_backward.features import Features, default_cache
+from genreward_wrappers.forward_backward.fit import HELD_OUT, NORMALISED_OVER
+from genreward_wrappers.forward_backward.judge import success_rank, time_rank
+from genreward_wrappers.forward_backward.nets import FBNets
+from genreward_wrappers.forward_backward.sources import load_trajectories
+from genreward_wrappers.forward_backward.train import FBTrainer, FBTraining
+from genreward_wrappers.goal_pipeline.candidates import pack_candidates
+from genreward_wrappers.goal_pipeline.generate import generate
+from genreward_wrappers.goal_pipeline.generators import Model, Sampling
+from genreward_wrappers.goal_pipeline.select import select
+from genreward_wrappers.goals import GoalBundle, embedded_goals
+
+STARTS, CANDIDATES, KEEP = 16, 2, 8
+STEPS = 20
+#: Of two frames that fit the words alike the later one: a task is done at its end.
+PRIOR = 0.5
+
+
+def make(env_id: str, work: Path, generator: str, clip: str) -> GoalBundle:
+    """The goal without nets."""
+    folder = work / env_id.replace("/", "--")
+    generate(
+        Model(generator, device="cpu"),
+        Sampling(PROMPTS[env_id], steps=STEPS, guidance=1.0),
+        folder,
+        env_id=env_id,
+        starts=STARTS,
+        candidates=CANDIDATES,
+    )
+    env = gym.make(env_id)
+    bundle = pack_candidates(
+        [folder], env_id=env_id, camera=env.unwrapped.camera, license="MIT"
+    )
+    env.close()
+    begins, *_, ends = sentences(env_id)
+    goal, _ = select(
+        bundle,
+        clip,
+        prompts=[PROMPTS[env_id], ends],
+        baseline=begins,
+        prior=PRIOR,
+        keep=KEEP,
+    )
+    return goal
+
+
+def with_nets(goal: GoalBundle, old: GoalBundle, data: Path) -> GoalBundle:
+    """The goal with another's nets, and statistics of its own key frames."""
+    task = goal.env_id.removeprefix("metaworld/")
+    record(task, TRAIN, data / task)
+    features = Features(bind_encoder(goal.with_(encoder={}), "pixels", device="cpu"))
+    recorded = load_trajectories(str(data / task), features, cache=default_cache())
+    trained, held = Transitions(recorded.trajectories).split(HELD_OUT)
+    nets = FBNets.from_arrays(old.nets, old.nets_config)
+    made = [step for step in old.provenance if step["step"] == "forward-backward"][-1]
+    trainer = FBTrainer(nets.config, FBTraining(**made["training"]), device="cpu")
+    trainer.nets.load_state_dict(nets.state_dict())
+    trainer.step = made["updates"]
+    keys = features.of_goal(goal.key_pictures).cpu().numpy()
+    assert held is not None
+    ranks = {
+        "time_rank": time_rank(trainer, held),
+        "success_rank": success_rank(trainer, held, keys),
+    }
+    with warnings.catch_warnings():
+        # Said when the goal is used, too.
+        warnings.simplefilter("ignore", UserWarning)
+        return trainer.to_bundle(
+            goal,
+            keys,
+            trained.spread(NORMALISED_OVER),
+            features=features.card,
+            about={
+                **recorded.about,
+                "trajectories": len(trained.trajectories),
+                "held out": len(held.trajectories),
+            },
+            figures={name: rank for name, rank in ranks.items() if np.isfinite(rank)},
+            half=True,
+        )
+
+
+def main() -> None:
+    """Makes them all, or some."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("envs", nargs="*", default=embedded_goals())
+    parser.add_argument("--work", type=Path, required=True, help="for the candidates")
+    parser.add_argument("--data", type=Path, required=True, help="of the nets")
+    parser.add_argument("--generator", default="embedded:goal-generator-64")
+    parser.add_argument("--clip", default="embedded:clip-64")
+    parser.add_argument("--output", type=Path, default=ASSETS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    args.output.mkdir(parents=True, exist_ok=True)
+    for env_id in args.envs:
+        old = load_goal(env_id)
+        goal = make(env_id, args.work, args.generator, args.clip)
+        if old.nets:
+            goal = with_nets(goal, old, args.data)
+        path = args.output / f"{env_id.replace('/', '--')}.safetensors"
+        goal.save(path)
+        size = path.stat().st_size / 1e6
+        print(f"{path}: {goal!r}, key frames {goal.key_frames}, {size:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()
