@@ -33,20 +33,16 @@ from safetensors.torch import load_file, save_file
 
 from genreward_wrappers.episodes import Episode
 from genreward_wrappers.frames import evenly
-
-# A pixel counts as moving where it differs by this much (of 255) from what its task
-# usually looks like there: the arm, the objects, the goal's mark.
-MOVING = 16
+from genreward_wrappers.goal_pipeline.finetuning.vae import (
+    moving_pixels,
+    reconstruction_losses,
+)
 
 # What a step trains on: clips x frames, and how often. Nine frames are the encoder's
 # first chunk, seventeen its first two, and goal images are encoded as single frames.
 BATCHES = ((4, 9, 0.65), (2, 17, 0.2), (24, 1, 0.15))
 LONGEST_CLIP = 17
 MAX_STRIDE = 8
-
-# L1 over the picture is won by the table; the arm and the objects are few pixels.
-MOVING_WEIGHT = 8.0
-KL_WEIGHT = 1e-4
 
 
 Frames = NDArray[np.uint8]
@@ -108,11 +104,13 @@ def _usual_of(episodes: list[Frames]) -> Frames:
 def to_tensors(
     clips: NDArray[np.uint8], usual: NDArray[np.uint8]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Turns (B, T, H, W, 3) frames into the network's layout and a mask of motion."""
-    change = np.abs(clips.astype(np.int16) - usual[:, None]).max(-1, keepdims=True)
-    moving = torch.from_numpy((change > MOVING).astype(np.float32))
+    """Turns (B, T, H, W, 3) frames into the network's layout and a mask of motion.
+
+    What moves differs from what the task usually looks like: the arm, the objects, the
+    goal's mark.
+    """
     video = torch.from_numpy(clips).float() / 255
-    return video.permute(0, 4, 1, 2, 3), moving.permute(0, 4, 1, 2, 3)
+    return video.permute(0, 4, 1, 2, 3), moving_pixels(clips, usual)
 
 
 def augment(video: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -138,24 +136,6 @@ def build() -> AutoencoderKLCogVideoX:
         sample_height=64,
         sample_width=64,
     )
-
-
-def loss_of(
-    vae: AutoencoderKLCogVideoX,
-    video: torch.Tensor,
-    moving: torch.Tensor,
-    generator: torch.Generator,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the loss and the plain L1."""
-    video = 2 * video - 1
-    posterior = vae.encode(video).latent_dist
-    decoded = vae.decode(posterior.sample(generator)).sample
-    error = (decoded.float() - video).abs()
-    weight = 1 + MOVING_WEIGHT * moving
-    weighted = (error * weight).mean() / weight.mean()
-    mean, log_variance = posterior.mean.float(), posterior.logvar.float()
-    kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
-    return weighted + KL_WEIGHT * kl.mean(), error.mean().detach()
 
 
 def spread(videos: Videos, length: int = 17) -> tuple[torch.Tensor, torch.Tensor]:
@@ -300,7 +280,8 @@ def train(args: argparse.Namespace) -> None:
         # Half precision saves half the time, exact steps at the end the last errors.
         coarse = args.bf16 and elapsed < 0.8 * limit
         with torch.autocast("cpu", torch.bfloat16, enabled=coarse):
-            loss, l1 = loss_of(vae, augment(video, rng), moving, generator)
+            video = 2 * augment(video, rng) - 1
+            loss, l1 = reconstruction_losses(vae, video, moving, generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)

@@ -100,7 +100,7 @@ def test_data_flows_one_way():
         },
         "goal_pipeline": {
             "core", "frames", "files", "episodes", "goals", "encoders", "rewards",
-            "envs", "workers",
+            "envs", "workers", "forward_backward", "progress",
         },
         "evaluate": {
             "core", "frames", "files", "episodes", "goals", "encoders", "rewards",

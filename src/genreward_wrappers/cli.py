@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from genreward_wrappers import __version__
+from genreward_wrappers.goal_pipeline.finetuning.command import add_finetune
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     pack.add_argument("--output", type=Path, required=True)
     pack.set_defaults(run=_pack)
 
+    add_finetune(commands)
     _add_generate(commands)
     _add_train_fb(commands)
 

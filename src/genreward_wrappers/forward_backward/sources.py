@@ -15,6 +15,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from genreward_wrappers.core import UInt8
 from genreward_wrappers.episodes import Episode
 from genreward_wrappers.forward_backward.data import Trajectory
 from genreward_wrappers.forward_backward.features import Features
@@ -129,13 +130,7 @@ def from_minari(
         ImportError: minari is not there.
         ValueError: Its observations are neither pictures nor flat states, as asked.
     """
-    try:
-        import minari
-    except ImportError as error:
-        raise ImportError(
-            'Minari datasets need minari: pip install "minari[hdf5]"'
-        ) from error
-    data = minari.load_dataset(dataset)
+    data = load_minari(dataset)
     total = int(data.total_episodes)
     trajectories = []
     for done, episode in enumerate(data.iterate_episodes()):
@@ -152,6 +147,21 @@ def from_minari(
         )
     tick(total, total)
     return Recorded(trajectories, {"data": f"{MINARI}{dataset}"})
+
+
+def load_minari(dataset: str) -> Any:
+    """A Minari dataset.
+
+    Raises:
+        ImportError: minari is not there.
+    """
+    try:
+        import minari
+    except ImportError as error:
+        raise ImportError(
+            'Minari datasets need minari: pip install "minari[hdf5]"'
+        ) from error
+    return minari.load_dataset(dataset)
 
 
 def from_sb3(buffer: Any, features: Features) -> Recorded:
@@ -235,20 +245,38 @@ def _actions(buffer: Any, rows: NDArray[Any], env: int) -> NDArray[Any]:
 
 def _states_of(observations: Any, features: Features, name: str) -> NDArray[Any]:
     """Features of a trajectory's observations, pictures or flat states."""
-    parts = observations if isinstance(observations, Mapping) else {"": observations}
-    parts = {key: np.asarray(v) for key, v in parts.items()}
     if features.encoder is None:
+        parts = _parts(observations)
         flat = [v for v in parts.values() if v.ndim == 2 and v.dtype.kind == "f"]
         if not flat:
             raise ValueError(f"{name}: no flat states in {_shapes(parts)}")
         return np.concatenate(flat, 1).astype(np.float32)
+    return _named(features, pictures_of(observations, name), None, name)
+
+
+def pictures_of(observations: Any, name: str) -> UInt8:
+    """(n, H, W, 3) the only pictures among a trajectory's observations.
+
+    Args:
+        observations: An array, or several by name.
+        name: Of the trajectory, for messages.
+
+    Raises:
+        ValueError: There are none, or several.
+    """
+    parts = _parts(observations)
     pictures = [found for v in parts.values() if (found := _pictures(v)) is not None]
     if len(pictures) != 1:
         raise ValueError(
             f"{name}: expected one entry of uint8 RGB pictures, found "
             f"{len(pictures)} in {_shapes(parts)}"
         )
-    return _named(features, pictures[0], None, name)
+    return pictures[0]
+
+
+def _parts(observations: Any) -> dict[str, NDArray[Any]]:
+    parts = observations if isinstance(observations, Mapping) else {"": observations}
+    return {key: np.asarray(v) for key, v in parts.items()}
 
 
 def _pictures(values: NDArray[Any]) -> NDArray[np.uint8] | None:

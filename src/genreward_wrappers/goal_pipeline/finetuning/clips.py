@@ -7,19 +7,27 @@ encoded once is never decoded again.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.episodes import Episode, outcome
 from genreward_wrappers.files import FileError
-from genreward_wrappers.goal_pipeline.pack import fit
+from genreward_wrappers.goal_pipeline.finetuning.captions import (
+    JSON_TABLES,
+    LINES_TABLE,
+    caption_of,
+    read_captions,
+)
+from genreward_wrappers.goal_pipeline.pack import VIDEO_ENDINGS, fit, read_video
 
-PROMPTS = "prompts.json"
+MINARI = "minari:"
 
 
 @dataclass(frozen=True)
@@ -60,42 +68,65 @@ def find_clips(
     """The clips of a data set.
 
     Args:
-        data: A folder of recorded episodes, or of folders of them.
+        data: A folder with videos and their captions, with recorded episodes, or with
+            folders of them; or "minari:<dataset id>".
         prompt: Of all clips that have none of their own.
-        prompts: By the environment's id, where there is neither; None reads the data
-            folder's ``prompts.json``, if it has one.
+        prompts: By the name of a file or the id of an environment, beside what the
+            tables in the folder say.
         failures: Whether episodes that did not succeed are taken, too.
 
     Raises:
         ValueError: There are none, or one has no prompt.
     """
+    given = dict(prompts or {})
+    if str(data).startswith(MINARI):
+        name = str(data).removeprefix(MINARI)
+        return _of_minari(name, prompt, given, failures)
     folder = Path(data).expanduser()
     if not folder.is_dir():
         raise ValueError(f"data {str(data)!r}: there is no such folder")
-    known = _read_prompts(folder / PROMPTS) if prompts is None else dict(prompts)
+    if (folder / "meta" / "info.json").is_file():
+        raise ValueError(
+            f"data {folder} is a LeRobot dataset, which is not read: write each "
+            "episode as an mp4, with its task in a text file beside it"
+        )
+    known = {**read_captions(folder), **given}
+    episodes, failed = [], 0
     # Beside recorded episodes lies the goal that they were rewarded for.
     paths = [p for p in folder.rglob("*.safetensors") if p.name != "goal.safetensors"]
-    clips, failed = [], 0
     for path in sorted(paths):
         try:
-            succeeded, about = outcome(path)
+            success, about = outcome(path)
         except FileError as error:
             raise FileError(f"data {folder}: {error}") from error
-        if not (succeeded or failures):
+        if success or failures:
+            episodes.append(_of_episode(path, about, prompt, known))
+        else:
             failed += 1
-            continue
-        clips.append(_of_episode(path, about, prompt, known))
+    videos = [p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_ENDINGS]
+    clips = episodes + [_of_video(p, folder, prompt, known) for p in sorted(videos)]
     if not clips:
         raise ValueError(
             f"data {folder}: "
             + (
                 f"none of its {failed} episodes succeeded; --all takes those, too"
                 if failed
-                else "there are no recorded episodes in it, as `genreward collect` "
-                "writes them"
+                else f"it holds neither videos ({', '.join(VIDEO_ENDINGS)}) nor "
+                "recorded episodes, as `genreward collect` writes them"
             )
         )
     return clips
+
+
+def _of_video(path: Path, folder: Path, prompt: str, known: Mapping[str, str]) -> Clip:
+    said = caption_of(path, folder, known) or prompt.strip()
+    if not said:
+        raise ValueError(
+            f"{path} has no caption: write one into {path.with_suffix('.txt').name} "
+            f"beside it, or all into {JSON_TABLES[0]} or {LINES_TABLE}, or give one "
+            "--prompt for all"
+        )
+    return Clip(str(path), said, file_digest(path), partial(read_video, path))
 
 
 def _of_episode(
@@ -106,27 +137,53 @@ def _of_episode(
     if not said:
         raise ValueError(
             f"{path} has no prompt: its info has none, and there is none for "
-            f"{env_id!r} in {PROMPTS}; give --prompt TEXT, or a {PROMPTS} of "
-            '{"<environment id>": "<prompt>"} in the data folder'
+            f"{env_id!r}; give --prompt TEXT, or put a prompts.json of "
+            '{"<environment id>": "<prompt>"} into the data folder'
         )
-    return Clip(str(path), said, file_digest(path), lambda: Episode.load(path).frames)
+    return Clip(str(path), said, file_digest(path), partial(_frames_of, path))
 
 
-def _read_prompts(path: Path) -> dict[str, str]:
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error})") from error
-    if not isinstance(found, dict) or not all(
-        isinstance(text, str) for text in found.values()
-    ):
+def _frames_of(path: Path) -> UInt8:
+    return Episode.load(path).frames
+
+
+def _of_minari(
+    dataset: str, prompt: str, known: Mapping[str, str], failures: bool
+) -> list[Clip]:
+    from genreward_wrappers.forward_backward.sources import load_minari, pictures_of
+
+    data = load_minari(dataset)
+    said = prompt.strip() or known.get(dataset, "").strip()
+    if not said:
+        raise ValueError(f"{MINARI}{dataset} has no prompt: give --prompt TEXT")
+    clips, failed = [], 0
+    for episode in data.iterate_episodes():
+        name = f"{MINARI}{dataset}, episode {episode.id}"
+        frames = pictures_of(episode.observations, name)
+        if not (failures or _won(episode.infos)):
+            failed += 1
+            continue
+        shape = f"{frames.shape}".encode()
+        digest = hashlib.sha256(shape + frames.tobytes()).hexdigest()
+
+        def read(number: int = int(episode.id), name: str = name) -> UInt8:
+            again = next(iter(data.iterate_episodes([number])))
+            return pictures_of(again.observations, name)
+
+        clips.append(Clip(name, said, digest, read))
+    if not clips:
         raise ValueError(
-            f'{path}: expected {{"<name>": "<prompt>", ...}}, got '
-            f"{json.dumps(found)[:80]}"
+            f"{MINARI}{dataset}: none of its {failed} episodes succeeded; --all takes "
+            "those, too"
         )
-    return found
+    return clips
+
+
+def _won(infos: Mapping[str, Any] | None) -> bool:
+    """Whether an episode succeeded; so it did where nobody noted it."""
+    said = infos or {}
+    noted = [said[key] for key in ("is_success", "success") if key in said]
+    return not noted or any(bool(np.any(flags)) for flags in noted)
 
 
 def file_digest(path: Path) -> str:

@@ -5,37 +5,52 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from genreward_wrappers.encoders.base import resolve_device
 from genreward_wrappers.files import cache_folder
 from genreward_wrappers.goal_pipeline.checkpoints import load_pipeline
 from genreward_wrappers.goal_pipeline.finetuning.clips import Clip, find_clips
+from genreward_wrappers.goal_pipeline.finetuning.denoising import Denoising
 from genreward_wrappers.goal_pipeline.finetuning.latents import (
     Cache,
     Latents,
     Recipe,
     Tick,
+    digest_of,
 )
 from genreward_wrappers.goal_pipeline.finetuning.objective import Objective
-from genreward_wrappers.goal_pipeline.finetuning.place import Place
+from genreward_wrappers.goal_pipeline.finetuning.place import Place, find_place
 from genreward_wrappers.goal_pipeline.finetuning.settings import Finetuning, Plan
-from genreward_wrappers.goal_pipeline.finetuning.tuner import Tuner
+from genreward_wrappers.goal_pipeline.finetuning.tuner import Tuner, split
+from genreward_wrappers.goal_pipeline.finetuning.vae import Reconstruction
+from genreward_wrappers.goal_pipeline.finetuning.validate import Samples
 from genreward_wrappers.goal_pipeline.finetuning.weights import (
     Weights,
+    cast,
     check_output,
     import_peft,
 )
-from genreward_wrappers.goal_pipeline.generators import Generator, Model, Sampling
+from genreward_wrappers.goal_pipeline.generators import (
+    Generator,
+    Model,
+    Sampling,
+    memory_limit,
+)
 
 #: The class of pipelines that can be fine-tuned.
 KIND = "CogVideoXImageToVideoPipeline"
 TEXT_PARTS = ("text_encoder", "tokenizer")
+
+Shape = tuple[int, tuple[int, int]]
+Figures = dict[str, float]
 
 
 def finetune(
@@ -43,8 +58,8 @@ def finetune(
     data: str | PathLike[str],
     output: str | PathLike[str],
     *,
-    training: Finetuning | None = None,
     plan: Plan,
+    training: Finetuning | None = None,
     prompt: str = "",
     prompts: Mapping[str, str] | None = None,
     failures: bool = False,
@@ -58,13 +73,13 @@ def finetune(
     Args:
         model: A folder or hub id of a `CogVideoXImageToVideoPipeline`, or a `Model`
             with the device, and the dtype to compute in.
-        data: See `clips.find_clips`.
+        data: What to train on; see `clips.find_clips`.
         output: A folder. For LoRA it gets ``pytorch_lora_weights.safetensors``, which
-            ``genreward generate --lora`` reads; for all weights it becomes a pipeline.
-        training: How to train.
+            ``genreward generate --lora`` reads; else it becomes a pipeline.
         plan: How long, and what to do on the way.
+        training: How to train.
         prompt: Of clips that have none of their own.
-        prompts: Likewise, by the environment's id.
+        prompts: Likewise, by the name of a file or the id of an environment.
         failures: Whether episodes that did not succeed are taken, too.
         frames: Of a clip; None is the transformer's own number.
         size: (height, width) of a clip; None is the transformer's own.
@@ -75,63 +90,159 @@ def finetune(
         The output folder.
 
     Raises:
-        ValueError: Data or pipeline do not do, or the checkpoint is of another run.
+        ValueError: Data or pipeline do not do, the checkpoint is of another run, or
+            the memory does not suffice.
         FileNotFoundError: There is no such pipeline here, nor a way to fetch it.
+        ImportError: A package is missing.
     """
     training = training or Finetuning()
     output = Path(output)
     check_output(output)
     if training.method == "lora":
         import_peft()
-    generator = _generator(model)
-    frames, size = _shape(generator, frames, size)
+    asked = model if isinstance(model, Model) else Model(model)
+    place = find_place(resolve_device(asked.device))
+    generator = _generator(replace(asked, device=str(place.device)))
+    shape = _shape(generator, frames, size)
     clips = find_clips(data, prompt=prompt, prompts=prompts, failures=failures)
-    _check_count(clips, training)
-    place = Place(generator.device)
+    if len(split(len(clips), training.held_out)[0]) == 0:
+        raise ValueError(f"{len(clips)} clip is too little to train on")
+    beside = output.with_name(f"{output.name}.validation")
     folder = cache_folder("latents") if cache is None else Path(cache)
-    store = Cache(folder, _recipe(generator, frames, size, training))
-    pipeline, latents = _encode(generator, store, clips, training, tick)
-    tuner = _tuner(generator, pipeline, latents, frames, size, training, place)
-    run = {
-        **training.as_dict(),
-        "model": generator.found.revision,
-        "data": latents.digest,
-        "dtype": generator.identity["dtype"],
-    }
-    path = plan.checkpoint or output.with_name(f"{output.name}.checkpoint")
-    if path.exists():
-        tuner.restore(path, run)
-    figures = _fit(tuner, plan, lambda: tuner.save(path, run))
-    tuner.weights.save(
-        generator.found,
-        generator.found.kind,
-        output,
-        {
+    with memory_limit(generator.model.source, _ways(training, generator.model, shape)):
+        begin = _begin_vae if training.method == "vae" else _begin
+        begun = begin(generator, clips, shape, training, plan, place, folder, tick)
+        tuner = begun.tuner
+        run = {
+            **training.as_dict(),
+            "model": generator.found.revision,
+            "data": begun.digest,
+            "dtype": generator.identity["dtype"],
+        }
+        path = plan.checkpoint or output.with_name(f"{output.name}.checkpoint")
+        if path.exists():
+            tuner.restore(path, run)
+        place.wait()
+
+        def judge() -> Figures:
+            samples = begun.samples(beside) if begun.samples else None
+            drawn = samples.make(tuner.step, tuner.weights) if samples else {}
+            return {**tuner.judge(), **drawn}
+
+        figures = _fit(tuner, plan, lambda: tuner.save(path, run), judge)
+    if place.rank == 0:
+        card = {
             "step": "finetune",
             "source": generator.model.source,
             **run,
             "clips": len(tuner.trained_rows),
             "held out": len(tuner.held_rows),
             "prompts": sorted({clip.prompt for clip in clips}),
-            "frames": frames,
-            "size": list(size),
+            "frames": shape[0],
+            "size": list(shape[1]),
             "steps": tuner.step,
+            "processes": place.count,
             "figures": figures,
-        },
-    )
+        }
+        tuner.weights.save(generator.found, generator.found.kind, output, card)
+    place.wait()
     return output
 
 
-def _fit(tuner: Tuner, plan: Plan, save: Callable[[], None]) -> dict[str, float]:
+@dataclass(frozen=True)
+class _Begun:
+    """A run that is ready to begin, or to go on."""
+
+    tuner: Tuner
+    digest: str
+    samples: Callable[[Path], Samples] | None = None
+
+
+def _begin(
+    generator: Generator,
+    clips: list[Clip],
+    shape: Shape,
+    training: Finetuning,
+    plan: Plan,
+    place: Place,
+    folder: Path,
+    tick: Tick,
+) -> _Begun:
+    """A transformer, on the latents of the clips."""
+    store = Cache(folder, _recipe(generator, shape, training))
+    pipeline, latents = _encode(generator, store, clips, training, place, tick)
+    objective = Objective(pipeline, *shape, place.device)
+    transformer = pipeline.transformer.to(place.device)
+    weights = Weights(transformer, training, generator.dtype)
+    _save_memory(transformer, training, place)
+    task = Denoising(
+        transformer, objective, latents, training, place.device, generator.dtype
+    )
+    tuner = Tuner(weights, task, len(clips), training, place)
+    held = tuner.held_rows.tolist()
+
+    def samples(beside: Path) -> Samples:
+        return Samples(pipeline, task, held, shape, plan, beside)
+
+    return _Begun(tuner, latents.digest, samples if plan.videos else None)
+
+
+def _begin_vae(
+    generator: Generator,
+    clips: list[Clip],
+    shape: Shape,
+    training: Finetuning,
+    plan: Plan,
+    place: Place,
+    folder: Path,
+    tick: Tick,
+) -> _Begun:
+    """A VAE, on the clips themselves."""
+    pipeline = load_pipeline(
+        generator.found, torch.float32, (*TEXT_PARTS, "transformer")
+    )
+    vae = pipeline.vae.to(place.device)
+    _save_memory(vae, training, place)
+    videos = []
+    for done, clip in enumerate(clips):
+        tick(done, len(clips))
+        videos.append(clip.frames(*shape))
+    tick(len(clips), len(clips))
+    weights = Weights(vae, training, torch.float32)
+    task = Reconstruction(vae, videos, place.device, generator.dtype)
+    tuner = Tuner(weights, task, len(clips), training, place)
+    digest = digest_of([[clip.digest for clip in clips], shape])
+    return _Begun(tuner, digest)
+
+
+def _fit(
+    tuner: Tuner,
+    plan: Plan,
+    save: Callable[[], None],
+    judge: Callable[[], Figures],
+) -> Figures:
     """Trains until the plan's end, from wherever the tuner is."""
+    place = tuner.place
     losses: list[float] = []
-    figures: dict[str, float] = {}
+    figures: Figures = {}
+    judged: Figures = {}
+    over = False
+
+    def alone(act: Callable[[], Any]) -> Any:
+        # What one process does for all, while the others wait.
+        found = act() if place.rank == 0 else {}
+        place.wait()
+        return found
+
     with _stopping() as stopped:
         while (done := plan.done(tuner.step, tuner.elapsed)) < 1:
             begun = time.monotonic()
             rate = tuner.training.rate_at(tuner.step, done)
             found = tuner.update(rate)
-            tuner.elapsed += time.monotonic() - begun
+            took = time.monotonic() - begun
+            # Processes have clocks and signals of their own, and must act as one.
+            took, stop = place.means([took, float(stopped())])
+            tuner.elapsed += took
             losses.append(found["loss"])
             over = plan.done(tuner.step, tuner.elapsed) >= 1
             if tuner.step % plan.report == 0 or over:
@@ -142,14 +253,20 @@ def _fit(tuner: Tuner, plan: Plan, save: Callable[[], None]) -> dict[str, float]
                     "minutes": tuner.elapsed / 60,
                 }
                 losses.clear()
-                plan.tell(tuner.step, figures)
-            if plan.validate and tuner.step % plan.validate == 0:
-                plan.tell(tuner.step, tuner.judge())
-            if tuner.step % plan.every == 0 or over or stopped():
-                save()
-            if stopped():
+                if place.rank == 0:
+                    plan.tell(tuner.step, figures)
+            if tuner.step % plan.every == 0 or over or stop:
+                alone(save)
+            if stop:
                 raise KeyboardInterrupt
-    return {**figures, **tuner.judge()}
+            if over or (plan.validate and tuner.step % plan.validate == 0):
+                judged = alone(judge)
+                if place.rank == 0 and judged:
+                    plan.tell(tuner.step, judged)
+        if not over:
+            # It was over when it was stopped.
+            judged = alone(tuner.judge)
+    return {**figures, **judged}
 
 
 @contextmanager
@@ -179,21 +296,22 @@ def _stopping() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _generator(model: str | Model) -> Generator:
-    generator = Generator(model if isinstance(model, Model) else Model(model))
+def _generator(model: Model) -> Generator:
+    if model.lora or model.offload != "none":
+        raise ValueError(
+            "fine-tuning takes a pipeline without LoRA and without offload"
+        )
+    generator = Generator(model)
     if generator.name != KIND:
         raise ValueError(
-            f"{generator.model.source} is a {generator.name}: only {KIND} can be "
-            "fine-tuned"
+            f"{model.source} is a {generator.name}: only a {KIND} can be fine-tuned"
         )
-    if generator.model.lora or generator.model.offload != "none":
-        raise ValueError("fine-tuning takes a pipeline without LoRA and offload")
     return generator
 
 
 def _shape(
     generator: Generator, frames: int | None, size: tuple[int, int] | None
-) -> tuple[int, tuple[int, int]]:
+) -> Shape:
     """Frames and size of a clip, as the pipeline itself allows them."""
     own = generator.found.config("transformer").get("sample_frames")
     settings = generator.settings(Sampling("a video", frames=frames or own, size=size))
@@ -201,23 +319,14 @@ def _shape(
     return int(settings["num_frames"]), (height, width)
 
 
-def _check_count(clips: list[Clip], training: Finetuning) -> None:
-    from genreward_wrappers.goal_pipeline.finetuning.tuner import split
-
-    if len(split(len(clips), training.held_out)[0]) == 0:
-        raise ValueError(f"{len(clips)} clips are too few to train on")
-
-
-def _recipe(
-    generator: Generator, frames: int, size: tuple[int, int], training: Finetuning
-) -> Recipe:
+def _recipe(generator: Generator, shape: Shape, training: Finetuning) -> Recipe:
     found = generator.found
     return Recipe(
         vae=found.hash_of("vae"),
         text=found.hash_of(*TEXT_PARTS),
         tokens=int(found.config("transformer").get("max_text_seq_length", 226)),
-        frames=frames,
-        size=size,
+        frames=shape[0],
+        size=shape[1],
         noised=training.noised,
         dtype=str(_encoding_dtype(generator)).removeprefix("torch."),
     )
@@ -231,52 +340,64 @@ def _encoding_dtype(generator: Generator) -> torch.dtype:
 def _encode(
     generator: Generator,
     store: Cache,
-    clips: list[Clip],
+    clips: Sequence[Clip],
     training: Finetuning,
+    place: Place,
     tick: Tick,
 ) -> tuple[Any, Latents]:
     """The pipeline without its text encoder, and the encoded clips."""
     device, dtype = generator.device, _encoding_dtype(generator)
     texts = [clip.prompt for clip in clips]
-    without = () if store.lacks_prompts(texts) else TEXT_PARTS
     # What is trained as a whole is trained in full precision.
     loaded = torch.float32 if training.method == "full" else dtype
-    pipeline = load_pipeline(generator.found, loaded, without)
-    if not without:
-        _cast(pipeline.text_encoder, dtype)
-        store.encode_prompts(pipeline, texts, device)
-        pipeline.text_encoder = None
-    vae = _cast(pipeline.vae, dtype).to(device)
+    with place.first():
+        without = () if store.lacks_prompts(texts) else TEXT_PARTS
+        pipeline = load_pipeline(generator.found, loaded, without)
+        if not without:
+            cast(pipeline.text_encoder, dtype)
+            store.encode_prompts(pipeline, texts, device)
+            pipeline.text_encoder = None
+    vae = cast(pipeline.vae, dtype).to(device)
     if generator.model.tiling:
         vae.enable_tiling()
     if generator.model.slicing:
         vae.enable_slicing()
-    store.encode_clips(vae, clips, device, tick)
+    # Each process encodes its share.
+    store.encode_clips(vae, clips[place.rank :: place.count], device, tick)
+    place.wait()
     vae.to("cpu")
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return pipeline, store.latents(clips)
 
 
-def _cast(module: Any, dtype: torch.dtype) -> Any:
-    # diffusers warns of casts, and those to the same dtype are none.
-    return module if module.dtype == dtype else module.to(dtype)
+def _save_memory(module: Any, training: Finetuning, place: Place) -> None:
+    on_gpu = place.device.type == "cuda"
+    if on_gpu if training.checkpointing is None else training.checkpointing:
+        module.enable_gradient_checkpointing()
 
 
-def _tuner(
-    generator: Generator,
-    pipeline: Any,
-    latents: Latents,
-    frames: int,
-    size: tuple[int, int],
-    training: Finetuning,
-    place: Place,
-) -> Tuner:
-    objective = Objective(pipeline, frames, size, place.device)
-    weights = Weights(pipeline.transformer, training, generator.dtype)
-    pipeline.transformer.to(place.device)
-    weights.average = {n: w.to(place.device) for n, w in weights.average.items()}
-    twice = training.checkpointing
-    if twice or (twice is None and place.device.type == "cuda"):
-        pipeline.transformer.enable_gradient_checkpointing()
-    return Tuner(weights, objective, latents, training, place, generator.dtype)
+def _ways(
+    training: Finetuning, model: Model, shape: Shape
+) -> Callable[[bool], list[str]]:
+    """What would help where the memory does not suffice."""
+
+    def ways(on_cpu: bool) -> list[str]:
+        found = []
+        if training.method == "full":
+            found.append("--method lora")
+        if training.batch > 1:
+            found.append(f"--batch 1 --accumulate {training.batch}")
+        if training.checkpointing is False or (
+            training.checkpointing is None and on_cpu
+        ):
+            found.append("--checkpointing")
+        if model.dtype in (None, "float32"):
+            found.append("--dtype bfloat16")
+        if not (model.tiling and model.slicing):
+            found.append("--tiling --slicing, if it fails while encoding")
+        if training.ema:
+            found.append("--ema 0")
+        return [*found, f"fewer --frames than {shape[0]} or a smaller --size"]
+
+    return ways

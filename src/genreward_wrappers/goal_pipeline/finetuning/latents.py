@@ -54,13 +54,13 @@ class Recipe:
 
     def of_clip(self, clip: Clip) -> str:
         """The name of a clip's file."""
-        return "clip-" + _hashed(
+        return "clip-" + digest_of(
             [self.vae, clip.digest, self.frames, *self.size, self.noised, self.dtype]
         )
 
     def of_prompt(self, prompt: str) -> str:
         """The name of a prompt's file."""
-        return "prompt-" + _hashed([self.text, prompt, self.tokens, self.dtype])
+        return "prompt-" + digest_of([self.text, prompt, self.tokens, self.dtype])
 
 
 class Cache:
@@ -168,7 +168,7 @@ class Latents:
         )
         #: Which of the prompts each clip has; 0 is none.
         self._prompt_of = torch.tensor([prompts.index(clip.prompt) for clip in clips])
-        self.digest = _hashed([*self._names, *map(recipe.of_prompt, prompts)])
+        self.digest = digest_of([*self._names, *map(recipe.of_prompt, prompts)])
         one = self._get(self._names[0])
         size = sum(t.nbytes for t in one.values()) * len(clips)
         self._held: dict[str, Tensor] | None = None
@@ -242,6 +242,7 @@ def _noised(first: Tensor, count: int, digest: str) -> list[Tensor]:
     return found
 
 
-def _hashed(parts: Sequence[Any]) -> str:
+def digest_of(parts: Sequence[Any]) -> str:
+    """A hash of what JSON can say."""
     text = canonical([SCHEMA, *parts])
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,12 +1,20 @@
-"""Where training runs: one device."""
+"""Where training runs: one device, or those of ``accelerate launch``."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+#: What `accelerate launch` says to the processes that it starts.
+LAUNCHED = "ACCELERATE_MIXED_PRECISION"
+#: Encoding and sampling take as long as they take; the others wait.
+PATIENCE = timedelta(days=2)
 
 
 class Place:
@@ -32,10 +40,88 @@ class Place:
         """Around a backward pass; processes exchange gradients at a step's last."""
         return nullcontext()
 
-    def backward(self, loss: Tensor) -> None:
-        """The gradients of a loss."""
-        loss.backward()  # type: ignore[no-untyped-call]
+    def means(self, values: Sequence[float]) -> list[float]:
+        """The means of what the processes give."""
+        return list(values)
 
-    def mean(self, value: float) -> float:
-        """The mean of the processes' values."""
-        return value
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """The first process goes ahead, the others follow."""
+        yield
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+
+
+class Launched(Place):
+    """One of the processes of ``accelerate launch``, each on a device of its own."""
+
+    def __init__(self) -> None:
+        """Finds the others.
+
+        Raises:
+            ImportError: accelerate is not there.
+            ValueError: It was configured to split the model.
+        """
+        try:
+            from accelerate import Accelerator, InitProcessGroupKwargs
+        except ImportError as error:
+            raise ImportError(
+                "several devices need accelerate: pip install "
+                '"genreward-wrappers[finetune]"'
+            ) from error
+        # Precision is set by --dtype, so that one process and several do the same.
+        self._accelerator = Accelerator(
+            mixed_precision="no",
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+        )
+        kind = str(self._accelerator.distributed_type.value)
+        if kind not in ("NO", "MULTI_CPU", "MULTI_GPU"):
+            raise ValueError(
+                f"accelerate is configured for {kind}: each process has to hold the "
+                "whole model, as with accelerate launch --multi_gpu or --cpu"
+            )
+        super().__init__(self._accelerator.device)
+        self.rank = self._accelerator.process_index
+        self.count = self._accelerator.num_processes
+
+    def wrap(self, model: nn.Module) -> Any:
+        """The model as it is called in training."""
+        return self._accelerator.prepare_model(model)
+
+    def together(self, model: Any, last: bool) -> AbstractContextManager[Any]:
+        """Around a backward pass; processes exchange gradients at a step's last."""
+        if last:
+            return nullcontext()
+        quiet: AbstractContextManager[Any] = self._accelerator.no_sync(model)
+        return quiet
+
+    def means(self, values: Sequence[float]) -> list[float]:
+        """The means of what the processes give."""
+        given = torch.tensor(values, dtype=torch.float64, device=self.device)
+        found: Tensor = self._accelerator.reduce(given, "mean")
+        return [float(value) for value in found.tolist()]
+
+    @contextmanager
+    def first(self) -> Iterator[None]:
+        """The first process goes ahead, the others follow."""
+        with self._accelerator.main_process_first():
+            yield
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        self._accelerator.wait_for_everyone()
+
+
+def find_place(device: torch.device) -> Place:
+    """Where this process trains.
+
+    Args:
+        device: What was asked for; processes that were launched have their own.
+    """
+    return Launched() if LAUNCHED in os.environ else Place(device)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that speaks for all."""
+    return LAUNCHED not in os.environ or os.environ.get("RANK", "0") == "0"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-METHODS = ("lora", "full")
+METHODS = ("lora", "full", "vae")
 
 Tell = Callable[[int, Mapping[str, float]], None]
 
@@ -19,8 +19,9 @@ class Finetuning:
 
     Attributes:
         method: "lora" trains small matrices beside the attention's own; "full" all
-            weights of the transformer.
-        learning_rate: Its highest; None is 1e-4 for LoRA and 1e-5 for all weights.
+            weights of the transformer; "vae" those of the VAE instead.
+        learning_rate: Its highest; None is 1e-5 for all weights of a transformer,
+            1e-4 else.
         warm_up: Steps over which it rises to that; then it falls as a half cosine.
         batch: Videos that go through the transformer at once, on each device.
         accumulate: Batches whose gradients are added up for one step.
@@ -97,7 +98,7 @@ class Finetuning:
         """The highest learning rate."""
         if self.learning_rate is not None:
             return self.learning_rate
-        return 1e-4 if self.method == "lora" else 1e-5
+        return 1e-5 if self.method == "full" else 1e-4
 
     def rate_at(self, step: int, done: float) -> float:
         """The learning rate of a step.
@@ -127,7 +128,11 @@ class Plan:
         checkpoint: A file that a stopped run goes on from; None is beside the output.
         every: Steps between two checkpoints.
         report: Steps between two reports of the loss.
-        validate: Steps between two validations; 0 for none.
+        validate: Steps between two validations; 0 for none but the one at the end.
+        videos: How many held-out first frames each validation continues; they lie
+            beside the output.
+        sampling_steps: Of the denoising there.
+        guidance: The scale of classifier-free guidance there.
         tell: Told the number of the step and its figures.
     """
 
@@ -137,6 +142,9 @@ class Plan:
     every: int = 500
     report: int = 10
     validate: int = 0
+    videos: int = 0
+    sampling_steps: int = 50
+    guidance: float = 6.0
     tell: Tell = lambda step, figures: None
 
     def __post_init__(self) -> None:
@@ -146,7 +154,13 @@ class Plan:
             raise ValueError(f"steps={self.steps}: expected at least 1")
         if self.minutes is not None and not 0 < self.minutes < math.inf:
             raise ValueError(f"minutes={self.minutes}: expected a positive number")
-        for name, least in (("every", 1), ("report", 1), ("validate", 0)):
+        for name, least in (
+            ("every", 1),
+            ("report", 1),
+            ("validate", 0),
+            ("videos", 0),
+            ("sampling_steps", 1),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(
                     f"{name}={getattr(self, name)}: expected at least {least}"

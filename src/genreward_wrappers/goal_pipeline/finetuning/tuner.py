@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genreward_wrappers.files import FileError, canonical, load_tensors
-from genreward_wrappers.goal_pipeline.finetuning.latents import Latents
-from genreward_wrappers.goal_pipeline.finetuning.objective import Objective
 from genreward_wrappers.goal_pipeline.finetuning.place import Place
 from genreward_wrappers.goal_pipeline.finetuning.settings import Finetuning
 from genreward_wrappers.goal_pipeline.finetuning.weights import Weights
@@ -30,14 +28,29 @@ SCHEMA = 1
 
 #: What random numbers are for: the order of the clips, a step, a validation.
 ORDER, STEP, JUDGED = 1, 2, 3
-#: Noise levels that a held-out clip is judged at.
-LEVELS = 4
+
+
+class Task(Protocol):
+    """What weights are trained for, and on what."""
+
+    @property
+    def module(self) -> Any:
+        """What is called in training."""
+
+    def losses(self, model: Any, rows: Tensor, rng: np.random.Generator) -> Tensor:
+        """The losses of some clips, with what is called and all that is drawn."""
+
+    def judge(self, row: int, rng: np.random.Generator) -> float:
+        """The loss of a held-out clip."""
 
 
 class Tuner:
-    """Weights, optimiser, data and objective, and how far they are.
+    """Weights, optimiser and task, and how far they are.
 
     Attributes:
+        weights: What is trained.
+        trained_rows: The clips that are trained on.
+        held_rows: Those that are held out.
         step: Gradient steps that are done.
         elapsed: Seconds of training; whoever runs the steps counts them.
     """
@@ -45,32 +58,31 @@ class Tuner:
     def __init__(
         self,
         weights: Weights,
-        objective: Objective,
-        latents: Latents,
+        task: Task,
+        clips: int,
         training: Finetuning,
         place: Place,
-        dtype: torch.dtype,
     ) -> None:
         """Makes the optimiser.
 
         Args:
             weights: What is trained, on the place's device.
-            objective: What for.
-            latents: What on.
+            task: What for.
+            clips: How many there are.
             training: How.
             place: Where.
-            dtype: What the transformer computes in.
+
+        Raises:
+            ValueError: There are too few clips.
         """
         self.weights = weights
-        self.objective = objective
-        self.latents = latents
         self.training = training
         self.place = place
         self.step = 0
         self.elapsed = 0.0
-        self.trained_rows, self.held_rows = split(len(latents), training.held_out)
-        self._dtype = dtype
-        self._model = place.wrap(weights.transformer)
+        self.trained_rows, self.held_rows = split(clips, training.held_out)
+        self._task = task
+        self._model = place.wrap(task.module)
         self._parameters = list(weights.trained.values())
         self._adam = torch.optim.AdamW(
             self._parameters,
@@ -104,10 +116,11 @@ class Tuner:
             key = (STEP, training.seed, self.step, place.rank, part)
             last = part == training.accumulate - 1
             with place.together(self._model, last), _own_numbers(key, place.device):
-                loss = self._loss(self._rows(part), np.random.default_rng(key)).mean()
+                rng = np.random.default_rng(key)
+                loss = self._task.losses(self._model, self._rows(part), rng).mean()
                 total += float(loss.detach()) / training.accumulate
-                place.backward(loss / training.accumulate)
-        total = place.mean(total)
+                (loss / training.accumulate).backward()  # type: ignore[no-untyped-call]
+        total = place.means([total])[0]
         if not np.isfinite(total):
             raise FloatingPointError(
                 f"the loss of step {self.step + 1} is {total}: training has diverged. "
@@ -124,15 +137,15 @@ class Tuner:
         """The loss of held-out clips at noise that is the same every time."""
         if len(self.held_rows) == 0:
             return {}
-        self._model.eval()
+        module = self._task.module.eval()
         found = []
         with self.weights.averaged():
-            for row in self.held_rows:
-                # Levels are spread evenly: few clips would draw too much chance.
-                rows = torch.full((LEVELS,), int(row))
-                rng = np.random.default_rng((JUDGED, self.training.seed, int(row)))
-                found.append(self._loss(rows, rng, judged=True).mean())
-        return {"loss_held_out": float(torch.stack(found).mean())}
+            for row in self.held_rows.tolist():
+                key = (JUDGED, self.training.seed, row)
+                with _own_numbers(key, self.place.device):
+                    found.append(self._task.judge(row, np.random.default_rng(key)))
+        module.train()
+        return {"loss_held_out": float(np.mean(found))}
 
     def save(self, path: Path, run: Mapping[str, Any]) -> None:
         """Writes everything that the next step depends on, all or nothing.
@@ -211,41 +224,6 @@ class Tuner:
             rng = np.random.default_rng((ORDER, self.training.seed, epoch))
             self._epoch = epoch, rng.permutation(self.trained_rows)
         return self._epoch[1]
-
-    def _loss(
-        self, rows: Tensor, rng: np.random.Generator, judged: bool = False
-    ) -> Tensor:
-        """(B,) the losses of some clips, at noise and noise levels that are drawn."""
-        training, objective, device = self.training, self.objective, self.place.device
-        count = len(rows)
-        videos, images = self.latents.moments(rows)
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-
-        def normal(like: Tensor) -> Tensor:
-            return torch.randn(like.shape, generator=generator).to(device)
-
-        drawn = training.sample and not judged
-        which = torch.from_numpy(rng.integers(images.shape[1], size=count))
-        image = images[torch.arange(count), which].to(device)
-        video = videos.to(device)
-        scaled = objective.video(video, normal(video[:, 0]) if drawn else None)
-        first = objective.image(image, normal(image[:, 0]) if drawn else None)
-        dropped = torch.zeros(count, dtype=torch.bool)
-        if judged:
-            levels = (torch.arange(count) + 0.5) / count
-        else:
-            gone = torch.from_numpy(rng.random(count) < training.image_dropout)
-            first = first.masked_fill(gone.to(device)[:, None, None, None, None], 0)
-            dropped = torch.from_numpy(rng.random(count) < training.prompt_dropout)
-            levels = torch.from_numpy(rng.random(count))
-        at = (levels * objective.timesteps).long().to(device)
-        prompt = self.latents.prompts(rows, dropped).to(device)
-        noise = normal(scaled)
-        given = objective.inputs(scaled, first, prompt, noise, at)
-        half = self._dtype != torch.float32
-        with torch.autocast(device.type, self._dtype, enabled=half):
-            output = self._model(**given)[0]
-        return objective.losses(output, scaled, noise, at)
 
 
 def split(count: int, held_out: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

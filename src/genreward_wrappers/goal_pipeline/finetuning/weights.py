@@ -26,36 +26,36 @@ WARM_UP = 10
 
 
 class Weights:
-    """The trained weights of a transformer, in float32, and perhaps their average.
+    """The trained weights of a model, in float32, and perhaps their average.
 
     Attributes:
-        transformer: The model that they are in.
+        module: The model that they are in.
         trained: By name, those that are trained.
         average: By name, their average; empty if none is kept.
     """
 
     def __init__(
-        self, transformer: nn.Module, training: Finetuning, dtype: torch.dtype
+        self, module: nn.Module, training: Finetuning, dtype: torch.dtype
     ) -> None:
         """Says which weights are trained.
 
         Args:
-            transformer: Of diffusers; it is changed.
+            module: The transformer or VAE, on its device; it is changed.
             training: How it is trained.
             dtype: Of weights that are not trained.
 
         Raises:
             ImportError: LoRA needs peft, and it is not there.
         """
-        self.transformer = transformer
+        self.module = module
         self.training = training
         if training.method == "lora":
-            _add_lora(transformer, training.rank, training.seed, dtype)
+            _add_lora(module, training.rank, training.seed, dtype)
         else:
-            transformer.requires_grad_(True).float()
+            cast(module.requires_grad_(True), torch.float32)
         self.trained = {
             name: weight
-            for name, weight in transformer.named_parameters()
+            for name, weight in module.named_parameters()
             if weight.requires_grad
         }
         self.average: dict[str, Tensor] = {}
@@ -76,7 +76,7 @@ class Weights:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The transformer with the average as its weights, where there is one."""
+        """The model with the average as its weights, where there is one."""
         self._swap()
         try:
             yield
@@ -117,26 +117,24 @@ class Weights:
     def _save_lora(self, kind: Any, folder: Path) -> None:
         from peft.utils import get_peft_model_state_dict
 
-        layers = get_peft_model_state_dict(self.transformer)
+        layers = get_peft_model_state_dict(self.module)
         kind.save_lora_weights(str(folder), transformer_lora_layers=layers)
 
     def _save_whole(self, found: FoundPipeline, folder: Path) -> None:
-        """The pipeline's other parts as they are, and the transformer's new weights."""
+        """The pipeline's other parts as they are, and the new weights."""
+        tuned = "vae" if self.training.method == "vae" else "transformer"
         for name in found.parts:
-            if name != "transformer":
+            if name != tuned:
                 shutil.copytree(found.folder / name, folder / name)
         shutil.copyfile(found.folder / INDEX, folder / INDEX)
         # In the precision that the pipeline had before.
-        dtype = _dtype_of(found.folder / "transformer")
-        transformer: Any = self.transformer
-        if dtype == torch.float32:
-            transformer.save_pretrained(folder / "transformer")
-            return
+        dtype = _dtype_of(found.folder / tuned)
+        module: Any = self.module
         exact = {name: weight.data for name, weight in self.trained.items()}
         try:
             for weight in self.trained.values():
                 weight.data = weight.data.to(dtype)
-            transformer.save_pretrained(folder / "transformer")
+            module.save_pretrained(folder / tuned)
         finally:
             for name, weight in self.trained.items():
                 weight.data = exact[name]
@@ -151,6 +149,11 @@ def check_output(output: Path) -> None:
             f"{output} is there already, and no fine-tuned weights of an earlier run: "
             "give another output"
         )
+
+
+def cast(module: Any, dtype: torch.dtype) -> Any:
+    """A model of diffusers in another precision, which it warns of where it has it."""
+    return module if module.dtype == dtype else module.to(dtype)
 
 
 def import_peft() -> Any:
@@ -170,7 +173,7 @@ def import_peft() -> Any:
 
 def _add_lora(transformer: Any, rank: int, seed: int, dtype: torch.dtype) -> None:
     peft = import_peft()
-    transformer.requires_grad_(False).to(dtype)
+    cast(transformer.requires_grad_(False), dtype)
     config = peft.LoraConfig(
         r=rank,
         # The same number: nothing has to be said where they are loaded.
