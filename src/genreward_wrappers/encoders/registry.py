@@ -27,6 +27,9 @@ FORMS = (
     "or a local folder with config.json and safetensors weights",
 )
 
+#: What an embedded model of open_clip is known by.
+CLIP_CONFIG = "open_clip_config.json"
+
 # Encoders are immutable, so all environments of a process can share one; it goes when
 # the last of them lets go of it.
 _loaded: weakref.WeakValueDictionary[tuple[object, ...], VideoEncoder] = (
@@ -84,7 +87,8 @@ def embedded_encoders() -> list[str]:
     return sorted(
         folder.name
         for folder in assets.iterdir()
-        if folder.is_dir() and (folder / "config.json").is_file()
+        if folder.is_dir()
+        and any((folder / name).is_file() for name in ("config.json", CLIP_CONFIG))
     )
 
 
@@ -108,6 +112,15 @@ def _load(
         from genreward_wrappers.encoders.vision import load_vision
 
         return load_vision(name, device=device, dtype=dtype, size=size)
+
+    if spec.startswith("embedded:"):
+        folder = _folder(spec)
+        if folder is not None and (folder / CLIP_CONFIG).is_file():
+            from genreward_wrappers.encoders.clip import load_clip
+
+            return load_clip(
+                str(folder), device=device, dtype=dtype, size=size, source=spec
+            )
 
     # Only the models below need diffusers.
     from genreward_wrappers.encoders.video_vae import load_video_vae
