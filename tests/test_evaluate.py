@@ -496,7 +496,7 @@ def test_test_seeds_made_nothing(goal, seeds, raises, where):
 
 def test_the_embedded_goal_and_its_encoder_saw_no_test_seeds(cache):
     goal = load_goal(ENV)
-    training = run._training(goal)
+    training = run.training_of(goal)
     assert [step["seeds"][0] for step in training] == [1_000_000]
     assert any("seeds" in step for step in goal.provenance)
     rollouts.check_seeds(goal, training)

@@ -106,6 +106,10 @@ def test_data_flows_one_way():
             "core", "frames", "files", "episodes", "goals", "encoders", "rewards",
             "goal_pipeline", "envs", "hosts", "workers", "forward_backward",
         },
+        "make_goal": {
+            "core", "arguments", "frames", "files", "episodes", "goals", "encoders",
+            "goal_pipeline", "envs", "evaluate", "forward_backward", "progress",
+        },
         "workers": set(),
         "progress": set(),
         "testing": {"core", "frames"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import json
 import os
 import shlex
@@ -13,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from genreward_wrappers import __version__
+from genreward_wrappers.arguments import (
+    add_generator,
+    read_model,
+    read_sampling,
+)
+from genreward_wrappers.arguments import add_options as _add_options
+from genreward_wrappers.arguments import read_options as _options
+from genreward_wrappers.arguments import read_size as _size
 from genreward_wrappers.goal_pipeline.finetuning.command import add_finetune
+from genreward_wrappers.make_goal.command import add_make_goal
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     add_finetune(commands)
     _add_generate(commands)
     _add_train_fb(commands)
+    add_make_goal(commands)
 
     inspect = commands.add_parser("inspect", help="say what a goal bundle holds")
     inspect.add_argument("goal", help="a path, hf:// address or environment id")
@@ -177,32 +186,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_options(command: argparse._ActionsContainer) -> None:
-    command.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="what else to make the environment with, as size=96; may be given "
-        "several times",
-    )
-
-
-def _options(
-    given: Sequence[str], name: str = "--option", example: str = "size=96"
-) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for item in given:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise ValueError(f"{name} {item!r}: expected KEY=VALUE, as {example}")
-        try:
-            options[key] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            options[key] = value
-    return options
-
-
 def _add_train(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], kind: str, said: str
 ) -> None:
@@ -265,12 +248,6 @@ def _train(args: argparse.Namespace) -> int:
     figures = "  ".join(f"{k} {v:.4g}" for k, v in prior.statistics.items())
     print(f"{args.output}: the reward over the training videos: {figures}")
     return 0
-
-
-def _size(given: Sequence[int]) -> tuple[int, int]:
-    if len(given) > 2:
-        raise ValueError(f"--size takes one or two numbers, got {list(given)}")
-    return given[0], given[-1]
 
 
 def _add_select(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -420,15 +397,7 @@ def _add_generate(
     generate.add_argument(
         "--model", required=True, help="a pipeline's folder or hub id"
     )
-    generate.add_argument("--revision", help="of the hub's repository")
-    generate.add_argument(
-        "--pipeline",
-        default="",
-        metavar="CLASS",
-        help="of diffusers, if not the one that the model was saved as",
-    )
     generate.add_argument("--prompt", required=True, help="the task in words")
-    generate.add_argument("--negative", default="", help="what not to show")
     start = generate.add_argument_group("the first frame")
     start.add_argument("--env", default="", metavar="ID", help="from its resets")
     _add_options(start)
@@ -443,32 +412,7 @@ def _add_generate(
         default=1_000_000,
         help="the first one, of resets and of noise",
     )
-    generate.add_argument("--steps", type=int, help="of the denoising")
-    generate.add_argument("--guidance", type=float)
-    generate.add_argument("--frames", type=int, help="of a video")
-    generate.add_argument(
-        "--size", type=int, nargs="+", metavar="N", help="height [width]"
-    )
-    generate.add_argument(
-        "--argument",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a further argument of the pipeline's call; may be given several times",
-    )
-    generate.add_argument("--lora", default="", help="a file, folder or hub id")
-    generate.add_argument("--lora-scale", type=float, default=1.0)
-    memory = generate.add_argument_group("memory")
-    memory.add_argument("--device", default="auto")
-    memory.add_argument("--dtype", help="bfloat16 on a GPU, else float32, by default")
-    memory.add_argument(
-        "--offload",
-        choices=("none", "model", "sequential"),
-        default="none",
-        help="keep one part, or one layer, at a time on the GPU",
-    )
-    memory.add_argument("--tiling", action="store_true", help="decode tile by tile")
-    memory.add_argument("--slicing", action="store_true", help="and video by video")
+    add_generator(generate)
     generate.add_argument("--output", type=Path, required=True, help="a folder")
     generate.set_defaults(run=_generate)
 
@@ -476,34 +420,13 @@ def _add_generate(
 def _generate(args: argparse.Namespace) -> int:
     from genreward_wrappers.goal_pipeline.candidates import SHEET
     from genreward_wrappers.goal_pipeline.generate import generate
-    from genreward_wrappers.goal_pipeline.generators import Model, Sampling
+    from genreward_wrappers.goal_pipeline.generators import Sampling
     from genreward_wrappers.progress import told
 
-    model = Model(
-        args.model,
-        revision=args.revision,
-        kind=args.pipeline,
-        lora=args.lora,
-        lora_scale=args.lora_scale,
-        device=args.device,
-        dtype=args.dtype,
-        offload=args.offload,
-        tiling=args.tiling,
-        slicing=args.slicing,
-    )
-    sampling = Sampling(
-        args.prompt,
-        negative=args.negative,
-        steps=args.steps,
-        guidance=args.guidance,
-        frames=args.frames,
-        size=None if args.size is None else _size(args.size),
-        more=_options(args.argument, "--argument", "use_dynamic_cfg=True"),
-    )
     with told("denoising steps") as tick:
         paths = generate(
-            model,
-            sampling,
+            read_model(args, args.model),
+            Sampling(args.prompt, **read_sampling(args)),
             args.output,
             env_id=args.env,
             options=_options(args.option),
@@ -771,7 +694,11 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from genreward_wrappers.goal_pipeline.card import curve_summary, describe
+    from genreward_wrappers.goal_pipeline.card import (
+        check_summary,
+        curve_summary,
+        describe,
+    )
     from genreward_wrappers.goal_pipeline.sheet import contact_sheet, save_picture
     from genreward_wrappers.goals import load_goal
 
@@ -780,7 +707,7 @@ def _inspect(args: argparse.Namespace) -> int:
         save_picture(args.picture, contact_sheet(goal))
     print(repr(goal))
     print(json.dumps(describe(goal), indent=2))
-    for line in curve_summary(goal):
+    for line in (*curve_summary(goal), *check_summary(goal)):
         print(line)
     return 0
 

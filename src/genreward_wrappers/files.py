@@ -7,6 +7,7 @@ here unpickles, and nothing here imports torch.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -118,6 +119,15 @@ def load_tensors(
             f"schema {schema}"
         )
     return tensors, header
+
+
+def hash_file(path: Path) -> str:
+    """The sha256 of a file, which need not fit into memory."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def cache_folder(kind: str) -> Path:

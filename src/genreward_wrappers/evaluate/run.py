@@ -140,7 +140,7 @@ def evaluate(
     else:
         horizon = _horizon(env_id)
         if bundle is not None:
-            check_seeds(bundle, _training(bundle))
+            check_seeds(bundle, training_of(bundle))
     maker = Maker(bundle, horizon, frames, device, dtype)
     contestants = _contestants(maker, rewards)
     models = [model for c in contestants for model, _ in c.parts]
@@ -483,7 +483,7 @@ def _options(
     return options
 
 
-def _training(goal: GoalBundle) -> list[dict[str, Any]]:
+def training_of(goal: GoalBundle) -> list[dict[str, Any]]:
     """What is known of the training of the goal's encoder, if it came with us."""
     import json
 

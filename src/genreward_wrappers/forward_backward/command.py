@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from genreward_wrappers.encoders.binding import bind_encoder
 from genreward_wrappers.forward_backward.features import Features, default_cache
 from genreward_wrappers.forward_backward.fit import SMALL_TRAINING, Plan, train_fb
 from genreward_wrappers.forward_backward.sources import load_trajectories
@@ -14,8 +13,6 @@ from genreward_wrappers.forward_backward.train import FBTraining
 from genreward_wrappers.goals import load_goal
 from genreward_wrappers.progress import board, told
 
-#: The name of features that are the environment's own numbers.
-STATE = "state"
 #: What the bar shows of an update.
 SHOWN = ("loss_measure", "mass", "spread", "directions")
 
@@ -55,12 +52,7 @@ def run_train_fb(
         device: "auto", "cpu", "cuda" or "cuda:<index>".
     """
     bundle = load_goal(goal)
-    if encoder == STATE:
-        features = Features(None, stack)
-    else:
-        # Another encoder than the goal's own has its own size.
-        free = bundle if encoder is None else bundle.with_(encoder={})
-        features = Features(bind_encoder(free, encoder, device=device), stack)
+    features = Features.for_goal(bundle, encoder, stack, device=device)
     chosen = FBTraining(**{**SMALL_TRAINING, **training})
     checkpoint = checkpoint or output.with_name(f"{output.name}.checkpoint")
     with told("pictures to features") as tick:

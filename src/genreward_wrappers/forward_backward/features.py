@@ -23,6 +23,7 @@ from torch import Tensor
 
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.encoders.base import VideoEncoder, encoder_card
+from genreward_wrappers.encoders.binding import bind_encoder
 from genreward_wrappers.files import (
     FileError,
     cache_folder,
@@ -30,9 +31,13 @@ from genreward_wrappers.files import (
     load_tensors,
     save_tensors,
 )
+from genreward_wrappers.goals import GoalBundle
 
 KEY = "genreward_features"
 SCHEMA = 1
+
+#: The name of features that are the environment's own numbers.
+STATE = "state"
 
 #: Pictures that go through the encoder at once; on a CPU more of them are slower.
 CHUNK = 16
@@ -51,6 +56,29 @@ class Features:
 
     encoder: VideoEncoder | None
     stack: int = 1
+
+    @classmethod
+    def for_goal(
+        cls,
+        goal: GoalBundle,
+        encoder: str | None = None,
+        stack: int = 1,
+        *,
+        device: str = "auto",
+    ) -> Features:
+        """Those that a goal's nets are trained on.
+
+        Args:
+            goal: The goal.
+            encoder: None is the goal's own, "state" the environment's own numbers.
+            stack: How many pictures are seen at once.
+            device: Of the encoder.
+        """
+        if encoder == STATE:
+            return cls(None, stack)
+        # Another encoder than the goal's own has its own size.
+        free = goal if encoder is None else goal.with_(encoder={})
+        return cls(bind_encoder(free, encoder, device=device), stack)
 
     def __post_init__(self) -> None:
         if self.stack < 1:

@@ -10,6 +10,9 @@ from typing import Any
 from genreward_wrappers.goal_pipeline.select import chosen
 from genreward_wrappers.goals import GoalBundle
 
+#: The step of a bundle that was checked on held-out episodes.
+CHECK = "check"
+
 #: What the Hub calls the licences that bundles are most often under.
 HUB_LICENCES = {
     "mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0",
@@ -74,6 +77,16 @@ def curve_summary(goal: GoalBundle) -> list[str]:
     return lines
 
 
+def check_summary(goal: GoalBundle) -> list[str]:
+    """What held-out episodes said of each of its rewards, one sentence each.
+
+    Empty if nobody asked, or if the bundle has been changed since.
+    """
+    last = goal.provenance[-1] if goal.provenance else {}
+    said = last.get("said", []) if last.get("step") == CHECK else []
+    return [str(line) for line in said] if isinstance(said, list) else []
+
+
 def licences(goal: GoalBundle) -> list[str]:
     """Every licence that the bundle or a step that made it names."""
     named = [goal.license, *(text for s in goal.provenance for text in _licences(s))]
@@ -90,7 +103,7 @@ def readme(goal: GoalBundle, repo: str, file: str, picture: str) -> str:
 
     Args:
         goal: The bundle.
-        repo: ``owner/repo``.
+        repo: ``owner/repo``; empty for a bundle that lies beside its card.
         file: The name of the bundle there.
         picture: The name of its contact sheet there.
     """
@@ -102,6 +115,12 @@ def readme(goal: GoalBundle, repo: str, file: str, picture: str) -> str:
     if not licences(goal):
         parts.append(
             "> **No licence is stated.** Without one nobody but the author may use it."
+        )
+    checked = check_summary(goal)
+    if checked and goal.provenance[-1].get("wrong way round"):
+        parts.append(
+            "> **This goal is the wrong way round.** On held-out episodes it pays "
+            "failures more than successes: do not train on it."
         )
     parts.append(
         f"A goal bundle of {len(goal.videos)} videos for `genreward-wrappers`, which "
@@ -122,10 +141,16 @@ def readme(goal: GoalBundle, repo: str, file: str, picture: str) -> str:
             "## Forward-backward nets\n\nAs measured when they were trained:\n\n"
             f"| figure | value |\n|---|---|\n{rows}"
         )
-    address = f"hf://{repo}/{file}@<commit>"
+    if checked:
+        lines = "\n".join(f"- {_line(line)}" for line in checked)
+        parts.append(f"## On held-out episodes\n\n{lines}")
+    address = f"hf://{repo}/{file}@<commit>" if repo else file
+    why = (
+        "Name the commit, so that the reward stays the same when this repository "
+        "changes:\n\n"
+    )
     parts.append(
-        "## Use\n\nName the commit, so that the reward stays the same when this "
-        "repository changes:\n\n```python\n"
+        f"## Use\n\n{why if repo else ''}```python\n"
         "from genreward_wrappers import load_goal\n\n"
         f'goal = load_goal("{address}")\n```'
     )
@@ -150,7 +175,8 @@ def _rows(goal: GoalBundle) -> Iterator[tuple[str, str]]:
     yield "made by", _line(goal.generator or "not said")
     yield "licence", "; ".join(map(_line, licences(goal))) or "none stated"
     encoder = goal.encoder.get("source", "left open")
-    sha256 = goal.encoder.get("fingerprint", {}).get("sha256", "")
+    # Pooled pixels have no weights.
+    sha256 = goal.encoder.get("fingerprint", {}).get("sha256") or ""
     yield "encoder", _line(f"{encoder} {sha256[:16]}")
     yield "forward-backward nets", "yes" if goal.nets else "no"
     yield "sha256", f"`{goal.digest}`"

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genreward_wrappers.files import embedded_folder
+from genreward_wrappers.files import embedded_folder, hash_file
+from genreward_wrappers.goal_pipeline.quantised import quantisation
 
 INDEX = "model_index.json"
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -151,17 +152,28 @@ def find_pipeline(source: str, revision: str | None, kind: str = "") -> FoundPip
     )
 
 
-def load_pipeline(found: FoundPipeline, dtype: Any, without: Sequence[str] = ()) -> Any:
+def load_pipeline(
+    found: FoundPipeline,
+    dtype: Any,
+    *,
+    without: Sequence[str] = (),
+    quantise: str = "none",
+) -> Any:
     """Loads a pipeline onto the CPU.
 
     Args:
         found: Which one.
-        dtype: Of its weights.
+        dtype: What it computes in.
         without: Parts to leave out.
+        quantise: How many bits its large parts are kept in; see `quantised`.
 
     Raises:
         ValueError: Its files do not fit the class.
     """
+    more: dict[str, Any] = dict.fromkeys(without)
+    if quantise != "none":
+        config = quantisation(quantise, _parts(found.folder), dtype)
+        more["quantization_config"] = config
     try:
         with warnings.catch_warnings():
             # Newer versions call it dtype, older ones do not know that name.
@@ -170,7 +182,7 @@ def load_pipeline(found: FoundPipeline, dtype: Any, without: Sequence[str] = ())
                 str(found.folder),
                 torch_dtype=dtype,
                 use_safetensors=True,
-                **dict.fromkeys(without),
+                **more,
             )
     except (ImportError, MemoryError):
         raise
@@ -181,7 +193,8 @@ def load_pipeline(found: FoundPipeline, dtype: Any, without: Sequence[str] = ())
         if alone and "low_cpu_mem_usage" in str(error):
             # Models that keep some of their parts in float32 load no other way.
             raise ImportError(
-                f"{found.source} needs accelerate to be loaded: pip install accelerate"
+                f"{found.source} needs accelerate to be loaded: "
+                'pip install "genreward-wrappers[finetune]"'
             ) from error
         raise ValueError(
             f"{found.source} does not load as a {found.kind.__name__} "
@@ -213,8 +226,10 @@ def find_lora(source: str) -> FoundLora:
     try:
         import peft  # noqa: F401
     except ImportError as error:
-        raise ImportError("LoRA weights need peft: pip install peft") from error
-    return FoundLora(path, _hash_file(path))
+        raise ImportError(
+            'LoRA weights need peft: pip install "genreward-wrappers[finetune]"'
+        ) from error
+    return FoundLora(path, hash_file(path))
 
 
 def load_lora(pipeline: Any, lora: FoundLora, scale: float) -> None:
@@ -353,13 +368,5 @@ def _hash_files(folder: Path, parts: Iterable[str] | None = None) -> str:
             ".txt",
         ):
             digest.update(f"{path.relative_to(folder).as_posix()}\n".encode())
-            digest.update(_hash_file(path).encode())
+            digest.update(hash_file(path).encode())
     return "sha256:" + digest.hexdigest()
-
-
-def _hash_file(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

@@ -51,7 +51,7 @@ class Job:
 
 
 def generate(
-    model: Model,
+    model: Model | Generator,
     sampling: Sampling,
     output: str | PathLike[str],
     *,
@@ -66,7 +66,7 @@ def generate(
     """Generates candidates; those that are there already are not made again.
 
     Args:
-        model: Which generator.
+        model: Which generator, or one that is found already.
         sampling: What is asked of it.
         output: The folder, made if it is not there. It holds candidates of one setting
             alone.
@@ -98,7 +98,7 @@ def generate(
         )
     if starts > 1 and not env_id:
         raise ValueError(f"starts={starts}: only an environment has several of them")
-    generator = Generator(model)
+    generator = model if isinstance(model, Generator) else Generator(model)
     if starts > 1 and not generator.wants_image:
         raise ValueError(f"starts={starts}: {generator.name} takes no first frame")
     settings = generator.settings(sampling)
@@ -108,7 +108,7 @@ def generate(
     elif env_id and generator.wants_image:
         pictures = dict(first_frames(env_id, options or {}, range(seed, seed + starts)))
     common = _common(generator, settings, env_id, options or {})
-    card = {**common, "source": model.source}
+    card = {**common, "source": generator.model.source}
     folder = Path(output)
     jobs = []
     for start, picture in pictures.items():

@@ -27,6 +27,7 @@ from genreward_wrappers.goal_pipeline.checkpoints import (
     load_pipeline,
 )
 from genreward_wrappers.goal_pipeline.pictures import to_frames
+from genreward_wrappers.goal_pipeline.quantised import check_quantised
 
 OFFLOADS = ("none", "model", "sequential")
 
@@ -59,6 +60,7 @@ class Model:
             layer, which is slow.
         tiling: Whether the VAE works on tiles of the picture, one after the other.
         slicing: Whether the VAE works on one video of a batch at a time.
+        quantise: "none"; "int8" or "nf4" keeps the large parts in so many bits.
     """
 
     source: str
@@ -71,6 +73,7 @@ class Model:
     offload: str = "none"
     tiling: bool = False
     slicing: bool = False
+    quantise: str = "none"
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,7 @@ class Generator:
                 f"offload={model.offload!r} moves parts between a GPU and the CPU, and "
                 'the device is the CPU: leave it at "none"'
             )
+        check_quantised(model.quantise, self.device.type)
         on_gpu = self.device.type == "cuda"
         given = model.dtype or ("bfloat16" if on_gpu else "float32")
         self.model = replace(model, dtype=given)
@@ -142,12 +146,15 @@ class Generator:
                 "its call has to take prompt and num_frames, as those of CogVideoX, "
                 "Wan and LTX do"
             )
+        self._check_channels()
         self.identity: dict[str, Any] = {
             "pipeline": self.name,
             "revision": self.found.revision,
             "dtype": str(self.dtype).removeprefix("torch."),
             "tiling": model.tiling,
         }
+        if model.quantise != "none":
+            self.identity["quantise"] = model.quantise
         if self._lora is not None:
             self.identity["lora"] = {
                 "file": self._lora.path.name,
@@ -172,6 +179,10 @@ class Generator:
             with memory_told(self.model):
                 self._pipeline = self._load()
         return self._pipeline
+
+    def unload(self) -> None:
+        """Lets go of the pipeline; it is loaded again when it is needed again."""
+        self._pipeline = None
 
     def settings(self, sampling: Sampling) -> dict[str, Any]:
         """What will be asked of the pipeline, its own defaults filled in, as JSON.
@@ -335,7 +346,7 @@ class Generator:
         return videos
 
     def _load(self) -> Any:
-        pipeline = load_pipeline(self.found, self.dtype)
+        pipeline = load_pipeline(self.found, self.dtype, quantise=self.model.quantise)
         if self._lora is not None:
             load_lora(pipeline, self._lora, self.model.lora_scale)
         for asked, name in (
@@ -402,6 +413,26 @@ class Generator:
                     f"{side}={found[side]}: {self.name} needs a multiple of {grain}"
                 )
 
+    def _check_channels(self) -> None:
+        """Raises if the denoiser of CogVideoX does not fit its VAE, or its task."""
+        transformer, vae = self.found.config("transformer"), self.found.config("vae")
+        taken, latent = transformer.get("in_channels"), vae.get("latent_channels")
+        kind = transformer.get("_class_name")
+        if kind != "CogVideoXTransformer3DModel" or not (taken and latent):
+            return
+        # A picture to continue comes in beside the noise, as many channels again.
+        needed = 2 * latent if self.wants_image else latent
+        if taken != needed:
+            raise ValueError(
+                f"the transformer of {self.model.source} takes {taken} channels, and "
+                f"a {self.name} over a VAE of {latent} channels gives it {needed}: "
+                + (
+                    "it was trained to continue no picture"
+                    if self.wants_image and taken == latent
+                    else "these parts do not belong together, or to another --pipeline"
+                )
+            )
+
     def _text_length(self) -> dict[str, int]:
         # CogVideoX counts its tokens in the call and in the transformer, where alone
         # they are saved with the model.
@@ -422,6 +453,8 @@ def memory_told(model: Model) -> Iterator[None]:
             found.append(f"--offload {stronger}")
         if model.dtype not in ("bfloat16", "float16"):
             found.append("--dtype bfloat16")
+        if model.quantise == "none":
+            found.append("--quantise int8")
         if not model.tiling:
             found.append("--tiling")
         smaller = "a smaller --size or fewer --frames, where the model allows them"
@@ -489,5 +522,5 @@ def _import_accelerate() -> None:
         import accelerate  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "--offload needs accelerate: pip install accelerate"
+            '--offload needs accelerate: pip install "genreward-wrappers[finetune]"'
         ) from error

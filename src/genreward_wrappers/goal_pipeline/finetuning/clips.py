@@ -18,7 +18,7 @@ import numpy as np
 
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.episodes import Episode, outcome
-from genreward_wrappers.files import FileError
+from genreward_wrappers.files import FileError, hash_file
 from genreward_wrappers.goal_pipeline.finetuning.captions import (
     JSON_TABLES,
     LINES_TABLE,
@@ -126,7 +126,7 @@ def _of_video(path: Path, folder: Path, prompt: str, known: Mapping[str, str]) -
             f"beside it, or all into {JSON_TABLES[0]} or {LINES_TABLE}, or give one "
             "--prompt for all"
         )
-    return Clip(str(path), said, file_digest(path), partial(read_video, path))
+    return Clip(str(path), said, hash_file(path), partial(read_video, path))
 
 
 def _of_episode(
@@ -140,7 +140,7 @@ def _of_episode(
             f"{env_id!r}; give --prompt TEXT, or put a prompts.json of "
             '{"<environment id>": "<prompt>"} into the data folder'
         )
-    return Clip(str(path), said, file_digest(path), partial(_frames_of, path))
+    return Clip(str(path), said, hash_file(path), partial(_frames_of, path))
 
 
 def _frames_of(path: Path) -> UInt8:
@@ -184,12 +184,3 @@ def _won(infos: Mapping[str, Any] | None) -> bool:
     said = infos or {}
     noted = [said[key] for key in ("is_success", "success") if key in said]
     return not noted or any(bool(np.any(flags)) for flags in noted)
-
-
-def file_digest(path: Path) -> str:
-    """The hash of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

@@ -199,7 +199,7 @@ def _begin_vae(
 ) -> _Begun:
     """A VAE, on the clips themselves."""
     pipeline = load_pipeline(
-        generator.found, torch.float32, (*TEXT_PARTS, "transformer")
+        generator.found, torch.float32, without=(*TEXT_PARTS, "transformer")
     )
     vae = pipeline.vae.to(place.device)
     _save_memory(vae, training, place)
@@ -352,7 +352,7 @@ def _encode(
     loaded = torch.float32 if training.method == "full" else dtype
     with place.first():
         without = () if store.lacks_prompts(texts) else TEXT_PARTS
-        pipeline = load_pipeline(generator.found, loaded, without)
+        pipeline = load_pipeline(generator.found, loaded, without=without)
         if not without:
             cast(pipeline.text_encoder, dtype)
             store.encode_prompts(pipeline, texts, device)
