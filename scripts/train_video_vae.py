@@ -23,6 +23,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -306,7 +307,9 @@ def train(args: argparse.Namespace) -> None:
 
     progress = {"step": step, "elapsed": elapsed, "seed": args.seed}
     checkpoint.save(vae, optimizer, progress)
-    write(vae.eval(), held_out, args.output, {"seed": args.seed, "steps": step})
+    # Held against the seeds of test episodes by `genreward evaluate`.
+    about = {"seed": args.seed, "steps": step, "seeds": list(training.seeds)}
+    write(vae.eval(), held_out, args.output, about)
     if args.picture:
         draw(vae, held_out, args.picture)
 
@@ -315,7 +318,7 @@ def write(
     vae: AutoencoderKLCogVideoX,
     held_out: Videos,
     folder: Path,
-    training: dict[str, float],
+    training: dict[str, Any],
 ) -> None:
     """Saves the network for `from_pretrained`, in half precision if that is safe."""
     video, _ = spread(held_out)
@@ -332,8 +335,6 @@ def write(
         **report(vae, held_out),
         "held_out_episodes": len(held_out),
         "half_precision_latent_error": round(damage, 5),
-        # Held against those of test episodes by `genreward evaluate`.
-        "seeds": list(training.seeds),
     }
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
