@@ -1,7 +1,8 @@
 """The configurations of a published checkpoint, without its weights.
 
-Those of THUDM/CogVideoX-5b-I2V, as its repository has them. A folder of them passes
-every check that is made before weights are read.
+Those of THUDM/CogVideoX-5b-I2V, as its repository has them; of the text encoder's, what
+decides its shape. A folder of them passes every check that is made before weights are
+read.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ INDEX = {
 
 TRANSFORMER = {
     "_class_name": "CogVideoXTransformer3DModel",
+    "_diffusers_version": "0.31.0.dev0",
     "activation_fn": "gelu-approximate",
     "attention_bias": True,
     "attention_head_dim": 64,
@@ -51,6 +53,7 @@ TRANSFORMER = {
 
 VAE = {
     "_class_name": "AutoencoderKLCogVideoX",
+    "_diffusers_version": "0.31.0.dev0",
     "act_fn": "silu",
     "block_out_channels": [128, 256, 256, 512],
     "down_block_types": ["CogVideoXDownBlock3D"] * 4,
@@ -100,6 +103,7 @@ TEXT_ENCODER = {
 
 SCHEDULER = {
     "_class_name": "CogVideoXDDIMScheduler",
+    "_diffusers_version": "0.31.0.dev0",
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
     "beta_start": 0.00085,
@@ -133,7 +137,7 @@ def write_cogvideox(folder):
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content))
+        path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
     # Two shards, as the large parts come.
     stem = "diffusion_pytorch_model"
     shards = [f"{stem}-{i:05d}-of-00002.safetensors" for i in (1, 2)]
