@@ -50,8 +50,8 @@ def make_vae():
     )
 
 
-def make_transformer(channels=8):
-    """A CogVideoX transformer of one layer for latents of 4x6."""
+def make_transformer(channels=8, height=4, width=6):
+    """A CogVideoX transformer of one layer for latents of height x width."""
     from diffusers import CogVideoXTransformer3DModel
 
     return CogVideoXTransformer3DModel(
@@ -62,26 +62,27 @@ def make_transformer(channels=8):
         time_embed_dim=8,
         text_embed_dim=16,
         num_layers=1,
-        sample_width=6,
-        sample_height=4,
+        sample_width=width,
+        sample_height=height,
         sample_frames=9,
         max_text_seq_length=LENGTH,
         use_rotary_positional_embeddings=True,
     )
 
 
-def cogvideox(scheduler="CogVideoXDDIMScheduler", image=True):
-    """An image-to-video pipeline, or one of text alone."""
+def cogvideox(scheduler="CogVideoXDDIMScheduler", image=True, size=None):
+    """An image-to-video pipeline, or one of text alone; of 32x48, or size x size."""
     import diffusers
 
     torch.manual_seed(0)
     tokenizer = make_t5_tokenizer()
     name = "CogVideoXImageToVideoPipeline" if image else "CogVideoXPipeline"
+    sides = (4, 6) if size is None else (size // 8, size // 8)
     return getattr(diffusers, name)(
         tokenizer=tokenizer,
         text_encoder=make_t5(tokenizer),
         vae=make_vae(),
-        transformer=make_transformer(8 if image else 4),
+        transformer=make_transformer(8 if image else 4, *sides),
         scheduler=getattr(diffusers, scheduler)(prediction_type="v_prediction"),
     )
 
