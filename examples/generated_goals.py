@@ -2,10 +2,10 @@
 
 python examples/generated_goals.py --episodes 4
 
-In reach the target is somewhere else in every episode: no recorded goal shows where. The
-generator that comes with the package continues the frame that the agent sees. Run it
-again: the goals of the same first frames are there already. Any pipeline of diffusers
-that continues a picture does, as --generator.
+In reach the target is somewhere else in every episode: no recorded goal shows where.
+The generator that comes with the package continues the frame that the agent sees. Run
+it again: the goals of the same first frames are there already. Any pipeline of
+diffusers that continues a picture does, as --generator.
 """
 
 from __future__ import annotations

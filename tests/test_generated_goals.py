@@ -115,6 +115,15 @@ def test_a_batch_is_its_videos_one_by_one(
     assert np.abs(together[0].astype(int) - together[2]).max() > 1
 
 
+def test_a_model_has_the_frames_that_it_was_trained_on(folders):
+    """The call's own default is 49 frames, whatever the model."""
+    generator = Generator(Model(folders("cogvideox"), device="cpu"))
+    asked = dataclasses.replace(ASKED, frames=None)
+    assert generator.settings(asked)["num_frames"] == 9
+    generator = Generator(Model(folders("ltx"), device="cpu"))
+    assert generator.settings(asked)["num_frames"] == 161
+
+
 def test_a_batch_without_prompts_of_its_own_has_that_of_the_settings(folders):
     generator = Generator(Model(folders("cogvideox"), device="cpu"))
     settings = generator.settings(ASKED)
