@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import video_pipelines
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
@@ -61,8 +63,29 @@ def test_the_frame_level_example(tmp_path):
     assert (tmp_path / "here" / "goal.safetensors").is_file()
 
 
+def test_the_example_of_generated_goals(tmp_path):
+    """With a small random generator: it is to run, and not to teach."""
+    pytest.importorskip("diffusers")
+    pytest.importorskip("transformers")
+    video_pipelines.cogvideox(size=64).save_pretrained(tmp_path / "generator")
+    script = EXAMPLES / "generated_goals.py"
+    few = ["--generator", tmp_path / "generator", "--denoising", "2"]
+    for how in ("was made", "was there"):
+        done = subprocess.run(
+            [sys.executable, script, *few, "--episodes", "2", "--steps", "3"],
+            env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count(how) == 2
+
+
 def test_every_example_is_run():
     tested = {
         "sb3_ppo", "sb3_sac", "any_pixel_env", "evaluate_your_reward", "frame_level",
+        "generated_goals",
     }  # fmt: skip
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested

@@ -96,7 +96,7 @@ def test_data_flows_one_way():
         "envs": {"envs", "frames"},
         "hosts": {
             "core", "frames", "goals", "episodes", "encoders", "forward_backward",
-            "rewards",
+            "rewards", "goal_pipeline",
         },
         "goal_pipeline": {
             "core", "frames", "files", "episodes", "goals", "encoders", "rewards",

@@ -81,19 +81,25 @@ def cogvideox(
     image=True,
     vae=None,
     transformer=None,
+    size=None,
     **schedule,
 ):
-    """An image-to-video pipeline, or one of text alone."""
+    """An image-to-video pipeline, or one of text alone; of 32x48, or size x size."""
     import diffusers
 
     torch.manual_seed(0)
     tokenizer = make_t5_tokenizer()
     name = "CogVideoXImageToVideoPipeline" if image else "CogVideoXPipeline"
+    sides = {}
+    if size is not None:
+        sides = dict.fromkeys(("sample_height", "sample_width"), size // 8)
     return getattr(diffusers, name)(
         tokenizer=tokenizer,
         text_encoder=make_t5(tokenizer),
         vae=make_vae(**(vae or {})),
-        transformer=make_transformer(8 if image else 4, **(transformer or {})),
+        transformer=make_transformer(
+            8 if image else 4, **{**sides, **(transformer or {})}
+        ),
         scheduler=getattr(diffusers, scheduler)(
             **{"prediction_type": "v_prediction", **schedule}
         ),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from genreward_wrappers.core import RewardModel, Score, Session, Transition
     from genreward_wrappers.encoders.registry import load_encoder
     from genreward_wrappers.frames import TapFrames
+    from genreward_wrappers.goal_pipeline.own_goals import GeneratedGoals
     from genreward_wrappers.goals import GoalBundle, GoalError, load_goal
     from genreward_wrappers.hosts.gymnasium import (
         FrameLevelReward,
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 _HOME = {
     "FrameLevelReward": "hosts.gymnasium",
     "GenRewardWrapper": "hosts.gymnasium",
+    "GeneratedGoals": "goal_pipeline.own_goals",
     "GoalBundle": "goals",
     "GoalError": "goals",
     "RewardModel": "core",
@@ -50,6 +52,7 @@ _HOME = {
 __all__ = [
     "FrameLevelReward",
     "GenRewardWrapper",
+    "GeneratedGoals",
     "GoalBundle",
     "GoalError",
     "RewardModel",

@@ -304,6 +304,8 @@ class Session:
     def notes(self) -> dict[str, NDArray[Any]]:
         """(N,) numbers by name that the models note of the running episodes."""
         found: dict[str, NDArray[Any]] = {}
+        if self._frames is None:
+            return found
         for model, memory in zip(self.models, self._memories, strict=True):
             found.update(model.notes(memory))
         return found

@@ -7,6 +7,7 @@ both can be made from it, and are never read.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -45,15 +46,49 @@ def save_candidate(path: Path, frames: UInt8, card: Mapping[str, Any]) -> None:
         frames: (T, H, W, 3).
         card: All that it was made with, as JSON.
     """
-    bundle = GoalBundle(
+    bundle = as_bundle(frames, card)
+    bundle.save(path)
+    write_beside(path, bundle)
+
+
+def as_bundle(frames: UInt8, card: Mapping[str, Any]) -> GoalBundle:
+    """A candidate, of its frames and of what it was made with."""
+    return GoalBundle(
         frames[None],
         env_id=str((card.get("env") or {}).get("id", "")),
         prompt=card["settings"]["prompt"],
         generator=f"{card['source']}@{card['model']['revision']}",
         provenance=({"step": STEP, **card},),
     )
-    bundle.save(path)
-    write_beside(path, bundle)
+
+
+def settings_card(
+    identity: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    env: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What candidates of one setting have in common, as it will be read again.
+
+    Args:
+        identity: Of the generator.
+        settings: What was asked of it.
+        env: Whose first frames they continue.
+    """
+    card = {"model": identity, "settings": dict(settings), "env": env}
+    try:
+        # Tuples come back as lists.
+        found: dict[str, Any] = json.loads(json.dumps(card, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"the settings cannot be written as JSON ({error}): give numbers, texts, "
+            "lists and booleans"
+        ) from error
+    return found
+
+
+def frame_digest(frame: UInt8) -> str:
+    """The hash of a first frame."""
+    return hashlib.sha256(f"{frame.shape}".encode() + frame.tobytes()).hexdigest()
 
 
 def write_beside(path: Path, bundle: GoalBundle) -> None:
@@ -108,6 +143,11 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 def shared(card: Mapping[str, Any]) -> dict[str, Any]:
     """What all candidates of a folder have in common."""
     return {key: value for key, value in card.items() if key not in (*OWN, *IDLE)}
+
+
+def lasting(card: Mapping[str, Any]) -> dict[str, Any]:
+    """What says whether two candidates were made alike."""
+    return {key: value for key, value in card.items() if key not in IDLE}
 
 
 def write_sheet(folder: Path, paths: Sequence[Path]) -> Path:

@@ -112,10 +112,8 @@ def find_pipeline(source: str, revision: str | None, kind: str = "") -> FoundPip
         ValueError: Parts are missing, or the class is none of diffusers.
     """
     diffusers = import_diffusers()
-    folder = Path(source).expanduser()
-    if source.startswith("embedded:"):
-        folder = embedded_folder(source, (INDEX,), "generator")
-    if folder.is_dir():
+    folder = local_folder(source)
+    if folder is not None:
         if revision is not None:
             raise ValueError(
                 f"revision={revision!r}: {source} is a local folder, which has none"
@@ -150,6 +148,18 @@ def find_pipeline(source: str, revision: str | None, kind: str = "") -> FoundPip
     return FoundPipeline(
         source, fetched, _class(diffusers, fetched, kind), fetched.name
     )
+
+
+def local_folder(source: str) -> Path | None:
+    """The folder that a source stands for, if it is one or an embedded name.
+
+    Raises:
+        ValueError: There is no embedded generator of that name.
+    """
+    if source.startswith("embedded:"):
+        return embedded_folder(source, (INDEX,), "generator")
+    folder = Path(source).expanduser()
+    return folder if folder.is_dir() else None
 
 
 def load_pipeline(

@@ -6,8 +6,6 @@ that was stopped goes on, and more candidates can be added at any time.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -17,12 +15,14 @@ from typing import Any
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.frames import find_source
 from genreward_wrappers.goal_pipeline.candidates import (
-    IDLE,
     PREFIX,
     differences,
     find_candidates,
+    frame_digest,
+    lasting,
     load_candidate,
     save_candidate,
+    settings_card,
     shared,
     write_beside,
     write_sheet,
@@ -107,7 +107,8 @@ def generate(
         pictures = {None: load_image(image)}
     elif env_id and generator.wants_image:
         pictures = dict(first_frames(env_id, options or {}, range(seed, seed + starts)))
-    common = _common(generator, settings, env_id, options or {})
+    env = {"id": env_id, "options": dict(options or {})} if env_id else None
+    common = settings_card(generator.identity, settings, env)
     card = {**common, "source": generator.model.source}
     folder = Path(output)
     jobs = []
@@ -164,26 +165,6 @@ def first_frames(
     return found
 
 
-def _common(
-    generator: Generator,
-    settings: Mapping[str, Any],
-    env_id: str,
-    options: Mapping[str, Any],
-) -> dict[str, Any]:
-    """What is the same for all candidates."""
-    env = {"id": env_id, "options": dict(options)} if env_id else None
-    card = {"model": generator.identity, "settings": dict(settings), "env": env}
-    try:
-        # As it will be read again: tuples come back as lists.
-        found: dict[str, Any] = json.loads(json.dumps(card, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"the settings cannot be written as JSON ({error}): give numbers, texts, "
-            "lists and booleans"
-        ) from error
-    return found
-
-
 def _job(
     folder: Path,
     shared_card: Mapping[str, Any],
@@ -192,11 +173,7 @@ def _job(
     picture: UInt8 | None,
 ) -> Job:
     name = f"{PREFIX}-{seed}" if start is None else f"{PREFIX}-{start}-{seed}"
-    digest = None
-    if picture is not None:
-        digest = hashlib.sha256(
-            f"{picture.shape}".encode() + picture.tobytes()
-        ).hexdigest()
+    digest = None if picture is None else frame_digest(picture)
     card = {**shared_card, "seed": seed, "start_seed": start, "first_frame": digest}
     return Job(folder / f"{name}.safetensors", seed, picture, card)
 
@@ -209,7 +186,7 @@ def _is_there(job: Job) -> bool:
         for ending in (".json", ".mp4"):
             job.path.with_suffix(ending).unlink(missing_ok=True)
         return False
-    unlike = differences(*map(_lasting, (bundle.provenance[0], job.card)))
+    unlike = differences(*map(lasting, (bundle.provenance[0], job.card)))
     if unlike:
         raise ValueError(
             f"{job.path} was made with {'; '.join(unlike)}: give another folder"
@@ -230,7 +207,3 @@ def _check_folder(folder: Path, common: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"{path} was made with {'; '.join(unlike)}: give another folder"
             )
-
-
-def _lasting(card: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in card.items() if key not in IDLE}

@@ -208,7 +208,10 @@ class Generator:
             "negative_prompt": sampling.negative or None,
             "num_inference_steps": sampling.steps,
             "guidance_scale": sampling.guidance,
-            "num_frames": sampling.frames,
+            # CogVideoX keeps in the transformer what it was trained on; its call has
+            # one default for all of them.
+            "num_frames": sampling.frames
+            or self._found.config("transformer").get("sample_frames"),
             **more,
         }
         for name in list(given):

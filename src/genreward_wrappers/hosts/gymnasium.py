@@ -64,7 +64,8 @@ class GymnasiumHost(
         frame, info = self._frame(observation, info, wanted=True)
         self.session.begin(frame, seed=seed, states=self._states(observation, 0))
         self._note_begin(frame[0])
-        return self._observation(observation), info
+        notes = {key: values[0].item() for key, values in self.session.notes().items()}
+        return self._observation(observation), {**info, **notes}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Steps the environment and adds the scores to its reward."""

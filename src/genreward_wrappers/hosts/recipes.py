@@ -26,9 +26,15 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from genreward_wrappers.encoders.base import VideoEncoder
+    from genreward_wrappers.goal_pipeline.own_goals import GeneratedGoals
     from genreward_wrappers.goals import GoalBundle
     from genreward_wrappers.rewards.frame_level import FrameOptions
+    from genreward_wrappers.rewards.targets import GoalMaker
     from genreward_wrappers.rewards.video_level import VideoOptions
+
+    GoalLike = (
+        str | PathLike[str] | GoalBundle | GeneratedGoals | Mapping[str, Any] | None
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +134,8 @@ class Host:
         info = {}
         memories = self.session.snapshot().memories
         for model, memory in zip(self.session.models, memories, strict=True):
-            if hasattr(model, "chosen"):
+            # Which of the bundle's goals; an episode's own ones are in no bundle.
+            if hasattr(model, "chosen") and getattr(model, "goal", None):
                 info["goal"] = int(model.chosen(memory)[0])
         self.recorder.begin(frame, info)
 
@@ -227,7 +234,7 @@ class VideoLevelRecipe(Host):
     def __init__(
         self,
         env: Any,
-        goal: str | PathLike[str] | GoalBundle | None = None,
+        goal: GoalLike = None,
         *,
         weight: float | None = None,
         env_weight: float = 0.0,
@@ -246,7 +253,9 @@ class VideoLevelRecipe(Host):
         Args:
             env: The environment, with pixels somewhere.
             goal: A goal bundle, its path, "hf://owner/repo/file.safetensors@revision",
-                or None for the embedded goal of the environment's id.
+                None for the embedded goal of the environment's id, or
+                `GeneratedGoals` (its fields as a mapping; "generated" for its defaults)
+                to make each episode's goals from its own first frame.
             weight: The weight of the score; None is the preset's own, usually 1.
             env_weight: The weight of the environment's own reward: by default it is
                 replaced.
@@ -336,7 +345,7 @@ class FrameLevelRecipe(Host):
         def build(facts: EnvFacts) -> list[Part]:
             from genreward_wrappers.rewards.frame_level import FrameLevel
 
-            bundle = _find(goal, facts)
+            bundle = _find_bundle(goal, facts)
             model = FrameLevel(
                 bundle,
                 encoder,
@@ -377,7 +386,7 @@ class GenRewardRecipe(Host):
     def __init__(
         self,
         env: Any,
-        goal: str | PathLike[str] | GoalBundle | None = None,
+        goal: GoalLike = None,
         *,
         video_weight: float | None = None,
         frame_weight: float | None = None,
@@ -398,7 +407,9 @@ class GenRewardRecipe(Host):
         Args:
             env: The environment, with pixels somewhere.
             goal: A goal bundle, its path, "hf://owner/repo/file.safetensors@revision",
-                or None for the embedded goal of the environment's id.
+                None for the embedded goal of the environment's id, or
+                `GeneratedGoals` (its fields as a mapping; "generated" for its defaults)
+                to make each episode's goals from its own first frame.
             video_weight: The weight of the video-level score; None is the preset's
                 own, usually 1.
             frame_weight: The weight of the frame-level score; likewise, usually 0.25.
@@ -430,19 +441,21 @@ class GenRewardRecipe(Host):
                 fits_nets,
             )
 
-            bundle = _find(goal, facts)
+            found = _find(goal, facts)
+            nets = getattr(found, "nets", {})
             own = FRAME_WEIGHTS.get(preset, 1.0)
             weight = own if frame_weight is None else frame_weight
             seen = encoder
-            if bundle.nets and weight != 0:
+            if nets and weight != 0:
                 # This step's last frame is the next step's first: encoded once.
-                seen = shared(bind_encoder(bundle, encoder, device=device, dtype=dtype))
+                seen = shared(bind_encoder(found, encoder, device=device, dtype=dtype))
             parts = [
                 _video_part(
-                    facts, bundle, seen, video_weight, preset, device, dtype, options
+                    facts, found, seen, video_weight, preset, device, dtype, options
                 )
             ]
-            if bundle.nets and weight != 0:
+            if nets and weight != 0:
+                bundle = _find_bundle(found, facts)
                 model = FrameLevel(
                     bundle,
                     # Nets take no other features than those they were trained on.
@@ -454,9 +467,9 @@ class GenRewardRecipe(Host):
                     **(frame_options or {}),
                 )
                 parts.append(Part(model, weight))
-            elif not bundle.nets and frame_weight != 0:
+            elif not nets and frame_weight != 0:
                 warnings.warn(
-                    f"{bundle!r} has no frame-level part: the reward is the "
+                    f"{found!r} has no frame-level part: the reward is the "
                     "video-level score and the environment's own. frame_weight=0 "
                     "silences this",
                     stacklevel=4,
@@ -532,9 +545,35 @@ def _video_part(
     return Part(model, WEIGHTS.get(preset, 1.0) if weight is None else weight)
 
 
-def _find(goal: Any, facts: EnvFacts) -> GoalBundle:
+def _find(goal: Any, facts: EnvFacts) -> GoalBundle | GoalMaker:
+    """What a wrapper was given as its goal: a bundle, or what makes goals."""
+    from genreward_wrappers.rewards.targets import GoalMaker
+
+    if isinstance(goal, GoalMaker):
+        return goal
+    if _is_generated(goal):
+        from genreward_wrappers.goal_pipeline.own_goals import GeneratedGoals
+
+        return GeneratedGoals.of(goal).maker(facts.env_id)
+    return _find_bundle(goal, facts)
+
+
+def _is_generated(goal: Any) -> bool:
+    """Whether goals are to be made from the first frames."""
+    if isinstance(goal, str):
+        return goal == "generated"
+    return isinstance(goal, Mapping) or hasattr(goal, "as_mapping")
+
+
+def _find_bundle(goal: Any, facts: EnvFacts) -> GoalBundle:
     from genreward_wrappers.goals import GoalError, load_goal
 
+    if _is_generated(goal):
+        raise GoalError(
+            "the frame-level reward asks nets that were trained beforehand for the key "
+            f"frames of a bundle, and goal={goal!r} has neither: give a bundle, or use "
+            "VideoLevelReward"
+        )
     bundle = load_goal(goal, facts.env_id)
     if bundle.camera and facts.camera and bundle.camera != facts.camera:
         raise GoalError(
@@ -551,4 +590,6 @@ def _recorded(goal: Any) -> Any:
 
     if isinstance(goal, GoalBundle):
         return goal.source or goal
+    if _is_generated(goal) and not isinstance(goal, (str, Mapping)):
+        return goal.as_mapping()
     return fspath(goal) if isinstance(goal, PathLike) else goal

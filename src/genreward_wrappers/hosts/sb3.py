@@ -97,6 +97,7 @@ class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
         frames = self._frames(observations, self._reset_infos(), everyone)
         self.session.begin(frames, seed=seeds, states=self._states(observations))
         self._note_begin(frames[0])
+        self._write_notes(everyone)
         return self._observations(observations)
 
     def step_async(self, actions: NDArray[Any]) -> None:
@@ -148,6 +149,7 @@ class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
             self.session.begin(begun, ended, states=self._states(observations))
             if ended[0]:
                 self._note_begin(begun[0])
+            self._write_notes(ended)
         rewards = weigh(env_rewards, self._env_weight, scores, self._weights)
         for row, info in enumerate(infos):
             info["reward_env"] = float(env_rewards[row])
@@ -206,6 +208,13 @@ class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
         for row in rows:
             self._last[row] = found[row]
         return self._last
+
+    def _write_notes(self, begun: Bool) -> None:
+        """Adds what the models note of the episodes that begin to their reset_infos."""
+        notes = self.session.notes()
+        for row in np.flatnonzero(begun).tolist():
+            own = {key: values[row].item() for key, values in notes.items()}
+            self._reset_infos()[row].update(own)
 
     def _reset_infos(self) -> list[dict[str, Any]]:
         infos: Any = self.venv.unwrapped.reset_infos

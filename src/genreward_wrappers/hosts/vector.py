@@ -99,7 +99,7 @@ class VectorHost(
         self._ended = self._ended & ~mask
         if mask[0]:
             self._note_begin(frames[0])
-        return self._observations(observations), infos
+        return self._observations(observations), self._with_notes(infos, mask)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Steps all environments and adds the scores to their rewards."""
@@ -157,6 +157,8 @@ class VectorHost(
             logged[f"reward_{name}"] = score.value.astype(np.float64)
             logged[f"reward_{name}_due"] = score.due
         infos = {**infos, **logged, **{f"_{key}": has for key in logged}}
+        if resetting.any():
+            infos = self._with_notes(infos, resetting)
         return self._observations(observations), rewards, terminated, truncated, infos
 
     def _frames(
@@ -216,6 +218,14 @@ class VectorHost(
             infos.get("final_info", {}).pop(TAP, None)
             infos.get("final_info", {}).pop(f"_{TAP}", None)
         return final
+
+    def _with_notes(self, infos: dict[str, Any], begun: Bool) -> dict[str, Any]:
+        """The infos with what the models note of the episodes that begin."""
+        noted = {}
+        for key, values in self.session.notes().items():
+            noted[key] = np.where(begun, values, np.zeros_like(values))
+            noted[f"_{key}"] = begun
+        return {**infos, **noted}
 
     def _extend_final(self, infos: dict[str, Any], ended: Bool) -> None:
         assert self._horizon is not None
