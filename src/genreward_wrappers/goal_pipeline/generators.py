@@ -211,7 +211,7 @@ class Generator:
             # CogVideoX keeps in the transformer what it was trained on; its call has
             # one default for all of them.
             "num_frames": sampling.frames
-            or self._found.config("transformer").get("sample_frames"),
+            or self.found.config("transformer").get("sample_frames"),
             **more,
         }
         for name in list(given):
