@@ -391,6 +391,9 @@ def test_a_stage_follows_those_that_it_is_made_from(tmp_path):
     (tmp_path / "a").unlink()
     run("y")
     assert made == ["a", "b"]
+    (tmp_path / "c").write_text("something else")
+    run("y")
+    assert made == ["c"]
     # A receipt that cannot be read is none.
     (tmp_path / "three.json").write_text("{")
     run("y")
@@ -422,8 +425,10 @@ def played(tmp_path_factory):
 
 
 def goal_of(paths):
+    """As long as an episode may be: what is done early stays done."""
+    videos = [Episode.load(path).frames for path in paths]
     return pack(
-        [Episode.load(path).frames for path in paths],
+        [np.concatenate([v, v[-1:].repeat(21 - len(v), 0)]) for v in videos],
         size=SIZE, length=21, encoder="pixels",
     )  # fmt: skip
 
@@ -501,7 +506,9 @@ def test_what_is_said_of_a_figure(auc, rank, wrong, said, goal):
     assert check_summary(bundle) == check.lines
     card = readme(bundle, "me/goals", "goal.safetensors", "goal.png")
     assert ("do not train on it" in card) is wrong
-    changed = bundle.with_(provenance=(*bundle.provenance, {"step": "select"}))
+    changed = bundle.with_(
+        provenance=(*bundle.provenance, {**check.step(), "step": "x"})
+    )
     assert check_summary(changed) == []
     assert "do not train on it" not in readme(changed, "", "goal.safetensors", "x.png")
 

@@ -57,6 +57,7 @@ def test_a_generator_asks_before_it_looks_for_anything(monkeypatch):
 
 def test_four_bits_are_asked_of_the_large_parts_alone(monkeypatch):
     """What is handed to diffusers; it has not been run, since it needs a GPU."""
+    pytest.importorskip("bitsandbytes")
     import diffusers
     import transformers
 

@@ -81,7 +81,7 @@ class Figure:
             said = "RANKS FAILURES ABOVE SUCCESSES"
             if auc.high is None or auc.high >= CHANCE:
                 said += ", which with so few episodes may be chance"
-        elif auc.value == CHANCE or auc.low is None or auc.low <= CHANCE:
+        elif auc.low is None or auc.low <= CHANCE:
             said = "cannot be told from chance with so few episodes"
         else:
             said = "ranks successes above failures"

@@ -135,14 +135,12 @@ def run_make_goal(args: argparse.Namespace) -> int:
     """Makes the goal, says what it is worth and how to use it."""
     from genreward_wrappers.evaluate.report import EXTRA
 
-    if args.check:
-        try:
-            import scipy  # noqa: F401
-        except ImportError as error:
-            raise ImportError(
-                f"the check on held-out episodes needs scipy: {EXTRA} ({error}); "
-                "--check 0 leaves it out"
-            ) from error
+    try:
+        import scipy  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"the check on held-out episodes needs scipy: {EXTRA} ({error})"
+        ) from error
     from genreward_wrappers.make_goal import make
 
     recipe = make.Recipe(
