@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +22,6 @@ from genreward_wrappers.cli import main
 from genreward_wrappers.files import FileError
 from genreward_wrappers.goal_pipeline.finetuning import finetune as module
 from genreward_wrappers.goal_pipeline.finetuning.finetune import finetune
-from genreward_wrappers.goal_pipeline.finetuning.latents import Cache
 from genreward_wrappers.goal_pipeline.finetuning.settings import Finetuning, Plan
 from genreward_wrappers.goal_pipeline.finetuning.tuner import Tuner
 from genreward_wrappers.goal_pipeline.finetuning.vae import (
@@ -272,18 +270,21 @@ def test_lora_without_peft_says_what_to_install(base, data, tmp_path, monkeypatc
 
 def test_the_vae_alone(base, data, tmp_path):
     told = []
+    training = replace(
+        WHOLE, method="vae", batch=4, held_out=0, ema=0.0, learning_rate=1e-3
+    )
     output = tuned(
         base,
         data,
         tmp_path / "out",
         tmp_path,
-        replace(WHOLE, method="vae"),
-        steps=8,
-        validate=1,
-        tell=lambda step, figures: told.append(figures),
+        training,
+        steps=4,
+        tell=lambda step, figures: told.append(figures["loss"]),
     )
-    judged = [f["loss_held_out"] for f in told if "loss_held_out" in f]
-    assert judged[-1] < 0.95 * judged[0]
+    # All four clips are in every step.
+    assert told == sorted(told, reverse=True)
+    assert told[-1] < 0.98 * told[0]
     before, after = weights_of(base, "vae"), weights_of(output, "vae")
     assert all(not torch.equal(before[name], after[name]) for name in before)
     path = "transformer/diffusion_pytorch_model.safetensors"
@@ -550,17 +551,17 @@ def test_the_command_counts_minutes(base, data, cache, tmp_path, capsys):
 
 
 def test_two_processes(base, data, cache, tmp_path):
-    """Each has half of the batch, and both end with the same weights as one."""
+    """What they compute is in `test_finetune_tuner.py`; here, that they come along."""
     pytest.importorskip("accelerate")
+    tuned(base, data, tmp_path / "filled", cache, steps=1)
     output = tmp_path / "out"
     done = subprocess.run(
         [
-            sys.executable, "-m", "accelerate.commands.launch", "--cpu",
-            "--num_processes", "2", "--main_process_port", "0", "-m",
+            sys.executable, "-m", "torch.distributed.run", "--standalone",
+            "--nproc_per_node", "2", "-m",
             "genreward_wrappers", "finetune", "--model", str(base), "--data", str(data),
-            "--method", "full", "--steps", "2", "--held-out", "3", "--accumulate", "2",
-            "--cache", str(cache), "--report", "1", "--videos", "1",
-            "--sampling-steps", "1", "--output", str(output),
+            "--method", "full", "--steps", "1", "--held-out", "3", "--accumulate", "2",
+            "--cache", str(cache), "--device", "cpu", "--output", str(output),
         ],
         capture_output=True,
         text=True,
@@ -569,9 +570,8 @@ def test_two_processes(base, data, cache, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     card = json.loads((output / "finetune.json").read_text())
-    assert (card["processes"], card["steps"]) == (2, 2)
-    assert list((tmp_path / "out.validation").glob("*.mp4"))
-    # One speaks for both.
+    assert (card["processes"], card["steps"]) == (2, 1)
+    assert card["figures"]["loss_held_out"] > 0
+    # One speaks and writes for both.
     assert done.stdout.count("makes videos") == 1
-    assert not list(Path(tmp_path).glob(".*"))
-    assert len(list(Cache(cache, None).folder.iterdir())) >= 7
+    assert not list(tmp_path.glob(".*"))

@@ -1,4 +1,4 @@
-"""Where training runs: one device, or those of ``accelerate launch``."""
+"""Where training runs: one device, or those of ``accelerate launch`` or torchrun."""
 
 from __future__ import annotations
 
@@ -54,10 +54,13 @@ class Place:
 
 
 class Launched(Place):
-    """One of the processes of ``accelerate launch``, each on a device of its own."""
+    """One of several processes, each on a device of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         """Finds the others.
+
+        Args:
+            device: Its type alone counts.
 
         Raises:
             ImportError: accelerate is not there.
@@ -72,6 +75,7 @@ class Launched(Place):
             ) from error
         # Precision is set by --dtype, so that one process and several do the same.
         self._accelerator = Accelerator(
+            cpu=device.type == "cpu",
             mixed_precision="no",
             kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )
@@ -117,11 +121,16 @@ def find_place(device: torch.device) -> Place:
     """Where this process trains.
 
     Args:
-        device: What was asked for; processes that were launched have their own.
+        device: What was asked for. Of several processes each has its own of that type.
     """
-    return Launched() if LAUNCHED in os.environ else Place(device)
+    return Launched(device) if _launched() else Place(device)
 
 
 def is_first() -> bool:
     """Whether this process is the one that speaks for all."""
-    return LAUNCHED not in os.environ or os.environ.get("RANK", "0") == "0"
+    return not _launched() or os.environ.get("RANK", "0") == "0"
+
+
+def _launched() -> bool:
+    # torchrun says nothing but how many there are.
+    return LAUNCHED in os.environ or int(os.environ.get("WORLD_SIZE", "1")) > 1
