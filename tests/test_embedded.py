@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from genreward_wrappers import load_encoder
@@ -85,3 +86,41 @@ def test_names_that_are_not_embedded_are_told():
     with pytest.raises(ValueError, match="no embedded encoder 'dall-e'; there are"):
         load_encoder("embedded:dall-e")
     assert {*embedded_folders(MARKERS)} == {"clip-64", "video-vae-64"}
+
+
+@pytest.fixture(scope="module")
+def generator():
+    from genreward_wrappers.goal_pipeline.generators import Generator, Model
+
+    return Generator(Model("embedded:goal-generator-64", device="cpu"))
+
+
+def test_the_generator_shuts_a_drawer(episode, generator):
+    """It continues the frame, and CLIP, which it knows nothing of, sees the end."""
+    pytest.importorskip("open_clip")
+    from genreward_wrappers.goal_pipeline.generators import Sampling
+
+    settings = generator.settings(Sampling(DRAWER, steps=8, guidance=1.0))
+    video = generator(settings, 0, episode.frames[0], lambda step, of: None)
+    assert video.shape == (17, 64, 64, 3)
+    begins, ends = (
+        np.square(video[0].astype(float) - episode.frames[t]).mean() for t in (0, -1)
+    )
+    assert begins < ends
+    clip = load_encoder("embedded:clip-64", device="cpu")
+    said = clip.encode_texts(["the robot arm is away from the drawer", DRAWER])
+    seen = clip.encode_images(video[[0, -1]]).reshape(2, -1).float()
+    fit = (torch.nn.functional.normalize(seen, dim=-1) @ said.T).numpy()
+    assert fit.argmax(1).tolist() == [0, 1]
+
+
+def test_the_generator_is_a_pipeline_of_diffusers(generator):
+    """Loaded as anybody would, without this package."""
+    from diffusers import CogVideoXImageToVideoPipeline
+
+    folder = embedded_folders(("model_index.json",))["goal-generator-64"]
+    pipeline = CogVideoXImageToVideoPipeline.from_pretrained(folder)
+    assert pipeline.transformer.config.sample_frames == 17
+    ours = generator.pipeline.transformer.state_dict()
+    for name, weight in pipeline.transformer.state_dict().items():
+        torch.testing.assert_close(weight, ours[name])
