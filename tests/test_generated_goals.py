@@ -686,3 +686,39 @@ def test_a_bank_of_many_goals_is_followed_by_its_nearest():
     assert sizes[0] == sizes[1]
     found = scores(session, videos[chosen, 1:].swapaxes(0, 1))
     np.testing.assert_allclose(found, 1, atol=1e-5)
+
+
+def test_the_evaluator_knows_them_by_name(asked):
+    from genreward_wrappers.evaluate.contestants import Maker
+    from genreward_wrappers.evaluate.learn import Run
+
+    # The bundle gives the prompt; its videos are not looked at.
+    still = np.repeat(start(0)[None, None], 9, 1)
+    still[:, 1:, :4] = 200
+    bundle = GoalBundle(still, prompt=PROMPT, encoder={"source": "pixels"})
+    spec = f"generated:generator='{asked.generator}',steps=2,cache='{asked.cache}'"
+    (made,) = Maker(bundle, H, H + 1, device="cpu").make(f"{spec},score=motion")
+    ((model, weight),) = made.parts
+    assert weight == 1
+    own = VideoLevel(asked.maker(), "pixels", horizon=H, score="motion")
+    session, expected = Session([model], 1), Session([own], 1)
+    env, no = PointMass(SIZE), np.zeros(1, bool)
+    frame, _ = env.reset(seed=1)
+    for one in (session, expected):
+        one.begin(frame[None])
+    for _ in range(H):
+        action = env.action_space.sample()
+        frame, *_ = env.step(action)
+        scores = [
+            one.score(action[None], frame[None], no, no)["video"].value
+            for one in (session, expected)
+        ]
+        np.testing.assert_array_equal(*scores)
+    with pytest.raises(ValueError, match="no option 'step', expected one of"):
+        Maker(bundle, H, H + 1).make("generated:step=2")
+    # A run belongs to what makes its goals, not to the bundle alone.
+    names = {
+        Run("metaworld/reach", f"{spec.replace('steps=2', f'steps={n}')}", 0).name
+        for n in (2, 3)
+    }
+    assert len({name[-8:] for name in names}) == 2

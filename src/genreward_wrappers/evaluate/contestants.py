@@ -17,6 +17,7 @@ from genreward_wrappers.core import RewardModel
 from genreward_wrappers.encoders.binding import bind_encoder
 from genreward_wrappers.encoders.memo import Memo
 from genreward_wrappers.forward_backward.features import card_of
+from genreward_wrappers.goal_pipeline.own_goals import GeneratedGoals, OwnGoals
 from genreward_wrappers.goals import GoalBundle
 from genreward_wrappers.rewards.frame_level import FRAME_WEIGHTS, FrameLevel, fits_nets
 from genreward_wrappers.rewards.registry import (
@@ -24,6 +25,7 @@ from genreward_wrappers.rewards.registry import (
     reward_names,
     reward_options,
 )
+from genreward_wrappers.rewards.targets import GoalMaker
 from genreward_wrappers.rewards.video_level import (
     PRESETS,
     WEIGHTS,
@@ -38,6 +40,8 @@ REWARDS: Mapping[str, str] = {
     "environment's own reward",
     "video": "the video-level reward",
     "frame": "the frame-level reward",
+    "generated": "the video-level reward, each episode with goals of its own that are "
+    "generated from its first frame",
     "paper": "the video-level reward as the released code has it",
     "pixels": "the video-level reward on pooled pixels",
     "random": "the video-level reward on an untrained encoder of the same shape",
@@ -127,15 +131,29 @@ class Maker:
         return Contestant("env", "reference", REWARDS["env"], env_weight=1.0)
 
     def video_model(
-        self, goal: GoalBundle, encoder: str | None = None, **options: Any
+        self,
+        goal: GoalBundle,
+        encoder: str | None = None,
+        maker: GoalMaker | None = None,
+        **options: Any,
     ) -> VideoLevel:
-        """A video-level model over the shared encoders."""
+        """A video-level model over the shared encoders.
+
+        Args:
+            goal: The goal.
+            encoder: None is its own.
+            maker: Makes each episode's goals in its place.
+            options: Of `VideoLevel`.
+        """
         level = options.get("payment", "level") == "level"
         if options.get("reading", "frames") == "frames" and level:
             # What is paid at a step does not depend on which others are paid.
             options.setdefault("length", min(self.frames, self.horizon + 1))
         return VideoLevel(
-            goal, self._encoder(goal, encoder), horizon=self.horizon, **options
+            maker or goal,
+            self._encoder(goal, encoder),
+            horizon=self.horizon,
+            **options,
         )
 
     def _genreward(self, spec: str, options: dict[str, Any]) -> list[Contestant]:
@@ -184,12 +202,13 @@ class Maker:
             options = {**PRESETS["paper"], **options}
         if name in ("pixels", "random"):
             options["encoder"] = name
+        how = ", ".join(f"{key} {value}" for key, value in options.items())
         encoder = options.pop("encoder", None)
+        maker = own_goals(goal, options) if name == "generated" else None
         try:
-            model = self.video_model(goal, encoder, **options)
+            model = self.video_model(goal, encoder, maker, **options)
         except TypeError as error:
             raise ValueError(f"reward {spec!r}: {error}") from error
-        how = ", ".join(f"{key} {value}" for key, value in options.items())
         return Contestant(
             spec,
             role,
@@ -269,6 +288,12 @@ class Maker:
         return self._encoders[key]
 
 
+def own_goals(goal: GoalBundle, options: dict[str, Any]) -> OwnGoals:
+    """What makes the goals of "generated"; its options are taken out of all of them."""
+    own = {key: options.pop(key) for key in GENERATED_OPTIONS if key in options}
+    return GeneratedGoals.of({"prompt": goal.prompt, **own}).maker(goal.env_id)
+
+
 def _has_weights(goal: GoalBundle) -> bool:
     source = str(goal.encoder.get("source", ""))
     return bool(source) and not source.startswith(("pixels", "random:"))
@@ -287,6 +312,17 @@ _VIDEO_OPTIONS = (
     "encoder",
 )
 
+
+#: Of "generated", beside those.
+GENERATED_OPTIONS = (
+    "generator",
+    "prompt",
+    "videos",
+    "steps",
+    "guidance",
+    "seed",
+    "cache",
+)
 
 #: One option: a value may be quoted, or a list in brackets.
 _OPTION = re.compile(
@@ -352,4 +388,6 @@ def _accepted(name: str) -> tuple[str, ...]:
     if name == "genreward":
         weights = ("video_weight", "frame_weight", "env_weight", "preset")
         return (*_VIDEO_OPTIONS, *weights)
+    if name == "generated":
+        return (*_VIDEO_OPTIONS, *GENERATED_OPTIONS)
     return _VIDEO_OPTIONS if name in REWARDS else reward_options(name)

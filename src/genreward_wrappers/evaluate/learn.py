@@ -21,7 +21,12 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 
-from genreward_wrappers.evaluate.contestants import REWARDS, needs_goal, parse
+from genreward_wrappers.evaluate.contestants import (
+    REWARDS,
+    needs_goal,
+    own_goals,
+    parse,
+)
 from genreward_wrappers.files import FileError, canonical, write_whole
 from genreward_wrappers.goals import load_goal
 from genreward_wrappers.rewards.video_level import PRESETS
@@ -74,9 +79,13 @@ class Run:
 
     def _digest(self) -> str:
         # The goal's content, not its name: a goal made anew begins a new run.
-        if self.reward.startswith("env"):
+        name, options = parse(self.reward)
+        if name == "env":
             return ""
-        return load_goal(self.goal, self.env_id).digest
+        goal = load_goal(self.goal, self.env_id)
+        if name == "generated":
+            return own_goals(goal, options).digest
+        return goal.digest
 
 
 @dataclass(frozen=True)
@@ -283,7 +292,8 @@ def make_env(run: Run, record: Path | None = None) -> gym.Env[Any, Any]:
         # Scores of half an episode of 128 decisions; the weight only scales them.
         halves: Mapping[str, Any] = {"window": HORIZON // 2, "every": HORIZON // 2}
         options = {**PRESETS["paper"], **halves, **options}
-    return VideoLevelReward(env, bundle, **common, **options)
+    goal = own_goals(bundle, options) if name == "generated" else bundle
+    return VideoLevelReward(env, goal, **common, **options)
 
 
 class _Episodes(gym.Wrapper[Any, Any, Any, Any]):

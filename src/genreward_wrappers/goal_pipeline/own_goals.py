@@ -196,10 +196,14 @@ class OwnGoals(GoalMaker):
         self.folder: Path | None = None
         if goals.cache is None or os.fspath(goals.cache):
             folder = Path(goals.cache or cache_folder("generated")).expanduser()
-            digest = hashlib.sha256(canonical(lasting(self._card)).encode())
             # Candidates of one setting lie together, as in a folder that `genreward
             # generate` writes, and can be packed as such.
-            self.folder = folder / digest.hexdigest()[:16]
+            self.folder = folder / self.digest[:16]
+
+    @property
+    def digest(self) -> str:
+        """The hash of the generator and of all that is asked of it."""
+        return hashlib.sha256(canonical(lasting(self._card)).encode()).hexdigest()
 
     def __repr__(self) -> str:
         """Generator and prompt."""

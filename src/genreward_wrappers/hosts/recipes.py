@@ -33,7 +33,13 @@ if TYPE_CHECKING:
     from genreward_wrappers.rewards.video_level import VideoOptions
 
     GoalLike = (
-        str | PathLike[str] | GoalBundle | GeneratedGoals | Mapping[str, Any] | None
+        str
+        | PathLike[str]
+        | GoalBundle
+        | GoalMaker
+        | GeneratedGoals
+        | Mapping[str, Any]
+        | None
     )
 
 
