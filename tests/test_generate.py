@@ -589,6 +589,16 @@ def test_the_sizes_of_the_published_model_are_known(folders, tmp_path):
         "height": 480,
         "width": 720,
     }
+    # What its maker says of it comes before the class, and after who asks.
+    (folder / "sampling.json").write_text('{"guidance_scale": 1.5, "seed": 3}')
+    own = Generator(Model(str(folder), device="cpu"))
+    assert own.settings(Sampling("push"))["guidance_scale"] == 1.5
+    assert own.settings(Sampling("push", guidance=3.0))["guidance_scale"] == 3
+    assert "seed" not in own.settings(Sampling("push"))
+    (folder / "sampling.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"expected \{.*got \[1\]"):
+        own.settings(Sampling("push"))
+    (folder / "sampling.json").unlink()
     with pytest.raises(ValueError, match=r"learned its positions at \(480, 720\)"):
         generator.settings(Sampling("push", size=(480, 480)))
     with pytest.raises(ValueError, match="does not load as a CogVideoXImageToVideo"):

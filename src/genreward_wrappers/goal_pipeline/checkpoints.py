@@ -19,6 +19,8 @@ from genreward_wrappers.files import embedded_folder, hash_file
 from genreward_wrappers.goal_pipeline.quantised import quantisation
 
 INDEX = "model_index.json"
+#: Beside it, if its maker has a say: what its pipeline is best called with.
+SAMPLING = "sampling.json"
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
@@ -45,6 +47,17 @@ class FoundPipeline:
             return {}
         config: dict[str, Any] = _read_json(path)
         return config
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Arguments of the pipeline that its maker sets otherwise than its class."""
+        path = self.folder / SAMPLING
+        found = _read_json(path) if path.is_file() else {}
+        if not isinstance(found, dict):
+            raise ValueError(
+                f'{path}: expected {{"<argument>": <value>, ...}}, got {found!r}'
+            )
+        return found
 
     @property
     def parts(self) -> dict[str, str]:

@@ -218,7 +218,8 @@ class Generator:
             if given[name] is not None and name not in self.takes:
                 raise ValueError(f"{self.name} takes no {name}, got {given[name]!r}")
             if given[name] is None and name in self.takes:
-                given[name] = _default(self.takes[name])
+                own = self.found.sampling.get(name)
+                given[name] = _default(self.takes[name]) if own is None else own
         if sampling.size is not None:
             given["height"], given["width"] = image_size(sampling.size)
         else:
