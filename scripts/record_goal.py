@@ -1,7 +1,7 @@
-"""Records the goal videos of an embedded goal and packs them.
+"""Records goal videos and packs them, where there is somebody who solves the task.
 
-    python scripts/make_embedded_goal.py metaworld/pick-place
-    python scripts/make_embedded_goal.py dmc/walker-walk --videos 4 --length 33
+    python scripts/record_goal.py metaworld/pick-place --output pick-place.safetensors
+    python scripts/record_goal.py dmc/walker-walk --videos 4 --output walk.safetensors
 
 Meta-World's scripted policies act in its tasks, the planner in dm_control's. Of the
 successful episodes the first K are kept. Meta-World says what a success is; in
@@ -23,7 +23,6 @@ from genreward_wrappers.envs.policies import make_policy
 from genreward_wrappers.frames import sample_steps
 from genreward_wrappers.goal_pipeline.pack import LENGTH, pack
 
-ASSETS = Path(__file__).parents[1] / "src/genreward_wrappers/assets/goals"
 FIRST_SEED = 1_000_000
 
 SCRIPTED = "Meta-World's scripted policy, successful episodes"
@@ -64,7 +63,7 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=8)
     parser.add_argument("--length", type=int, default=LENGTH, help="frames of each")
     parser.add_argument("--encoder", default="embedded:video-vae-64")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     videos: list[np.ndarray] = []
     seed = FIRST_SEED
@@ -90,13 +89,12 @@ def main() -> None:
     env.close()
     made = {
         "step": "record",
-        "script": "scripts/make_embedded_goal.py",
+        "script": "scripts/record_goal.py",
         "seeds": [FIRST_SEED, seed - 1],
     }
     goal = goal.with_(provenance=(made, *goal.provenance))
-    path = args.output or ASSETS / f"{args.env.replace('/', '--')}.safetensors"
-    goal.save(path)
-    print(f"{path}: {goal!r}, {path.stat().st_size / 1e6:.2f} MB")
+    goal.save(args.output)
+    print(f"{args.output}: {goal!r}, {args.output.stat().st_size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

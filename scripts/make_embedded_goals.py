@@ -1,6 +1,6 @@
 r"""Makes the embedded goals: videos that the embedded generator made of first frames.
 
-    python scripts/make_generated_goals.py --work runs/goals --data runs/episodes
+    python scripts/make_embedded_goals.py --work runs/goals --data runs/episodes
 
 Of sixteen first frames two videos each, of which the embedded CLIP keeps the eight
 that fit the task's words best, and their key frames. Forward-backward nets, where a
@@ -18,8 +18,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import torch
-from make_embedded_goal import ASSETS
-from make_embedded_nets import TRAIN, record
+from make_embedded_nets import ASSETS, TRAIN, record
 from prompts import PROMPTS
 
 import genreward_wrappers  # noqa: F401  (registers the environments)
