@@ -39,7 +39,7 @@ from genreward_wrappers.goal_pipeline.select import select
 from genreward_wrappers.goals import GoalBundle, embedded_goals
 
 STARTS, CANDIDATES, KEEP = 16, 2, 8
-STEPS = 20
+STEPS, FRAMES = 20, 17
 #: Of two frames that fit the words alike the later one: a task is done at its end.
 PRIOR = 0.5
 
@@ -57,7 +57,11 @@ def make(env_id: str, work: Path, generator: str, clip: str) -> GoalBundle:
     )
     env = gym.make(env_id)
     bundle = pack_candidates(
-        [folder], env_id=env_id, camera=env.unwrapped.camera, license="MIT"
+        [folder],
+        env_id=env_id,
+        camera=env.unwrapped.camera,
+        length=FRAMES,
+        license="MIT",
     )
     env.close()
     begins, *_, ends = sentences(env_id)
