@@ -408,7 +408,7 @@ def _add_generate(
         "`genreward pack FOLDER` makes a goal of them.",
     )
     generate.add_argument(
-        "--model", required=True, help="a pipeline's folder or hub id"
+        "--model", required=True, help="a pipeline's folder, hub id or embedded:<name>"
     )
     generate.add_argument("--revision", help="of the hub's repository")
     generate.add_argument(
