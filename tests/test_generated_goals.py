@@ -268,6 +268,9 @@ def test_other_frames_and_settings_make_other_goals(asked):
         assert not np.array_equal(made.videos, first.videos)
     by_hand = video_by_hand(asked.generator, start(3), seed=1)
     assert np.abs(goal(seed=1).videos[0].astype(int) - by_hand).max() <= 1
+    # Neither has taken the place of the first.
+    assert goal().cached
+    np.testing.assert_array_equal(goal().videos, first.videos)
     # More videos of a frame keep those that are there.
     two = goal(videos=2)
     assert not two.cached
@@ -287,6 +290,15 @@ def test_a_batch_of_resets_is_its_resets_one_by_one(asked, tmp_path):
     np.testing.assert_array_equal(together[0].videos, together[2].videos)
     total = sum(made.seconds for made in together)
     assert together[2].seconds < total / 4
+
+
+def test_frame_seed_and_number_each_have_a_noise_of_their_own():
+    frames = [frame_digest(start(i)) for i in range(2)]
+    seeds = {noise_seed(f, s, i) for f in frames for s in (0, 1) for i in (0, 1)}
+    assert len(seeds) == 8
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    # The same pixels in another shape are another picture.
+    assert frame_digest(start(0).swapaxes(0, 1)) != frames[0]
 
 
 def test_no_more_videos_are_made_at_once_than_was_said(asked, monkeypatch):
@@ -374,7 +386,11 @@ class Rolling(GoalMaker):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"goals": "mean", "score": "centred", "payment": "difference"}],
+    [
+        {},
+        {"score": "last_change"},
+        {"goals": "mean", "score": "centred", "payment": "difference"},
+    ],
     ids=str,
 )
 def test_contracts(options):
@@ -550,6 +566,9 @@ def test_specs_and_pickles_give_the_same_goals(asked):
     goal = json.loads(text)["additional_wrappers"][-1]["kwargs"]["goal"]
     assert goal == asked.as_mapping()
     assert GeneratedGoals.of(goal) == dataclasses.replace(asked, cache=goal["cache"])
+    # What differs from the defaults, be it by being nothing.
+    plain = GeneratedGoals(prompt="away", steps=None)
+    assert plain.as_mapping() == {"prompt": "away", "steps": None}
     # A mapping does as well.
     assert play(wrapped(goal), 5)[0] == expected
 
@@ -582,7 +601,13 @@ def test_both_rewards_and_the_key_frames(asked, tmp_path):
     with pytest.warns(UserWarning, match="OwnGoals.* has no frame-level part"):
         wrapped(asked, cls=GenRewardWrapper)
     record = tmp_path / "record"
-    env = wrapped(asked, cls=GenRewardWrapper, frame_weight=0, record=str(record))
+    env = wrapped(
+        asked,
+        PointMass(SIZE, horizon=H),
+        cls=GenRewardWrapper,
+        frame_weight=0,
+        record=str(record),
+    )
     rewards, info = play(env, 3)
     assert "goal_seconds" in info
     alone, _ = play(wrapped(asked), 3)
@@ -590,9 +615,8 @@ def test_both_rewards_and_the_key_frames(asked, tmp_path):
     np.testing.assert_allclose(rewards, np.array(alone) + dense, rtol=1e-6)
     # No bundle holds the goals, so none is shown beside the recorded episodes.
     assert not (record / "goal.safetensors").exists()
-    env.reset(seed=4)
-    for path in record.glob("*.safetensors"):
-        assert "goal" not in Episode.load(path).info
+    (path,) = record.glob("*.safetensors")
+    assert "goal" not in Episode.load(path).info
     with pytest.raises(GoalError, match="the frame-level reward asks nets"):
         wrapped(asked, cls=FrameLevelReward)
     with pytest.raises(ValueError, match="every episode has goals of its own"):

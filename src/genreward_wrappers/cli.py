@@ -395,7 +395,7 @@ def _add_generate(
         "`genreward pack FOLDER` makes a goal of them.",
     )
     generate.add_argument(
-        "--model", required=True, help="a pipeline's folder or hub id"
+        "--model", required=True, help="a pipeline's folder, hub id or embedded:<name>"
     )
     generate.add_argument("--prompt", required=True, help="the task in words")
     start = generate.add_argument_group("the first frame")
