@@ -366,6 +366,12 @@ def test_validation_shows_what_comes_of_held_out_frames(base, data, cache, tmp_p
     assert figures["pixels"] == pytest.approx(shown, abs=0.01)
 
 
+def test_videos_need_held_out_clips(base, data, cache, tmp_path):
+    training = replace(WHOLE, held_out=0)
+    with pytest.raises(ValueError, match="videos=1: .*held_out=0 leaves none of 4"):
+        tuned(base, data, tmp_path / "out", cache, training, videos=1)
+
+
 # What is encoded once
 
 

@@ -10,7 +10,7 @@ import torch
 
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.files import FileError
-from genreward_wrappers.goal_pipeline.finetuning.clips import Clip, find_clips
+from genreward_wrappers.goal_pipeline.finetuning.clips import CaptionedClip, find_clips
 from genreward_wrappers.goal_pipeline.finetuning.latents import Cache, Recipe
 from genreward_wrappers.goal_pipeline.pack import write_video
 from genreward_wrappers.testing import PointMass
@@ -57,7 +57,9 @@ def test_prompts_of_episodes(tmp_path):
         find_clips(tmp_path, failures=True)
     given = {"failures": True, "prompts": {"test/slide": "slide it"}}
     assert said(tmp_path, **given)["e-9.safetensors"] == "slide it"
-    assert said(tmp_path, **given, prompt="all")["e-9.safetensors"] == "all"
+    found = said(tmp_path, **given, prompt="all")
+    assert found["e-9.safetensors"] == "all"
+    assert found["e-0.safetensors"] == PROMPTS[0]
     (tmp_path / "prompts.json").write_text('{"test/slide": "from the table"}')
     found = said(tmp_path, failures=True)
     assert found["e-9.safetensors"] == "from the table"
@@ -238,7 +240,7 @@ class Texts:
 
 def clip_of(seed, prompt="one"):
     frames: UInt8 = make_episode(seed).frames
-    return Clip(f"clip {seed}", prompt, f"{seed:064x}", lambda: frames)
+    return CaptionedClip(f"clip {seed}", prompt, f"{seed:064x}", lambda: frames)
 
 
 RECIPE = Recipe("v", "t", 3, FRAMES, SIZE, 0, "float32")

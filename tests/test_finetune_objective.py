@@ -31,6 +31,7 @@ FORMS = {
         "vae": {"invert_scale_latents": True},
         "transformer": {"patch_size_t": 2, "ofs_embed_dim": 8, "patch_bias": False},
     },
+    "patches of 4 in time": {"transformer": {"patch_size_t": 4}},
     "4x, patches of 4": {
         "vae": {"blocks": 3},
         "transformer": {"patch_size": 4, "sample_height": 8, "sample_width": 12},

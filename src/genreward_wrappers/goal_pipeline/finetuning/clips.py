@@ -31,7 +31,7 @@ MINARI = "minari:"
 
 
 @dataclass(frozen=True)
-class Clip:
+class CaptionedClip:
     """One video to train on.
 
     Attributes:
@@ -64,7 +64,7 @@ def find_clips(
     prompt: str = "",
     prompts: Mapping[str, str] | None = None,
     failures: bool = False,
-) -> list[Clip]:
+) -> list[CaptionedClip]:
     """The clips of a data set.
 
     Args:
@@ -118,7 +118,9 @@ def find_clips(
     return clips
 
 
-def _of_video(path: Path, folder: Path, prompt: str, known: Mapping[str, str]) -> Clip:
+def _of_video(
+    path: Path, folder: Path, prompt: str, known: Mapping[str, str]
+) -> CaptionedClip:
     said = caption_of(path, folder, known) or prompt.strip()
     if not said:
         raise ValueError(
@@ -126,12 +128,12 @@ def _of_video(path: Path, folder: Path, prompt: str, known: Mapping[str, str]) -
             f"beside it, or all into {JSON_TABLES[0]} or {LINES_TABLE}, or give one "
             "--prompt for all"
         )
-    return Clip(str(path), said, hash_file(path), partial(read_video, path))
+    return CaptionedClip(str(path), said, hash_file(path), partial(read_video, path))
 
 
 def _of_episode(
     path: Path, about: Mapping[str, Any], prompt: str, known: Mapping[str, str]
-) -> Clip:
+) -> CaptionedClip:
     env_id = str(about.get("env_id", ""))
     said = str(about.get("prompt") or prompt or known.get(env_id, "")).strip()
     if not said:
@@ -140,7 +142,7 @@ def _of_episode(
             f"{env_id!r}; give --prompt TEXT, or put a prompts.json of "
             '{"<environment id>": "<prompt>"} into the data folder'
         )
-    return Clip(str(path), said, hash_file(path), partial(_frames_of, path))
+    return CaptionedClip(str(path), said, hash_file(path), partial(_frames_of, path))
 
 
 def _frames_of(path: Path) -> UInt8:
@@ -149,7 +151,7 @@ def _frames_of(path: Path) -> UInt8:
 
 def _of_minari(
     dataset: str, prompt: str, known: Mapping[str, str], failures: bool
-) -> list[Clip]:
+) -> list[CaptionedClip]:
     from genreward_wrappers.forward_backward.sources import load_minari, pictures_of
 
     data = load_minari(dataset)
@@ -170,7 +172,7 @@ def _of_minari(
             again = next(iter(data.iterate_episodes([number])))
             return pictures_of(again.observations, name)
 
-        clips.append(Clip(name, said, digest, read))
+        clips.append(CaptionedClip(name, said, digest, read))
     if not clips:
         raise ValueError(
             f"{MINARI}{dataset}: none of its {failed} episodes succeeded; --all takes "

@@ -17,7 +17,7 @@ import torch
 from genreward_wrappers.encoders.base import resolve_device
 from genreward_wrappers.files import cache_folder
 from genreward_wrappers.goal_pipeline.checkpoints import load_pipeline
-from genreward_wrappers.goal_pipeline.finetuning.clips import Clip, find_clips
+from genreward_wrappers.goal_pipeline.finetuning.clips import CaptionedClip, find_clips
 from genreward_wrappers.goal_pipeline.finetuning.denoising import Denoising
 from genreward_wrappers.goal_pipeline.finetuning.latents import (
     Cache,
@@ -113,6 +113,12 @@ def finetune(
         begin = _begin_vae if training.method == "vae" else _begin
         begun = begin(generator, clips, shape, training, plan, place, folder, tick)
         tuner = begun.tuner
+        if plan.videos and not (begun.samples and len(tuner.held_rows)):
+            raise ValueError(
+                f"videos={plan.videos}: a transformer makes them, of clips that are "
+                f"held out; held_out={training.held_out} leaves none of {len(clips)}"
+                + (", and this is the VAE" if training.method == "vae" else "")
+            )
         run = {
             **training.as_dict(),
             "model": generator.found.revision,
@@ -160,7 +166,7 @@ class _Begun:
 
 def _begin(
     generator: Generator,
-    clips: list[Clip],
+    clips: list[CaptionedClip],
     shape: Shape,
     training: Finetuning,
     plan: Plan,
@@ -189,7 +195,7 @@ def _begin(
 
 def _begin_vae(
     generator: Generator,
-    clips: list[Clip],
+    clips: list[CaptionedClip],
     shape: Shape,
     training: Finetuning,
     plan: Plan,
@@ -340,7 +346,7 @@ def _encoding_dtype(generator: Generator) -> torch.dtype:
 def _encode(
     generator: Generator,
     store: Cache,
-    clips: Sequence[Clip],
+    clips: Sequence[CaptionedClip],
     training: Finetuning,
     place: Place,
     tick: Tick,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.files import canonical, write_whole
-from genreward_wrappers.goal_pipeline.finetuning.clips import Clip
+from genreward_wrappers.goal_pipeline.finetuning.clips import CaptionedClip
 
 SCHEMA = 1
 #: Latents of so many bytes are held in memory; more are read as they are needed.
@@ -52,7 +52,7 @@ class Recipe:
     noised: int
     dtype: str
 
-    def of_clip(self, clip: Clip) -> str:
+    def of_clip(self, clip: CaptionedClip) -> str:
         """The name of a clip's file."""
         return "clip-" + digest_of(
             [self.vae, clip.digest, self.frames, *self.size, self.noised, self.dtype]
@@ -95,7 +95,7 @@ class Cache:
     def encode_clips(
         self,
         vae: Any,
-        clips: Sequence[Clip],
+        clips: Sequence[CaptionedClip],
         device: torch.device,
         tick: Tick = lambda done, total: None,
     ) -> None:
@@ -122,7 +122,7 @@ class Cache:
                 )
         tick(len(clips), len(clips))
 
-    def latents(self, clips: Sequence[Clip]) -> Latents:
+    def latents(self, clips: Sequence[CaptionedClip]) -> Latents:
         """All of them, which have to be there."""
         return Latents(self, clips)
 
@@ -152,7 +152,7 @@ class Latents:
         digest: The hash of all that training reads.
     """
 
-    def __init__(self, cache: Cache, clips: Sequence[Clip]) -> None:
+    def __init__(self, cache: Cache, clips: Sequence[CaptionedClip]) -> None:
         """Reads them, into memory where they fit.
 
         Raises:
