@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from prompts import PROMPTS
 
 from genreward_wrappers.envs.stages import sentences
 from genreward_wrappers.goals import embedded_goals
