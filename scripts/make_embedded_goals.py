@@ -83,7 +83,9 @@ def with_nets(goal: GoalBundle, old: GoalBundle, data: Path) -> GoalBundle:
     features = Features(bind_encoder(goal.with_(encoder={}), "pixels", device="cpu"))
     recorded = load_trajectories(str(data / task), features, cache=default_cache())
     trained, held = Transitions(recorded.trajectories).split(HELD_OUT)
-    nets = FBNets.from_arrays(old.nets, old.nets_config)
+    beside = ("input", "statistics")
+    config = {k: v for k, v in old.nets_config.items() if k not in beside}
+    nets = FBNets.from_arrays(old.nets, config)
     made = [step for step in old.provenance if step["step"] == "forward-backward"][-1]
     trainer = FBTrainer(nets.config, FBTraining(**made["training"]), device="cpu")
     trainer.nets.load_state_dict(nets.state_dict())

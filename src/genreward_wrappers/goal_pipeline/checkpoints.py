@@ -10,7 +10,8 @@ import hashlib
 import importlib.util
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -197,8 +198,12 @@ def load_pipeline(
     if quantise != "none":
         config = quantisation(quantise, _parts(found.folder), dtype)
         more["quantization_config"] = config
+    alone = importlib.util.find_spec("accelerate") is None
+    if alone:
+        # What diffusers falls back on, and says at length.
+        more["low_cpu_mem_usage"] = False
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _no_bars():
             # Newer versions call it dtype, older ones do not know that name.
             warnings.filterwarnings("ignore", message=".*torch_dtype")
             return found.kind.from_pretrained(
@@ -212,7 +217,6 @@ def load_pipeline(
     except Exception as error:
         if "can't allocate memory" in str(error):
             raise
-        alone = importlib.util.find_spec("accelerate") is None
         if alone and "low_cpu_mem_usage" in str(error):
             # Models that keep some of their parts in float32 load no other way.
             raise ImportError(
@@ -223,6 +227,26 @@ def load_pipeline(
             f"{found.source} does not load as a {found.kind.__name__} "
             f"({type(error).__name__}: {error})"
         ) from error
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Keeps diffusers and transformers from drawing bars on somebody's terminal."""
+    import diffusers
+    import transformers
+
+    shown = [
+        logging
+        for logging in (diffusers.utils.logging, transformers.utils.logging)
+        if logging.is_progress_bar_enabled()
+    ]
+    for logging in shown:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for logging in shown:
+            logging.enable_progress_bar()
 
 
 def find_lora(source: str) -> FoundLora:
