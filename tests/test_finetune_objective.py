@@ -10,12 +10,14 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 pytest.importorskip("PIL")
 
+from genreward_wrappers.goal_pipeline.finetuning.denoising import Denoising
 from genreward_wrappers.goal_pipeline.finetuning.latents import (
     _noised,
     _pixels,
     _posterior,
 )
 from genreward_wrappers.goal_pipeline.finetuning.objective import Objective
+from genreward_wrappers.goal_pipeline.finetuning.settings import Finetuning
 from tests.video_pipelines import LENGTH, cogvideox
 
 FRAMES, SIZE = 9, (32, 48)
@@ -218,3 +220,91 @@ def test_a_scheduler_that_cannot_be_trained_with_is_refused():
     pipeline.scheduler = FlowMatchEulerDiscreteScheduler()
     with pytest.raises(ValueError, match="FlowMatchEulerDiscreteScheduler .*expected"):
         Objective(pipeline, FRAMES, SIZE)
+
+
+# What a step draws
+
+
+class Known:
+    """Latents of mean 1 and spread 0, or 1; prompts that say whose they are."""
+
+    def __init__(self, spread=0.0):
+        self.spread = spread
+
+    def moments(self, rows):
+        video = torch.ones(len(rows), 2, 3, 4, 4, 6)
+        # Three versions of the first frame: 1, 2 and 3.
+        image = torch.arange(1.0, 4).reshape(1, 3, 1, 1, 1, 1, 1)
+        image = image.repeat(len(rows), 1, 2, 1, 4, 4, 6)
+        video[:, 1], image[:, :, 1] = self.spread, self.spread
+        return video, image
+
+    def prompts(self, rows, dropped):
+        return rows.masked_fill(dropped, -1)[:, None, None].float()
+
+
+class Seen(torch.nn.Module):
+    def forward(self, **given):
+        self.given = given
+        return (torch.zeros_like(given["hidden_states"][:, :, :4]),)
+
+
+def drawn(count=300, judged=False, spread=0.0, **training):
+    """What the transformer is given in one step, or for one held-out clip."""
+    pipeline = cogvideox()
+    model = Seen()
+    task = Denoising(
+        model,
+        Objective(pipeline, FRAMES, SIZE),
+        Known(spread),
+        Finetuning(**training),
+        torch.device("cpu"),
+        torch.float32,
+    )
+    rng = np.random.default_rng(0)
+    if judged:
+        task.judge(7, rng)
+    else:
+        assert task.losses(model, torch.arange(count), rng).shape == (count,)
+    return model.given, float(pipeline.vae.config.scaling_factor)
+
+
+def test_noise_levels_are_uniform():
+    given, _ = drawn(2000)
+    at = given["timestep"]
+    assert at.min() >= 0
+    assert at.max() <= 999
+    counts = np.histogram(at.numpy(), 10, (0, 1000))[0]
+    # 200 of 2,000 in each tenth, with a standard deviation of 13.
+    assert np.abs(counts - 200).max() < 5 * 13.4
+    judged, _ = drawn(judged=True)
+    assert judged["timestep"].tolist() == [125, 375, 625, 875]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_prompts_and_first_frames_are_left_out_apart(share):
+    given, scale = drawn(prompt_dropout=share, image_dropout=share / 2)
+    no_prompt = given["encoder_hidden_states"][:, 0, 0] < 0
+    image = given["hidden_states"][:, :, 4:]
+    no_image = ~image.flatten(1).any(1)
+    assert float(no_prompt.float().mean()) == pytest.approx(share, abs=0.1)
+    assert float(no_image.float().mean()) == pytest.approx(share / 2, abs=0.1)
+    if 0 < share < 1:
+        assert not torch.equal(no_prompt, no_image)
+    # Each of the versions of the first frame comes, and nothing lies under the rest.
+    first = image[:, 0, 0, 0, 0] / scale
+    assert {round(v, 4) for v in first[~no_image].tolist()} == {1.0, 2.0, 3.0}
+    assert not image[:, 1:].any()
+    judged, _ = drawn(judged=True, prompt_dropout=share, image_dropout=share)
+    assert (judged["encoder_hidden_states"] == 7).all()
+    assert judged["hidden_states"][:, 0, 4:].all()
+
+
+def test_latents_are_drawn_or_not():
+    given, scale = drawn(spread=0.5, image_dropout=0.0)
+    first = given["hidden_states"][:, 0, 4:] / scale
+    inside = (first - first.round()).flatten(1).std(1)
+    assert (inside > 0.1).all()
+    given, scale = drawn(spread=0.5, image_dropout=0.0, sample=False)
+    first = given["hidden_states"][:, 0, 4:] / scale
+    torch.testing.assert_close(first, first.round())

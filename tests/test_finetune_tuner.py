@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -43,10 +44,12 @@ class Pull:
     """Clip number i pulls towards (i, i, i); notes who was asked for."""
 
     def __init__(self, module, noise=0.0):
-        self.module, self.noise, self.asked = module, noise, []
+        self.module, self.noise, self.asked, self.drawn = module, noise, [], []
 
     def losses(self, model, rows, rng):
         self.asked.append(rows.tolist())
+        with torch.random.fork_rng(devices=[]):
+            self.drawn.append((copy.deepcopy(rng).random(), float(torch.rand(()))))
         noise = self.noise * rng.standard_normal((len(rows), 1))
         targets = (rows[:, None] + torch.from_numpy(noise)).float().expand(-1, 3)
         return 0.5 * model(targets).square().sum(1)
@@ -128,6 +131,18 @@ def test_steps_are_adamws():
     with tuner.weights.averaged():
         np.testing.assert_allclose(value(tuner), slow, rtol=1e-4)
     np.testing.assert_allclose(value(tuner), w, rtol=1e-4)
+
+
+def test_each_part_of_each_step_draws_anew():
+    drawn = set()
+    for seed, rank in ((0, 0), (1, 0), (0, 1)):
+        place = Place(CPU)
+        place.rank, place.count = rank, 2
+        tuner = make_tuner(replace(SETTINGS, accumulate=2, seed=seed), place=place)
+        for _ in range(3):
+            tuner.update(0.0)
+        drawn |= {number for pair in tuner._task.drawn for number in pair}
+    assert len(drawn) == 3 * 3 * 2 * 2
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
