@@ -31,6 +31,7 @@ import open_clip
 import torch
 from numpy.typing import NDArray
 from prompts import PROMPTS
+from rounding import coarse
 from safetensors.torch import save_file
 from torch.nn import functional
 from train_video_vae import augment
@@ -236,10 +237,7 @@ def write(model: Any, figures: dict[str, Any], folder: Path) -> None:
     """Saves the model in open_clip's layout, in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        state = {
-            name: tensor.half() if tensor.is_floating_point() else tensor
-            for name, tensor in model.state_dict().items()
-        }
+        state = {name: coarse(t) for name, t in model.state_dict().items()}
         save_file(state, Path(scratch, "open_clip_model.safetensors"))
         card = {
             "model_cfg": config(),

@@ -16,13 +16,16 @@ Interrupted, the same command goes on. An hour on one core.
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from prompts import PROMPTS
+from rounding import coarse
 from words import LENGTH, tokenizer
 
 from genreward_wrappers.episodes import outcome
@@ -31,6 +34,8 @@ from genreward_wrappers.goal_pipeline.finetuning.settings import Finetuning, Pla
 from genreward_wrappers.goal_pipeline.generators import Model
 
 FRAMES = 17
+#: What it is best called with; more steps or guidance make no better videos.
+SAMPLING = {"guidance_scale": 1.0, "num_inference_steps": 20}
 #: Whose episodes show how a task is done, though dm_control calls none a success.
 SHOWS = ("scripted", "planned")
 #: Of each task so many clips, some of them twice where there are fewer.
@@ -130,10 +135,11 @@ def main() -> None:
     if not base.exists():
         pipeline(args.vae).save_pretrained(base)
     choose(args.episodes, args.work / "videos")
+    trained = args.work / "trained"
     finetune(
         Model(str(base), device="cpu", dtype=args.dtype),
         args.work / "videos",
-        args.output,
+        trained,
         training=Finetuning(
             method="full",
             learning_rate=args.lr,
@@ -161,6 +167,30 @@ def main() -> None:
         cache=args.work / "latents",
         tick=lambda done, total: done % 100 == 0 and _log(f"clip {done} of {total}"),
     )
+    embed(trained, args.output)
+
+
+def embed(trained: Path, output: Path) -> None:
+    """Copies what was trained, the transformer in few digits; the VAE is there."""
+    from diffusers import CogVideoXTransformer3DModel
+
+    for part in ("scheduler", "text_encoder", "tokenizer"):
+        shutil.copytree(trained / part, output / part, dirs_exist_ok=True)
+    shutil.copy(trained / "model_index.json", output)
+    transformer = CogVideoXTransformer3DModel.from_pretrained(trained / "transformer")
+    rounded = {name: coarse(t) for name, t in transformer.state_dict().items()}
+    transformer.half().load_state_dict(rounded)
+    transformer.save_pretrained(output / "transformer")
+    config = output / "transformer" / "config.json"
+    named = json.loads(config.read_text())
+    # Where it lay on this machine is nobody's business.
+    named.pop("_name_or_path", None)
+    config.write_text(json.dumps(named, indent=2, sort_keys=True) + "\n")
+    (output / "sampling.json").write_text(json.dumps(SAMPLING, indent=2) + "\n")
+    told = json.loads((trained / "finetune.json").read_text())
+    told["source"] = "random weights"
+    text = json.dumps(told, indent=2, sort_keys=True) + "\n"
+    (output / "finetune.json").write_text(text)
 
 
 def _log(line: str) -> None:

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLCogVideoX
 from numpy.typing import NDArray
+from rounding import coarse
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -325,7 +326,7 @@ def write(
     latents = encode(vae, video)
     vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 6))
     exact = vae.state_dict()
-    vae.load_state_dict({name: t.half().float() for name, t in exact.items()})
+    vae.load_state_dict({name: coarse(t).float() for name, t in exact.items()})
     damage = float((encode(vae, video) - latents).norm() / latents.norm())
     half = damage < 0.01
     if not half:
