@@ -717,11 +717,15 @@ def test_unknown_embedded_names_list_the_known_ones() -> None:
 @pytest.mark.parametrize("name", embedded_encoders())
 def test_embedded_encoders_stream(name: str) -> None:
     encoder = load_encoder(f"embedded:{name}", device="cpu")
-    assert isinstance(encoder, VideoVAEEncoder)
     rng = np.random.default_rng(0)
     frames = encoder.grammar.first + encoder.grammar.rest
     clip = rng.integers(0, 256, (1, frames, *encoder.size, 3), dtype=np.uint8)
-    assert torch.equal(stream(encoder, clip), encoder.encode_clips(clip))
+    streamed, whole = stream(encoder, clip), encoder.encode_clips(clip)
+    if isinstance(encoder, VideoVAEEncoder):
+        assert torch.equal(streamed, whole)
+    else:
+        # Pictures go through one by one, or all at once: to rounding.
+        torch.testing.assert_close(streamed, whole)
 
 
 def test_devices_and_types() -> None:

@@ -497,9 +497,13 @@ def test_test_seeds_made_nothing(goal, seeds, raises, where):
 def test_the_embedded_goal_and_its_encoder_saw_no_test_seeds(cache):
     goal = load_goal(ENV)
     training = run.training_of(goal)
-    assert [step["seeds"][0] for step in training] == [1_000_000]
+    assert [step["seeds"][0] for step in training] == [4_000_000]
     assert any("seeds" in step for step in goal.provenance)
     rollouts.check_seeds(goal, training)
+    # Likewise of generated goals, whose first frames had seeds.
+    drawn = {"step": "generate", "candidates": [{"start_seed": 2_000_003}]}
+    with pytest.raises(ValueError, match="'generate' used the seeds 2000003 to"):
+        rollouts.check_seeds(goal.with_(provenance=(drawn,)), ())
     # And `evaluate` asks.
     seen = {"step": "record", "seeds": [2_000_000, 2_000_001]}
     with pytest.raises(ValueError, match="must not be judged on what made it"):

@@ -396,11 +396,11 @@ def test_nothing_is_encoded_twice(base, data, tmp_path, monkeypatch):
     loaded = []
     load = module.load_pipeline
 
-    def without(found, dtype, parts=()):
-        loaded.append(parts)
-        return load(found, dtype, parts)
+    def noted(found, dtype, without=()):
+        loaded.append(without)
+        return load(found, dtype, without=without)
 
-    monkeypatch.setattr(module, "load_pipeline", without)
+    monkeypatch.setattr(module, "load_pipeline", noted)
     stamps = [path.stat().st_mtime_ns for path in files]
     tuned(base, data, tmp_path / "second", cache, steps=1)
     assert loaded == [("text_encoder", "tokenizer")]

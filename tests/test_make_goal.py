@@ -13,7 +13,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from genreward_wrappers import GenRewardWrapper, GoalBundle, load_encoder
+from genreward_wrappers import GenRewardWrapper, GoalBundle, files, load_encoder
 from genreward_wrappers.cli import main
 from genreward_wrappers.encoders import registry
 from genreward_wrappers.episodes import Episode
@@ -658,7 +658,7 @@ def test_a_goal_that_is_the_wrong_way_round_is_said_loudly(
 def test_an_embedded_model_of_pictures_and_texts(clip_folder, tmp_path, monkeypatch):
     package = tmp_path / "package"
     shutil.copytree(clip_folder, package / "assets" / "clip-64")
-    monkeypatch.setattr(registry.resources, "files", lambda name: package)
+    monkeypatch.setattr(files.resources, "files", lambda name: package)
     assert registry.embedded_encoders() == ["clip-64"]
     found = load_encoder("embedded:clip-64", device="cpu")
     plain = load_encoder(f"open_clip:{clip_folder}", device="cpu")

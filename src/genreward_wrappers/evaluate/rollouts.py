@@ -185,9 +185,10 @@ def check_seeds(goal: GoalBundle, encoder_steps: Sequence[Mapping[str, Any]]) ->
         encoder_steps: The same of the encoder's training, if known.
     """
     for step in (*goal.provenance, *encoder_steps):
-        if "seeds" not in step:
+        seeds = step.get("seeds") or _starts(step)
+        if not seeds:
             continue
-        low, high = step["seeds"][0], step["seeds"][-1]
+        low, high = min(seeds), max(seeds)
         if low < SEEDS.stop and high >= SEEDS.start:
             raise ValueError(
                 f"{goal!r}: its step {step.get('step')!r} used the seeds {low} to "
@@ -195,6 +196,12 @@ def check_seeds(goal: GoalBundle, encoder_steps: Sequence[Mapping[str, Any]]) ->
                 f"{SEEDS.stop - 1}: a reward must not be judged on what made it. "
                 "Make the goal from other seeds"
             )
+
+
+def _starts(step: Mapping[str, Any]) -> list[int]:
+    """The seeds of the first frames that a generator continued, if this is its step."""
+    found = [one.get("start_seed") for one in step.get("candidates", ())]
+    return [seed for seed in found if seed is not None]
 
 
 def scripted_task(env_id: str) -> str:
