@@ -70,7 +70,6 @@ def run_demo(
             'give an id like "metaworld/pick-place"'
         )
     bundle = load_goal(goal, env_id)
-    output.mkdir(parents=True, exist_ok=True)
     console = Console()
     env = GenRewardWrapper(
         make(env_id, obs="dict"),
@@ -81,6 +80,7 @@ def run_demo(
     assert env.spec is not None
     horizon = env.spec.max_episode_steps
     assert horizon is not None
+    output.mkdir(parents=True, exist_ok=True)
     episodes = []
     with Progress(console=console) as progress:
         for name, policy in _policies(env_id, seed).items():
