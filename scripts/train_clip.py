@@ -18,9 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +32,12 @@ from rounding import coarse
 from safetensors.torch import save_file
 from torch.nn import functional
 from train_video_vae import augment
+from training import descend, log, published, write_json
 from words import LENGTH, tokenizer
 
 from genreward_wrappers.envs.stages import captions, sentences
 from genreward_wrappers.episodes import Episode
+from genreward_wrappers.goal_pipeline.finetuning.settings import Finetuning
 
 BATCH = 128
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -208,26 +207,20 @@ def train(args: argparse.Namespace) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.05)
     step, elapsed, last_reported = 0, 0.0, 0.0
     limit = args.minutes * 60
+    schedule = Finetuning(learning_rate=args.lr, warm_up=99)
     while elapsed < limit:
         tick = time.monotonic()
         rng = np.random.default_rng((args.seed, step))
         images, true = training.draw(rng, BATCH)
         loss = loss_of(model, disturb(images, rng), true)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        warm = min(1.0, (step + 1) / 100)
-        rate = args.lr * warm * (0.5 + 0.5 * math.cos(math.pi * elapsed / limit))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.step()
+        descend(loss, model, optimizer, schedule.rate_at(step, elapsed / limit))
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))
         step += 1
         elapsed += time.monotonic() - tick
         if elapsed - last_reported > 120:
             figures = report(model, held_out)["stage_accuracy"]
-            _log(f"step {step}, minute {elapsed / 60:.1f}, loss {loss:.3f}, {figures}")
+            log(f"step {step}, minute {elapsed / 60:.1f}, loss {loss:.3f}, {figures}")
             last_reported = elapsed
     about = {"seed": args.seed, "steps": step, "seeds": list(training.seeds)}
     write(model, {**about, **report(model, held_out)}, args.output)
@@ -235,30 +228,17 @@ def train(args: argparse.Namespace) -> None:
 
 def write(model: Any, figures: dict[str, Any], folder: Path) -> None:
     """Saves the model in open_clip's layout, in half precision."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+    with published(folder) as scratch:
         state = {name: coarse(t) for name, t in model.state_dict().items()}
-        save_file(state, Path(scratch, "open_clip_model.safetensors"))
+        save_file(state, scratch / "open_clip_model.safetensors")
         card = {
             "model_cfg": config(),
             "preprocess_cfg": {"mean": MEAN, "std": STD},
         }
-        _write_json(Path(scratch, "open_clip_config.json"), card)
-        _write_json(Path(scratch, "training.json"), figures)
+        write_json(scratch / "open_clip_config.json", card)
+        write_json(scratch / "training.json", figures)
         tokenizer().save_pretrained(scratch)
-        for file in Path(scratch).iterdir():
-            file.chmod(0o644)  # safetensors makes its files private
-            os.replace(file, folder / file.name)
-    _log(f"wrote {folder}: {json.dumps(figures)}")
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
-
-
-def _log(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    log(f"wrote {folder}: {json.dumps(figures)}")
 
 
 def main() -> None:

@@ -19,13 +19,13 @@ import argparse
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from prompts import PROMPTS
 from rounding import coarse
+from training import log, write_json
 from words import LENGTH, tokenizer
 
 from genreward_wrappers.episodes import outcome
@@ -113,7 +113,7 @@ def choose(folders: list[Path], output: Path) -> None:
             link = folder / f"{number}.safetensors"
             if not link.exists():
                 os.link(paths[number % len(paths)], link)
-        _log(f"{env_id}: {min(CLIPS, len(paths))} different clips")
+        log(f"{env_id}: {min(CLIPS, len(paths))} different clips")
 
 
 def main() -> None:
@@ -158,14 +158,12 @@ def main() -> None:
             every=100,
             report=25,
             validate=250,
-            tell=lambda step, figures: print(
-                step, figures, file=sys.stderr, flush=True
-            ),
+            tell=lambda step, figures: log(f"{step} {figures}"),
         ),
         prompts=PROMPTS,
         failures=True,
         cache=args.work / "latents",
-        tick=lambda done, total: done % 100 == 0 and _log(f"clip {done} of {total}"),
+        tick=lambda done, total: done % 100 == 0 and log(f"clip {done} of {total}"),
     )
     embed(trained, args.output)
 
@@ -185,17 +183,11 @@ def embed(trained: Path, output: Path) -> None:
     named = json.loads(config.read_text())
     # Where it lay on this machine is nobody's business.
     named.pop("_name_or_path", None)
-    config.write_text(json.dumps(named, indent=2, sort_keys=True) + "\n")
-    (output / "sampling.json").write_text(json.dumps(SAMPLING, indent=2) + "\n")
+    write_json(config, named)
+    write_json(output / "sampling.json", SAMPLING)
     told = json.loads((trained / "finetune.json").read_text())
     told["source"] = "random weights"
-    text = json.dumps(told, indent=2, sort_keys=True) + "\n"
-    (output / "finetune.json").write_text(text)
-
-
-def _log(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    write_json(output / "finetune.json", told)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,6 @@ import argparse
 import json
 import math
 import os
-import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +30,11 @@ from numpy.typing import NDArray
 from rounding import coarse
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from training import descend, log, published, write_json
 
 from genreward_wrappers.episodes import Episode
 from genreward_wrappers.frames import evenly
+from genreward_wrappers.goal_pipeline.finetuning.settings import Finetuning
 from genreward_wrappers.goal_pipeline.finetuning.vae import (
     moving_pixels,
     reconstruction_losses,
@@ -260,14 +260,15 @@ def train(args: argparse.Namespace) -> None:
                 f"not {args.seed}: remove it or give another --checkpoint"
             )
         step, elapsed = int(progress["step"]), progress["elapsed"]
-        _log(f"going on at step {step}, minute {elapsed / 60:.1f}")
+        log(f"going on at step {step}, minute {elapsed / 60:.1f}")
     sizes = {
         name: sum(p.numel() for p in part.parameters())
         for name, part in (("encoder", vae.encoder), ("decoder", vae.decoder))
     }
-    _log(f"parameters {sizes}, episodes {len(training)}+{len(held_out)}")
+    log(f"parameters {sizes}, episodes {len(training)}+{len(held_out)}")
 
     limit = args.minutes * 60
+    schedule = Finetuning(learning_rate=args.lr, warm_up=49)
     last_saved = last_reported = elapsed
     average = None
     chances = [chance for _, _, chance in BATCHES]
@@ -280,29 +281,22 @@ def train(args: argparse.Namespace) -> None:
         count, length, _ = BATCHES[rng.choice(len(BATCHES), p=chances)]
         video, moving = training.clips(rng, count, length)
         # Half precision saves half the time, exact steps at the end the last errors.
-        coarse = args.bf16 and elapsed < 0.8 * limit
-        with torch.autocast("cpu", torch.bfloat16, enabled=coarse):
+        fast = args.bf16 and elapsed < 0.8 * limit
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast):
             video = 2 * augment(video, rng) - 1
             loss, l1 = reconstruction_losses(vae, video, moving, generator)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        warm = min(1.0, (step + 1) / 50)
-        rate = args.lr * warm * (0.5 + 0.5 * math.cos(math.pi * elapsed / limit))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.step()
+        descend(loss, vae, optimizer, schedule.rate_at(step, elapsed / limit))
         step += 1
         average = float(l1) if average is None else 0.98 * average + 0.02 * float(l1)
         elapsed += time.monotonic() - tick
         if step % 50 == 0:
-            _log(f"step {step}, minute {elapsed / 60:.1f}, L1 {average / 2:.4f}")
+            log(f"step {step}, minute {elapsed / 60:.1f}, L1 {average / 2:.4f}")
         if elapsed - last_saved > 120:
             progress = {"step": step, "elapsed": elapsed, "seed": args.seed}
             checkpoint.save(vae, optimizer, progress)
             last_saved = elapsed
         if elapsed - last_reported > 300:
-            _log(json.dumps(report(vae.eval(), held_out)))
+            log(json.dumps(report(vae.eval(), held_out)))
             vae.train()
             last_reported = elapsed
 
@@ -337,16 +331,11 @@ def write(
         "held_out_episodes": len(held_out),
         "half_precision_latent_error": round(damage, 5),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+    with published(folder) as scratch:
         (vae.half() if half else vae).save_pretrained(scratch)
         vae.float()
-        lines = json.dumps(figures, indent=2, sort_keys=True) + "\n"
-        Path(scratch, "training.json").write_text(lines)
-        for file in Path(scratch).iterdir():
-            file.chmod(0o644)  # safetensors makes its files private
-            os.replace(file, folder / file.name)
-    _log(f"wrote {folder}: {json.dumps(figures)}")
+        write_json(scratch / "training.json", figures)
+    log(f"wrote {folder}: {json.dumps(figures)}")
 
 
 def draw(vae: AutoencoderKLCogVideoX, videos: Videos, path: Path) -> None:
@@ -363,11 +352,6 @@ def draw(vae: AutoencoderKLCogVideoX, videos: Videos, path: Path) -> None:
     image = (torch.cat(rows) * 255).round().byte().numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
     iio.imwrite(path, image)
-
-
-def _log(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -99,8 +99,8 @@ def test_data_flows_one_way():
             "rewards", "goal_pipeline",
         },
         "goal_pipeline": {
-            "core", "frames", "files", "episodes", "goals", "encoders", "rewards",
-            "envs", "workers", "forward_backward", "progress",
+            "core", "arguments", "frames", "files", "episodes", "goals", "encoders",
+            "rewards", "envs", "workers", "forward_backward", "progress",
         },
         "evaluate": {
             "core", "frames", "files", "episodes", "goals", "encoders", "rewards",

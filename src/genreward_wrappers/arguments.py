@@ -43,6 +43,21 @@ def read_size(given: Sequence[int]) -> tuple[int, int]:
     return given[0], given[-1]
 
 
+def add_memory(command: argparse.ArgumentParser, doing: str) -> argparse._ArgumentGroup:
+    """Where a pipeline computes and in what, and its VAE piece by piece.
+
+    Args:
+        command: The command.
+        doing: What the VAE does in it: "decode" or "encode".
+    """
+    memory = command.add_argument_group("memory")
+    memory.add_argument("--device", default="auto")
+    memory.add_argument("--dtype", help="bfloat16 on a GPU, else float32, by default")
+    memory.add_argument("--tiling", action="store_true", help=f"{doing} tile by tile")
+    memory.add_argument("--slicing", action="store_true", help="and video by video")
+    return memory
+
+
 def add_generator(command: argparse.ArgumentParser, size: str = "--size") -> None:
     """What is asked of a generator, and how it is held in memory; not which one.
 
@@ -78,17 +93,13 @@ def add_generator(command: argparse.ArgumentParser, size: str = "--size") -> Non
     )
     command.add_argument("--lora", default="", help="a file, folder or hub id")
     command.add_argument("--lora-scale", type=float, default=1.0)
-    memory = command.add_argument_group("memory")
-    memory.add_argument("--device", default="auto")
-    memory.add_argument("--dtype", help="bfloat16 on a GPU, else float32, by default")
+    memory = add_memory(command, "decode")
     memory.add_argument(
         "--offload",
         choices=("none", "model", "sequential"),
         default="none",
         help="keep one part, or one layer, at a time on the GPU",
     )
-    memory.add_argument("--tiling", action="store_true", help="decode tile by tile")
-    memory.add_argument("--slicing", action="store_true", help="and video by video")
     memory.add_argument(
         "--quantise",
         choices=("none", "int8", "nf4"),

@@ -214,12 +214,12 @@ class Generator:
             or self.found.config("transformer").get("sample_frames"),
             **more,
         }
+        own = self.found.sampling
         for name in list(given):
             if given[name] is not None and name not in self.takes:
                 raise ValueError(f"{self.name} takes no {name}, got {given[name]!r}")
             if given[name] is None and name in self.takes:
-                own = self.found.sampling.get(name)
-                given[name] = _default(self.takes[name]) if own is None else own
+                given[name] = own.get(name, _default(self.takes[name]))
         if sampling.size is not None:
             given["height"], given["width"] = image_size(sampling.size)
         else:

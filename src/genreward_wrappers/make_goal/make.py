@@ -33,6 +33,7 @@ from genreward_wrappers.goal_pipeline.collect import LONGEST, collect
 from genreward_wrappers.goal_pipeline.generate import FIRST_SEED as GOAL_SEED
 from genreward_wrappers.goal_pipeline.generate import generate
 from genreward_wrappers.goal_pipeline.generators import Generator, Model, Sampling
+from genreward_wrappers.goal_pipeline.own_goals import EMBEDDED
 from genreward_wrappers.goal_pipeline.select import select
 from genreward_wrappers.goal_pipeline.sheet import contact_sheet, png_of
 from genreward_wrappers.goals import GoalBundle
@@ -44,7 +45,7 @@ from genreward_wrappers.make_goal.check import (
 )
 from genreward_wrappers.make_goal.stages import Stage, Work
 
-GENERATOR = "embedded:goal-generator-64"
+GENERATOR = EMBEDDED
 CLIP = "embedded:clip-64"
 ENCODER = "embedded:video-vae-64"
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from genreward_wrappers.arguments import add_memory
 from genreward_wrappers.goal_pipeline.finetuning.settings import METHODS
 
 #: What the bar shows of a step.
@@ -81,16 +82,11 @@ def add_finetune(
     parser.add_argument("--checkpoint", type=Path, help="beside the output by default")
     parser.add_argument("--tensorboard", type=Path, metavar="FOLDER")
     parser.add_argument("--cache", type=Path, help="a folder for latents")
-    memory = parser.add_argument_group("memory")
-    memory.add_argument("--device", default="auto")
-    memory.add_argument("--dtype", help="bfloat16 on a GPU, else float32, by default")
-    memory.add_argument(
+    add_memory(parser, "encode").add_argument(
         "--checkpointing",
         action=argparse.BooleanOptionalAction,
         help="compute activations twice to save memory; on a GPU by default",
     )
-    memory.add_argument("--tiling", action="store_true", help="encode tile by tile")
-    memory.add_argument("--slicing", action="store_true", help="and video by video")
     parser.add_argument("--output", type=Path, required=True, help="a folder")
     parser.set_defaults(run=run_finetune)
 

@@ -319,8 +319,7 @@ def _shape(
     generator: Generator, frames: int | None, size: tuple[int, int] | None
 ) -> Shape:
     """Frames and size of a clip, as the pipeline itself allows them."""
-    own = generator.found.config("transformer").get("sample_frames")
-    settings = generator.settings(Sampling("a video", frames=frames or own, size=size))
+    settings = generator.settings(Sampling("a video", frames=frames, size=size))
     height, width = int(settings["height"]), int(settings["width"])
     return int(settings["num_frames"]), (height, width)
 
