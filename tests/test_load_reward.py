@@ -15,9 +15,11 @@ import torch
 from gymnasium.envs.registration import EnvSpec
 
 from genreward_wrappers import RewardModelWrapper, load_goal, load_reward, vector
+from genreward_wrappers.core import Session
 from genreward_wrappers.evaluate.contestants import Maker, needs_goal, parse
 from genreward_wrappers.evaluate.learn import Run, make_env
 from genreward_wrappers.rewards import registry
+from genreward_wrappers.rewards.combine import EveryK
 from genreward_wrappers.testing import Brightness, PointMass, check_reward_model
 
 
@@ -41,8 +43,9 @@ def test_our_own_rewards_by_name():
 
 def test_options_are_those_of_the_constructor():
     assert registry.reward_options("vlm-rm") == (
-        "prompt", "baseline", "alpha", "encoder", "device", "dtype",
+        "prompt", "baseline", "alpha", "encoder", "device", "dtype", "every",
     )  # fmt: skip
+    assert registry.reward_options("viper").count("every") == 1, "its own"
     assert "variant" not in registry.reward_options("lerobot:topreward")
 
 
@@ -61,6 +64,42 @@ def test_options_are_those_of_the_constructor():
 def test_bad_names_and_options(name, options, error, message):
     with pytest.raises(error, match=message):
         load_reward(name, **options)
+
+
+def test_any_model_is_asked_at_every_kth_step(registered):
+    """As `EveryK` does it, also in a wrapper and in an evaluation."""
+    film = np.random.default_rng(0).integers(0, 256, (9, 2, 8, 8, 3), np.uint8)
+    actions = np.zeros((8, 2, 1))
+
+    def paid(model):
+        session = Session([model], 2)
+        session.begin(film[0], seed=0)
+        found = []
+        for step in range(8):
+            over = np.zeros(2, np.bool_)
+            score = session.score(actions[step], film[step + 1], over, over)["glow"]
+            found.append(np.where(score.due, score.value, np.nan))
+        return np.array(found)
+
+    model = load_reward("glow", factor=2, every=3)
+    expected = paid(EveryK(Glow(factor=2), 3))
+    assert np.flatnonzero(np.isfinite(expected[:, 0])).tolist() == [2, 5]
+    np.testing.assert_array_equal(paid(model), expected)
+    np.testing.assert_array_equal(
+        paid(load_reward("glow", factor=2, every=1)), paid(Glow(factor=2))
+    )
+    (one,) = Maker(None, 64, 9, "cpu").make("glow:factor=2,every=3")
+    np.testing.assert_array_equal(paid(one.parts[0][0]), expected)
+    env = RewardModelWrapper(
+        PointMass(size=8, horizon=9), "glow", options={"every": 3, "factor": 2}
+    )
+    env.reset(seed=0)
+    infos = [env.step(np.ones(2, np.float32))[-1] for _ in range(6)]
+    due = [info["reward_glow"] != 0 for info in infos]
+    assert due == [False, False, True, False, False, True]
+    for every in (0, 2.5, True):
+        with pytest.raises(ValueError, match=f"every={every}.*whole number"):
+            load_reward("glow", every=every)
 
 
 # Other packages
@@ -173,6 +212,7 @@ def test_a_spec_and_a_pickle_hold_the_name():
         ("lerobot:topreward:prompt=open,every=4", "lerobot:topreward",
          {"prompt": "open", "every": 4}),
         ("roboclip:prompt=,length=8", "roboclip", {"prompt": "", "length": 8}),
+        ("liv:prompt=a,every=4", "liv", {"prompt": "a", "every": 4}),
     ],
 )  # fmt: skip
 def test_parse(spec, name, options):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import json
@@ -689,6 +690,46 @@ def test_training_says_how_far_it_is_and_goes_on(goal, tmp_path):
         train(trainer("viper", videos, training), output)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_codec_of_another_prior_is_taken_as_it_is(kind, goal, tmp_path, priors):
+    given = priors["viper"].prior.codec
+    videos = list(goal.videos)
+    training = dataclasses.replace(SHORT, steps=6)
+    output = tmp_path / "x.safetensors"
+    said = []
+    prior = train(
+        trainer(kind, videos, training, given), output, every=2, tell=said.append
+    )
+    assert [line.split()[:2] for line in said] == [
+        ["2/6", "prior"], ["4/6", "prior"], ["6/6", "prior"],
+    ]  # fmt: skip
+    own = prior.codec.state_dict()
+    for name, tensor in given.state_dict().items():
+        assert torch.equal(own[name], tensor), name
+    # Another codec is another run, and so is none.
+    other = copy.deepcopy(given)
+    with torch.no_grad():
+        other.codebook[0] += 1
+    for codec in (other, given.config):
+        with pytest.raises(ValueError, match="from another run"):
+            train(trainer(kind, videos, training, codec), output)
+
+
+def test_a_run_on_a_given_codec_goes_on_bit_for_bit(goal, tmp_path, priors):
+    codec, videos = priors["viper"].prior.codec, list(goal.videos)
+    whole, part = (trainer("viper", videos, codec=codec) for _ in range(2))
+    for made, count in ((whole, 5), (part, 3)):
+        for _ in range(count):
+            made.update()
+    part.save(tmp_path / "x")
+    again = trainer("viper", videos, codec=codec)
+    again.restore(tmp_path / "x")
+    assert again.step == 3
+    assert [again.update() for _ in range(2)] == [part.update() for _ in range(2)]
+    for name, tensor in whole.net.state_dict().items():
+        assert torch.equal(again.net.state_dict()[name], tensor), name
+
+
 def test_a_checkpoint_with_other_weights_is_refused(goal, tmp_path):
     made = trainer("viper", list(goal.videos))
     made.update()
@@ -861,6 +902,22 @@ def test_the_command_trains_on_a_goal(kind, goal, tmp_path, capsys):
     assert np.isfinite(env.step(np.ones(2, np.float32))[1])
 
 
+def test_the_command_takes_another_priors_codec(goal, tmp_path, capsys, priors):
+    goal.save(tmp_path / "goal.safetensors")
+    priors["viper"].prior.save(tmp_path / "viper.safetensors")
+    command = [
+        "train-diffusion-reward", "--goal", str(tmp_path / "goal.safetensors"),
+        "--codec", str(tmp_path / "viper.safetensors"), "--steps", "2", "--batch", "2",
+        "--device", "cpu", "--output", str(tmp_path / "x.safetensors"),
+    ]  # fmt: skip
+    assert main([*command, "--size", "64"]) == 1
+    assert "--size (64, 64): the codec of" in capsys.readouterr().err
+    assert main(command) == 0
+    made = Prior.load(tmp_path / "x.safetensors", "diffusion-reward").codec
+    assert made.config.size == (32, 32)
+    assert torch.equal(made.codebook, priors["viper"].prior.codec.codebook)
+
+
 def test_the_command_says_what_is_wrong(tmp_path, capsys):
     for arguments, message in (
         ([], "nothing to train on"),
@@ -887,7 +944,7 @@ def test_an_agent_trains_on_it(kind, priors):
         model = with_novelty(model, 0.5, RND(grid=8, device="cpu"))
     env = RewardModelWrapper(PointMass(size=64, horizon=25), model)
     agent = PPO("CnnPolicy", env, n_steps=100, batch_size=50, n_epochs=1, device="cpu")
-    agent.learn(200)
+    agent.learn(500)
     rewards = agent.rollout_buffer.rewards
     assert np.isfinite(rewards).all()
     assert rewards.std() > 0

@@ -211,9 +211,19 @@ def _add_train(
     )
     train.add_argument("--output", type=Path, required=True, metavar="FILE")
     train.add_argument(
-        "--size", type=int, nargs="+", default=[64], metavar="N", help="height [width]"
+        "--size",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="height [width]; by default 64, or that of --codec",
     )
     train.add_argument("--codec-steps", type=int, metavar="N", help="of the codec")
+    train.add_argument(
+        "--codec",
+        type=Path,
+        metavar="FILE",
+        help="another prior, of either kind, whose codec is taken as it is",
+    )
     train.add_argument("--steps", type=int, metavar="N", help="of the prior")
     train.add_argument("--batch", type=int, metavar="N", help="windows of a step")
     train.add_argument("--seed", type=int, default=0)
@@ -226,6 +236,7 @@ def _add_train(
 
 def _train(args: argparse.Namespace) -> int:
     from genreward_wrappers.goal_pipeline.videos import load_videos
+    from genreward_wrappers.priors.store import Prior
     from genreward_wrappers.priors.train import (
         BATCH,
         PriorTrainer,
@@ -234,13 +245,20 @@ def _train(args: argparse.Namespace) -> int:
     )
     from genreward_wrappers.priors.vq import VQConfig
 
-    size = _size(args.size)
+    size = _size(args.size) if args.size else None
+    codec = Prior.load(args.codec, device=args.device).codec if args.codec else None
+    shape = codec.config if codec else VQConfig(size=size or (64, 64))
+    if size not in (None, shape.size):
+        raise ValueError(
+            f"--size {size}: the codec of {args.codec} sees frames of {shape.size}; "
+            "leave --size out"
+        )
     given = {"codec_steps": args.codec_steps, "steps": args.steps, "batch": args.batch}
     said = {name: value for name, value in given.items() if value is not None}
     trainer = PriorTrainer(
         args.kind,
-        load_videos(args.videos, args.goal, size),
-        VQConfig(size=size),
+        load_videos(args.videos, args.goal, shape.size),
+        codec or shape,
         PriorTraining(**{"batch": BATCH[args.kind], "seed": args.seed, **said}),
         device=args.device,
     )

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.encoders.base import resolve_device
+from genreward_wrappers.encoders.video_vae import hash_tensors
 from genreward_wrappers.files import FileError, load_tensors, save_tensors
 from genreward_wrappers.priors.store import (
     KINDS,
@@ -97,7 +98,7 @@ class PriorTrainer:
         self,
         kind: str,
         videos: Sequence[UInt8],
-        codec: VQConfig | None = None,
+        codec: VQConfig | VQCodec | None = None,
         training: PriorTraining | None = None,
         *,
         device: str = "auto",
@@ -108,7 +109,8 @@ class PriorTrainer:
         Args:
             kind: "viper" or "diffusion-reward".
             videos: (T, H, W, 3) each, of the codec's size or larger.
-            codec: The codec's shape.
+            codec: The codec's shape, or a trained one: of another prior over the same
+                kind of pictures, say. That one is taken as it is.
             training: How to train.
             device: "auto", "cpu", "cuda" or "cuda:<index>".
             **net: The prior's shape: ``frames`` or ``context``, ``width``, ``layers``
@@ -121,7 +123,10 @@ class PriorTrainer:
         build, config = KINDS[kind]
         self.kind = kind
         self.training = training or PriorTraining(batch=BATCH[kind])
-        codec = codec or VQConfig()
+        trained = codec if isinstance(codec, VQCodec) else None
+        codec = trained.config if trained else codec or VQConfig()
+        #: Updates of the codec; the others are of the prior.
+        self.codec_steps = 0 if trained else self.training.codec_steps
         shape = config(codes=codec.codes, positions=codec.positions, **net)
         #: Frames that the prior is shown at once.
         self.window = shape.frames if kind == "viper" else shape.context + 1
@@ -130,10 +135,13 @@ class PriorTrainer:
         self.digest = digest_of(self.videos)
         self.device = resolve_device(device)
         self.step = 0
+        self._given = trained and hash_tensors(trained.state_dict().items())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.training.seed)
             self.codec = VQCodec(codec).to(self.device)
             self.net: Any = build(shape).to(self.device)
+        if trained is not None:
+            self.codec.load_state_dict(trained.state_dict())
         self.codec_average = copy.deepcopy(self.codec).requires_grad_(False)
         self.net_average = copy.deepcopy(self.net).requires_grad_(False)
         self._codec_adam = self._adam(self.codec, self.training.codec_rate)
@@ -145,13 +153,13 @@ class PriorTrainer:
     @property
     def steps(self) -> int:
         """Updates of a whole run."""
-        return self.training.codec_steps + self.training.steps
+        return self.codec_steps + self.training.steps
 
     @property
     def codes(self) -> list[Tensor]:
         """(T, positions) each, the videos as the trained codec writes them."""
         if self._codes is None:
-            if self.step < self.training.codec_steps:
+            if self.step < self.codec_steps:
                 raise ValueError("the codec is still being trained")
             self._codes = [self.codec_average.encode(v).cpu() for v in self.videos]
         return self._codes
@@ -163,11 +171,11 @@ class PriorTrainer:
             FloatingPointError: The loss is not finite; the weights are left as they
                 were.
         """
-        if self.step < self.training.codec_steps:
+        if self.step < self.codec_steps:
             return self._update_codec()
         loss = self._net_loss(self._windows())
         self._descend(loss, self._net_adam)
-        self._follow(self.net, self.net_average, self.step - self.training.codec_steps)
+        self._follow(self.net, self.net_average, self.step - self.codec_steps)
         self.step += 1
         return {"loss": loss.item()}
 
@@ -196,13 +204,14 @@ class PriorTrainer:
 
     def provenance(self) -> dict[str, Any]:
         """What the result depends on."""
-        return {
+        told = {
             "step": f"train-{self.kind}",
             "training": dataclasses.asdict(self.training),
             "videos": len(self.videos),
             "frames": sum(len(video) for video in self.videos),
             "sha256": self.digest,
         }
+        return told if self._given is None else {**told, "codec": self._given}
 
     def save(self, path: Path) -> None:
         """Writes everything that the next update depends on, all or nothing."""
@@ -256,7 +265,8 @@ class PriorTrainer:
         fill(self._modules(), rest)
         for name, adam in self._adams():
             state = states.pop(f"{name}_adam", {})
-            begun = step > (0 if name == "codec" else self.training.codec_steps)
+            updates = min(step, self.codec_steps)
+            begun = (updates if name == "codec" else step - updates) > 0
             _check_state(state, adam.param_groups[0]["params"] if begun else [], name)
             adam.load_state_dict({**adam.state_dict(), "state": state})
         self._generator.set_state(torch.from_numpy(np.array(generator)))
@@ -295,7 +305,7 @@ class PriorTrainer:
             "codes": float((self._used > 0).sum()),
         }
         if self.step % self.training.revive == 0:
-            if self.step <= self.training.codec_steps // 2:
+            if self.step <= self.codec_steps // 2:
                 self._revive(found)
             self._used.zero_()
         return figures
@@ -428,7 +438,7 @@ def train(
         trainer.restore(checkpoint)
         tell(f"goes on at update {trainer.step} of {trainer.steps}")
     while trainer.step < trainer.steps:
-        part = "codec" if trainer.step < trainer.training.codec_steps else "prior"
+        part = "codec" if trainer.step < trainer.codec_steps else "prior"
         figures = trainer.update()
         if trainer.step % every == 0 or trainer.step == trainer.steps:
             said = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())

@@ -23,6 +23,9 @@ from genreward_wrappers.core import RewardModel
 
 GROUP = "genreward_wrappers.rewards"
 
+#: The option that all models have.
+EVERY = "every"
+
 _REWARDS = "genreward_wrappers.rewards"
 
 #: Where the models of this package live.
@@ -44,7 +47,9 @@ def load_reward(name: str, **options: Any) -> RewardModel[Any]:
 
     Args:
         name: One of `reward_names()`; ``lerobot:<type>`` for the models of LeRobot.
-        **options: The model's own; see its class.
+        **options: The model's own; see its class. Every model takes ``every=k``, to be
+            asked at every k-th step only; where it is not the model's own option it is
+            `combine.EveryK`.
 
     Raises:
         ValueError: There is no such model.
@@ -58,6 +63,9 @@ def load_reward(name: str, **options: Any) -> RewardModel[Any]:
     make, variant = find_reward(name)
     if variant is not None:
         options = {"variant": variant, **options}
+    every = 1
+    if EVERY not in inspect.signature(make).parameters:
+        every = options.pop(EVERY, 1)
     try:
         inspect.signature(make).bind(**options)
     except TypeError as error:
@@ -66,7 +74,13 @@ def load_reward(name: str, **options: Any) -> RewardModel[Any]:
             f"{', '.join(reward_options(name)) or 'none'}"
         ) from error
     model: RewardModel[Any] = make(**options)
-    return model
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise ValueError(f"every={every!r}: expected a whole number of steps")
+    if every == 1:
+        return model
+    from genreward_wrappers.rewards.combine import EveryK
+
+    return EveryK(model, every)
 
 
 def reward_names() -> list[str]:
@@ -75,14 +89,15 @@ def reward_names() -> list[str]:
 
 
 def reward_options(name: str) -> tuple[str, ...]:
-    """What a model can be told, by its constructor's own parameters."""
+    """What a model can be told: its constructor's own parameters, and ``every``."""
     make, _ = find_reward(name)
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return tuple(
+    own = [
         parameter.name
         for parameter in inspect.signature(make).parameters.values()
         if parameter.kind in named and parameter.name != "variant"
-    )
+    ]
+    return (*own, *(() if EVERY in own else (EVERY,)))
 
 
 def find_reward(name: str) -> tuple[Callable[..., Any], str | None]:
