@@ -124,10 +124,10 @@ class PriorTrainer:
         self.kind = kind
         self.training = training or PriorTraining(batch=BATCH[kind])
         trained = codec if isinstance(codec, VQCodec) else None
-        codec = trained.config if trained else codec or VQConfig()
+        look = codec.config if isinstance(codec, VQCodec) else codec or VQConfig()
         #: Updates of the codec; the others are of the prior.
         self.codec_steps = 0 if trained else self.training.codec_steps
-        shape = config(codes=codec.codes, positions=codec.positions, **net)
+        shape = config(codes=look.codes, positions=look.positions, **net)
         #: Frames that the prior is shown at once.
         self.window = shape.frames if kind == "viper" else shape.context + 1
         _check_videos(videos)
@@ -138,7 +138,7 @@ class PriorTrainer:
         self._given = trained and hash_tensors(trained.state_dict().items())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.training.seed)
-            self.codec = VQCodec(codec).to(self.device)
+            self.codec = VQCodec(look).to(self.device)
             self.net: Any = build(shape).to(self.device)
         if trained is not None:
             self.codec.load_state_dict(trained.state_dict())
@@ -147,7 +147,7 @@ class PriorTrainer:
         self._codec_adam = self._adam(self.codec, self.training.codec_rate)
         self._net_adam = self._adam(self.net, self.training.rate)
         self._generator = torch.Generator().manual_seed(self.training.seed)
-        self._used = torch.zeros(codec.codes, dtype=torch.int64)
+        self._used = torch.zeros(look.codes, dtype=torch.int64)
         self._codes: list[Tensor] | None = None
 
     @property
