@@ -1,0 +1,200 @@
+r"""Holds GenReward and six published rewards against each other, on ten tasks.
+
+    python -m benchmarks.compare --work runs/compare
+    python -m benchmarks.compare --work runs/recorded --goals runs/goals \
+        --named recorded --rewards video frame
+    python -m benchmarks.compare --cost
+    python -m benchmarks.compare --table
+
+Each task is one call of `genreward evaluate`: the same test episodes for all rewards.
+All of them are on small models: what comes with the package, and what lies in the
+repository's folder ``models``. Lines go to ``results/compare.jsonl``; what is there is
+not run again. ``--cost`` times them over the same frames, one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genreward_wrappers.envs.stages import sentences
+from genreward_wrappers.episodes import Episode
+from genreward_wrappers.evaluate.contestants import Maker
+from genreward_wrappers.evaluate.score import score_episodes
+from genreward_wrappers.goals import embedded_goals, load_goal
+
+RESULTS = Path(__file__).parent / "results/compare.jsonl"
+MODELS = Path(__file__).parents[1] / "models"
+CLIP = "encoder='embedded:clip-64'"
+FIGURES = ("auc_mean", "auc_final", "near_auc_mean", "voc_spearman", "rank_tau_b")
+TASKS = [env_id for env_id in embedded_goals() if env_id.startswith("metaworld/")]
+HORIZON, FRAMES = 256, 65
+
+
+def specs(env_id: str) -> dict[str, str]:
+    """The rewards by short names, as the command line takes them.
+
+    They look at 65 frames of an episode, as the video-level reward does in an
+    evaluation. The priors look at 17, which is the pace of the videos that they know,
+    and RoboCLIP at 32.
+    """
+    begins, *_, ends = sentences(env_id)
+    return {
+        "video": "video",
+        "frame": "frame",
+        "generated": "generated",
+        "roboclip": f"roboclip:weights='{MODELS}/s3d-64.safetensors',size=64,"
+        f"prompt='{ends}'",
+        "vlm-rm": f"vlm-rm:{CLIP},prompt='{ends}',baseline='{begins}',every=4",
+        "liv": f"liv:{CLIP},prompt='{ends}',every=4",
+        "viper": f"viper:prior='{MODELS}/viper-64.safetensors',every=16",
+        "diffusion-reward": "diffusion-reward:"
+        f"prior='{MODELS}/diffusion-reward-64.safetensors',every=16",
+        "tadpole": f"tadpole:pipeline='{MODELS}/text-to-image-64',prompt='{ends}',"
+        "every=4",
+        "env": "env",
+    }
+
+
+#: Those that look at a bundle's videos.
+OF_GOALS = ("video", "frame", "pixels", "random")
+
+
+def evaluate(env_id: str, names: Sequence[str], goal: Path | None, work: Path) -> dict:
+    """The report of one task."""
+    folder = work / env_id.replace("/", "--")
+    command = [sys.executable, "-m", "genreward_wrappers", "evaluate"]
+    command += ["--env", env_id, "--output", str(folder)]
+    known = specs(env_id)
+    for name in names:
+        command += ["--reward", known[name]]
+    if goal is not None:
+        command += ["--goal", str(goal)]
+    subprocess.run(command, check=True)
+    return dict(json.loads((folder / "report.json").read_text()))
+
+
+def rows(report: dict, names: Sequence[str], env_id: str, named: str) -> list[dict]:
+    """One line a reward and control."""
+    known = {spec: name for name, spec in specs(env_id).items() if name in names}
+    found = []
+    for name, metrics in report["metrics"].items():
+        figures = {key: (metrics.get(key) or {}).get("value") for key in FIGURES}
+        short = known.get(name, name)
+        found.append({"task": env_id, "goals": named, "reward": short, **figures})
+    return found
+
+
+def results() -> list[dict[str, Any]]:
+    """All that has been run."""
+    if not RESULTS.exists():
+        return []
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()]
+
+
+def table(figure: str) -> str:
+    """A figure for every task and reward, and its mean."""
+    cells: dict[str, dict[str, float | None]] = defaultdict(dict)
+    columns: dict[str, None] = {}
+    for row in results():
+        name = row["reward"]
+        if name in OF_GOALS:
+            name = f"{name}, {row['goals']}"
+        columns[name] = None
+        cells[row["task"]][name] = row[figure]
+    lines = [
+        "| task | " + " | ".join(columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for task in TASKS:
+        shown = [cells[task].get(name) for name in columns]
+        parts = ["-" if v is None else f"{v:.2f}" for v in shown]
+        lines.append(f"| {task.partition('/')[2]} | " + " | ".join(parts) + " |")
+    means = []
+    for name in columns:
+        of = [v for t in TASKS if (v := cells[t].get(name)) is not None]
+        means.append(f"{np.mean(of):.2f}" if len(of) == len(TASKS) else "-")
+    return "\n".join([*lines, "| **mean** | " + " | ".join(means) + " |"])
+
+
+def film(seed: int) -> Episode:
+    """An episode with a frame at every step; what it shows costs nothing."""
+    rng = np.random.default_rng(seed)
+    frames = rng.integers(0, 256, (HORIZON + 1, 64, 64, 3), np.uint8)
+    return Episode(
+        frames=frames,
+        frame_steps=np.arange(HORIZON + 1),
+        actions=np.zeros((HORIZON, 4), np.float32),
+        success=np.zeros(HORIZON, np.bool_),
+    )
+
+
+def cost(env_id: str) -> str:
+    """What a step of an environment costs with each reward, and each scored frame."""
+    goal = load_goal(None, env_id)
+    maker = Maker(goal, HORIZON, FRAMES)
+    lines = ["| reward | frames an episode | ms a step | of 16 | ms a frame |"]
+    lines.append("|---" * 5 + "|")
+    for name, spec in specs(env_id).items():
+        if name in ("env", "generated"):
+            # What a generated goal costs is paid at the reset, and in `goal_seconds`.
+            continue
+        (contestant,) = maker.make(spec)
+        ((model, _),) = contestant.parts
+        seen = int(model.wants(np.arange(1, HORIZON + 1)).sum())
+        score_episodes(model, [film(0)])
+        spent = []
+        for first, count in ((1, 1), (2, 16)):
+            # No frame that was seen before, or a memo would remember it.
+            episodes = [film(first + i) for i in range(count)]
+            begin = time.perf_counter()
+            score_episodes(model, episodes)
+            spent.append(1e3 * (time.perf_counter() - begin) / count)
+        one, many = spent
+        lines.append(
+            f"| {name} | {seen} | {one / HORIZON:.2f} | {many / HORIZON:.2f} | "
+            f"{many / seen:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Evaluates what is missing, or prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("tasks", nargs="*", default=TASKS)
+    parser.add_argument("--work", type=Path, default=Path("runs/compare"))
+    parser.add_argument("--goals", type=Path, help="a folder; the embedded otherwise")
+    parser.add_argument("--named", default="embedded", help="what the goals are")
+    parser.add_argument("--rewards", nargs="+", default=[*specs(TASKS[0])])
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--cost", action="store_true")
+    args = parser.parse_args()
+    if args.table:
+        for figure in FIGURES:
+            print(f"\n{figure}\n\n{table(figure)}")
+        return
+    if args.cost:
+        print(cost("metaworld/drawer-close"))
+        return
+    for env_id in args.tasks:
+        there = [(row["task"], row["goals"]) for row in results()]
+        if (env_id, args.named) in there:
+            continue
+        goal = args.goals and args.goals / f"{env_id.replace('/', '--')}.safetensors"
+        report = evaluate(env_id, args.rewards, goal, args.work)
+        with RESULTS.open("a") as file:
+            for row in rows(report, args.rewards, env_id, args.named):
+                file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()
