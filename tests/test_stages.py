@@ -13,7 +13,6 @@ from genreward_wrappers.envs.stages import (
     captions,
     runs,
     sentences,
-    text_at,
 )
 
 
@@ -36,6 +35,24 @@ def test_a_puck_is_come_to_moved_lifted_and_brought():
     assert found[-1] == "the puck is at the goal"
 
 
+@pytest.mark.parametrize(
+    ("hand", "thing", "stage"),
+    [
+        ((0.079, 0, 0), (0, 0, 0), 1),
+        ((0.081, 0, 0), (0, 0, 0), 0),
+        ((0.3, 0, 0), (0.019, 0, 0), 0),
+        ((0.3, 0, 0), (0.021, 0, 0), 2),
+        ((0.3, 0, 0), (0, 0, 0.039), 2),
+        ((0.3, 0, 0), (0, 0, 0.041), 3),
+    ],
+)
+def test_a_stage_begins_at_so_many_centimetres(hand, thing, stage):
+    """Eight to be at it, two to have moved it, four to have lifted it."""
+    told = states([(0.3, 0, 0), hand], [(0, 0, 0), thing])
+    found = captions("metaworld/push", told, np.array([False]))
+    assert found[1] == sentences("metaworld/push")[stage]
+
+
 def test_what_is_undone_is_not_called_done():
     thing = [(0, 0, 0), (0, 0, -0.08), (0, 0, -0.05)]
     success = np.array([True, False])
@@ -54,17 +71,19 @@ def test_reaching_is_of_the_goal():
 @pytest.mark.parametrize(
     ("task", "place", "values"),
     [
-        ("cartpole-swingup", 1, (-1, 0, 0.95)),
-        ("reacher-easy", 2, (0.3, 0.1, 0.01)),
-        ("walker-walk", 14, (0.2, 0.8, 1.3)),
+        # Both sides of each of the two places where a stage ends.
+        ("cartpole-swingup", 1, (-1, -0.81, -0.79, 0.89, 0.91)),
+        ("reacher-easy", 2, (0.3, 0.151, 0.149, 0.051, 0.049)),
+        ("walker-walk", 14, (0.2, 0.59, 0.61, 1.09, 1.11)),
     ],
 )
 def test_three_tasks_of_dm_control_can_be_told(task, place, values):
-    rows = np.zeros((3, 24), np.float32)
+    rows = np.zeros((5, 24), np.float32)
     rows[:, place] = values
+    first, second, third = sentences(f"dmc/{task}")
     for family in ("dmc", "distracting"):
-        env_id = f"{family}/{task}"
-        assert captions(env_id, rows, np.zeros(2, bool)) == sentences(f"dmc/{task}")
+        found = captions(f"{family}/{task}", rows, np.zeros(4, bool))
+        assert found == [first, first, second, second, third]
 
 
 @pytest.mark.parametrize("task", ["cartpole-swingup", "reacher-easy", "walker-walk"])
@@ -100,4 +119,3 @@ def test_texts_are_noted_where_they_begin():
     texts = ["a", "a", "b", "a"]
     noted = runs(texts)
     assert noted == [(0, "a"), (2, "b"), (3, "a")]
-    assert [text_at(noted, step) for step in range(4)] == texts

@@ -91,11 +91,6 @@ def runs(texts: Sequence[str]) -> list[tuple[int, str]]:
     return found
 
 
-def text_at(found: Sequence[Sequence[int | str]], step: int) -> str:
-    """What `runs` says after a number of steps."""
-    return str([text for begin, text in found if int(begin) <= step][-1])
-
-
 _REACH = (
     "the robot arm is away from the goal",
     "the robot arm is near the goal",

@@ -38,7 +38,6 @@ from torch import Tensor
 
 from genreward_wrappers.core import (
     Bool,
-    Int64,
     RewardModel,
     Score,
     Transition,
@@ -47,8 +46,8 @@ from genreward_wrappers.core import (
 )
 from genreward_wrappers.priors.store import Prior
 from genreward_wrappers.priors.vq_diffusion import certainty
+from genreward_wrappers.rewards.codes import OfCodes
 from genreward_wrappers.rewards.combine import RND, WeightedSum
-from genreward_wrappers.rewards.viper import begin, bind_prior, check_every, push
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +63,11 @@ class DiffusionMemory:
     seeds: UInt64
 
 
-class DiffusionReward(RewardModel[DiffusionMemory]):
+class DiffusionReward(OfCodes[DiffusionMemory]):
     """Pays the certainty about the next frame, in units of the training videos'."""
 
     name = "diffusion"
+    kind = "diffusion-reward"
 
     def __init__(
         self,
@@ -95,8 +95,8 @@ class DiffusionReward(RewardModel[DiffusionMemory]):
         """
         if chains < 1:
             raise ValueError(f"chains={chains}: expected at least 1")
-        self.prior = bind_prior(prior, "diffusion-reward", device)
-        self._chains, self._every = chains, check_every(every)
+        super().__init__(prior, every, device)
+        self._chains = chains
         self._mean, self._std = 0.0, 1.0
         if standardised:
             missing = {"mean", "std"} - self.prior.statistics.keys()
@@ -113,21 +113,16 @@ class DiffusionReward(RewardModel[DiffusionMemory]):
         self, memory: DiffusionMemory | None, frames: UInt8, mask: Bool, seeds: UInt64
     ) -> DiffusionMemory:
         """Puts the first frames of the rows that begin."""
-        config = self.prior.net.config
-        shape = (len(mask), config.context, config.positions)
-        old = torch.zeros(shape, dtype=torch.int64) if memory is None else memory.codes
+        old = None if memory is None else memory.codes
         kept = seeds if memory is None else np.where(mask, seeds, memory.seeds)
-        return DiffusionMemory(
-            begin(old, self.prior.codec.encode(frames[mask]), mask), kept
-        )
+        codes = self.begun(old, self.prior.net.config.context, frames, mask)
+        return DiffusionMemory(codes, kept)
 
     def step(
         self, memory: DiffusionMemory, transition: Transition
     ) -> tuple[Score, DiffusionMemory]:
         """Scores the two newest frames of every row, all in one pass."""
-        active = transition.active & self.wants(transition.steps)
-        new = self.prior.codec.encode(transition.next_frames[active])
-        codes = push(memory.codes, new, active)
+        codes, active = self.moved(memory.codes, transition)
         value = np.zeros(len(active), np.float32)
         if active.any():
             raw = self._certainty(
@@ -137,11 +132,6 @@ class DiffusionReward(RewardModel[DiffusionMemory]):
             )
             value[active] = (raw - self._mean) / self._std
         return Score(value, active), DiffusionMemory(codes, memory.seeds)
-
-    def wants(self, steps: Int64) -> Bool:
-        """The frames at the pace of the videos."""
-        wanted: Bool = steps % self._every == 0
-        return wanted
 
     def _certainty(
         self, context: Tensor, seeds: UInt64, steps: NDArray[Any]

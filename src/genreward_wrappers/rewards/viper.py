@@ -28,16 +28,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genreward_wrappers.core import (
-    Bool,
-    Int64,
-    RewardModel,
-    Score,
-    Transition,
-    UInt8,
-    UInt64,
-)
+from genreward_wrappers.core import Bool, Score, Transition, UInt8, UInt64
 from genreward_wrappers.priors.store import Prior
+from genreward_wrappers.rewards.codes import OfCodes
 
 LIKELIHOODS = ("last", "joint")
 
@@ -49,10 +42,10 @@ class ViperMemory:
     codes: Tensor
 
 
-class Viper(RewardModel[ViperMemory]):
+class Viper(OfCodes[ViperMemory]):
     """Pays log p of the newest frame."""
 
-    name = "viper"
+    name = kind = "viper"
 
     def __init__(
         self,
@@ -80,69 +73,25 @@ class Viper(RewardModel[ViperMemory]):
             raise ValueError(
                 f"likelihood={likelihood!r}: expected one of {', '.join(LIKELIHOODS)}"
             )
-        self.prior = bind_prior(prior, "viper", device)
-        self._every = check_every(every)
+        super().__init__(prior, every, device)
         self._last = 1 if likelihood == "last" else None
 
     def reset(
         self, memory: ViperMemory | None, frames: UInt8, mask: Bool, seeds: UInt64
     ) -> ViperMemory:
         """Fills the windows of the rows that begin with their first frames."""
-        config = self.prior.net.config
-        shape = (len(mask), config.frames, config.positions)
-        old = torch.zeros(shape, dtype=torch.int64) if memory is None else memory.codes
-        return ViperMemory(begin(old, self.prior.codec.encode(frames[mask]), mask))
+        old = None if memory is None else memory.codes
+        return ViperMemory(self.begun(old, self.prior.net.config.frames, frames, mask))
 
     @torch.no_grad()
     def step(
         self, memory: ViperMemory, transition: Transition
     ) -> tuple[Score, ViperMemory]:
         """Scores the new frames, all rows in one pass."""
-        active = transition.active & self.wants(transition.steps)
-        new = self.prior.codec.encode(transition.next_frames[active])
-        codes = push(memory.codes, new, active)
+        codes, active = self.moved(memory.codes, transition)
         value = np.zeros(len(active), np.float32)
         if active.any():
             rows = codes[torch.from_numpy(active)].to(self.prior.device)
             each = self.prior.net.log_likelihood(rows, self._last)
             value[active] = each.sum(1).cpu().numpy()
         return Score(value, active), ViperMemory(codes)
-
-    def wants(self, steps: Int64) -> Bool:
-        """The frames at the pace of the videos."""
-        wanted: Bool = steps % self._every == 0
-        return wanted
-
-
-def bind_prior(prior: Prior | str | PathLike[str], kind: str, device: str) -> Prior:
-    """A prior of a kind, from a file if need be."""
-    if not isinstance(prior, Prior):
-        return Prior.load(prior, kind, device)
-    if prior.kind != kind:
-        raise ValueError(
-            f"expected a prior of {kind!r}, got one of {prior.kind!r}: make one with "
-            f"genreward train-{kind}"
-        )
-    return prior
-
-
-def check_every(every: int) -> int:
-    """How many steps there are between two frames that a prior sees."""
-    if every < 1:
-        raise ValueError(f"every={every}: expected at least 1 step")
-    return every
-
-
-def begin(codes: Tensor, first: Tensor, mask: Bool) -> Tensor:
-    """Windows (N, frames, positions) in which some rows hold one frame throughout."""
-    changed = codes.clone()
-    changed[torch.from_numpy(mask)] = first[:, None].cpu()
-    return changed
-
-
-def push(codes: Tensor, new: Tensor, active: Bool) -> Tensor:
-    """Windows (N, frames, positions) in which some rows have moved on by a frame."""
-    rows = torch.from_numpy(active)
-    changed = codes.clone()
-    changed[rows] = torch.cat([codes[rows, 1:], new[:, None].cpu()], 1)
-    return changed
