@@ -100,18 +100,21 @@ def truth(env_id: str, caption: str) -> torch.Tensor:
     )
 
 
-def disturb(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Light, colour, a shift by up to two pixels, and the softness of a decoder."""
-    images = augment(images[:, :, None], rng)[:, :, 0]
-    padded = functional.pad(images, (2, 2, 2, 2), mode="replicate")
+def disturb(clips: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Light, colour, a shift by up to two pixels, and the softness of a decoder.
+
+    Clips are (B, 3, T, H, W); all frames of one are disturbed alike.
+    """
+    clips = augment(clips, rng)
+    padded = functional.pad(clips, (2, 2, 2, 2, 0, 0), mode="replicate")
     rows = []
-    for picture in padded:
+    for clip in padded:
         y, x = rng.integers(5, size=2)
-        cut = picture[:, y : y + 64, x : x + 64]
+        cut = clip[:, :, y : y + 64, x : x + 64].transpose(0, 1)
         if rng.random() < 0.3:
-            small = functional.interpolate(cut[None], scale_factor=0.5, mode="area")
-            cut = functional.interpolate(small, scale_factor=2, mode="bilinear")[0]
-        rows.append(cut)
+            small = functional.interpolate(cut, scale_factor=0.5, mode="area")
+            cut = functional.interpolate(small, scale_factor=2, mode="bilinear")
+        rows.append(cut.transpose(0, 1))
     return torch.stack(rows)
 
 
@@ -159,20 +162,24 @@ def tokens() -> torch.Tensor:
     return found
 
 
-def loss_of(model: Any, images: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+def contrast(logits: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
     """CLIP's loss over all texts, where several may be true of a picture.
 
     The same caption is true of many pictures of a batch: each picture looks for its
-    captions among all of them, and each caption for its pictures.
+    captions among all of them, and each caption for its pictures. Both are (B, n).
     """
-    seen = model.encode_image(normalised(images), normalize=True)
-    said = model.encode_text(tokens(), normalize=True)
-    logits = model.logit_scale.exp() * seen @ said.T
     to_texts = -(true / true.sum(1, keepdim=True) * logits.log_softmax(1)).sum(1)
     present = true.sum(0) > 0
     shares = (true / true.sum(0).clamp_min(1)).T[present]
     to_images = -(shares * logits.T[present].log_softmax(1)).sum(1)
     return (to_texts.mean() + to_images.mean()) / 2
+
+
+def loss_of(model: Any, images: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+    """How badly pictures and texts find each other, by the cosine."""
+    seen = model.encode_image(normalised(images), normalize=True)
+    said = model.encode_text(tokens(), normalize=True)
+    return contrast(model.logit_scale.exp() * seen @ said.T, true)
 
 
 @torch.inference_mode()
@@ -212,7 +219,8 @@ def train(args: argparse.Namespace) -> None:
         tick = time.monotonic()
         rng = np.random.default_rng((args.seed, step))
         images, true = training.draw(rng, BATCH)
-        loss = loss_of(model, disturb(images, rng), true)
+        seen = disturb(images[:, :, None], rng)[:, :, 0]
+        loss = loss_of(model, seen, true)
         descend(loss, model, optimizer, schedule.rate_at(step, elapsed / limit))
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))

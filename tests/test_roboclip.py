@@ -11,18 +11,21 @@ import numpy as np
 import pytest
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
+from safetensors.torch import load_file
 
 from genreward_wrappers import GoalBundle, RewardModelWrapper, load_reward, vector
 from genreward_wrappers.core import Session, Transition
 from genreward_wrappers.encoders.s3d import (
+    KEY,
     S3D,
+    SCHEMA,
     S3DConfig,
     S3DEncoder,
     load_s3d,
     save_s3d,
     space_to_depth,
 )
-from genreward_wrappers.files import FileError
+from genreward_wrappers.files import FileError, load_tensors, save_tensors
 from genreward_wrappers.rewards.roboclip import RoboCLIP
 from genreward_wrappers.testing import PointMass, check_reward_model
 
@@ -263,6 +266,28 @@ def test_the_file_keeps_everything(network, encoder, weights, tmp_path):
         load_s3d(weights, size=(31, 32), device="cpu")
     with pytest.raises(ValueError, match="12 words do not fit a table of 12 rows"):
         S3DEncoder(network, CONFIG, WORDS + list("wxyz"), device="cpu")
+
+
+def test_half_precision_in_the_file_is_float32_in_use(network, tmp_path):
+    path = tmp_path / "half.safetensors"
+    save_s3d(path, copy.deepcopy(network).half(), CONFIG, WORDS, size=(32, 48))
+    found = load_s3d(path, device="cpu")
+    assert found.pictures.size == (32, 48), "the one that it was trained at"
+    half = load_file(path)
+    for name, tensor in found.model.state_dict().items():
+        if tensor.is_floating_point():
+            assert half[name].dtype == torch.float16
+            assert tensor.dtype == torch.float32, name
+            assert torch.equal(tensor, network.state_dict()[name].half().float())
+    assert load_s3d(path, size=(64, 64), device="cpu").pictures.size == (64, 64)
+
+
+def test_files_that_say_no_size_are_of_the_published_one(weights, tmp_path):
+    arrays, header = load_tensors(weights, KEY, "S3D model", "a test", SCHEMA)
+    assert header.pop("size") == [224, 224]
+    save_tensors(tmp_path / "old.safetensors", arrays, KEY, header)
+    old = load_s3d(tmp_path / "old.safetensors", device="cpu")
+    assert old.pictures.size == (224, 224)
 
 
 # The reward

@@ -34,6 +34,9 @@ from genreward_wrappers.files import load_tensors, save_tensors
 
 KEY, SCHEMA = "genreward_s3d", 1
 
+#: Height and width that the published weights look at.
+SIZE = (224, 224)
+
 #: What each inception block gives: one plain branch, two that narrow before they look
 #: around (narrow, wide, narrow, wide), one that pools first.
 _BLOCKS = {
@@ -257,7 +260,7 @@ class S3DEncoder:
         config: S3DConfig,
         words: Sequence[str],
         *,
-        size: tuple[int, int] = (224, 224),
+        size: tuple[int, int] = SIZE,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype | None = None,
         source: str = "a model in memory",
@@ -292,13 +295,17 @@ class S3DEncoder:
 
         Warns of words that are not in the table and of words beyond the first 16.
         """
-        rows = [self._tokens(text) for text in as_texts(texts)]
+        tokens = self.tokens(texts)
         with torch.inference_mode():
-            tokens = torch.tensor(rows, device=self.device)
             features: Tensor = self.model.text_module(tokens).float()
         return features.clone()
 
-    def _tokens(self, text: str) -> list[int]:
+    def tokens(self, texts: str | Sequence[str]) -> Tensor:
+        """(n, max_words) rows of the table, as the text tower reads texts."""
+        rows = [self._rows_of(text) for text in as_texts(texts)]
+        return torch.tensor(rows, device=self.device)
+
+    def _rows_of(self, text: str) -> list[int]:
         words = re.findall(r"[\w']+", text.lower())
         unknown = [word for word in words if word not in self._rows]
         known = [word for word in words if word in self._rows]
@@ -320,24 +327,51 @@ class S3DEncoder:
         )
 
 
-def save_s3d(path: Path, model: S3D, config: S3DConfig, words: Sequence[str]) -> None:
-    """Writes the one file that `load_s3d` reads."""
+def save_s3d(
+    path: Path,
+    model: S3D,
+    config: S3DConfig,
+    words: Sequence[str],
+    size: tuple[int, int] = SIZE,
+) -> None:
+    """Writes the one file that `load_s3d` reads.
+
+    Args:
+        path: Where to.
+        model: The model, in any precision; it is computed with in float32.
+        config: Its widths.
+        words: The words of the table's rows from 1 on.
+        size: Height and width that it was trained at.
+    """
     tensors = {
         name: np.ascontiguousarray(tensor.detach().cpu().numpy())
         for name, tensor in model.state_dict().items()
     }
-    header = {"schema": SCHEMA, "config": asdict(config), "words": list(words)}
+    header = {
+        "schema": SCHEMA,
+        "config": asdict(config),
+        "words": list(words),
+        "size": list(size),
+    }
     save_tensors(path, tensors, KEY, header)
 
 
 def load_s3d(
     path: str | Path,
     *,
-    size: tuple[int, int] = (224, 224),
+    size: tuple[int, int] | None = None,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype | None = None,
 ) -> S3DEncoder:
-    """Loads what ``genreward convert s3d`` wrote.
+    """Loads what ``genreward convert s3d`` or `save_s3d` wrote.
+
+    Args:
+        path: The file.
+        size: Height and width that videos are brought to; None is what the model was
+            trained at.
+        device: "auto", "cpu", "cuda" or "cuda:<index>".
+        dtype: What the video tower computes in; float32 by default, whatever the
+            weights are kept in.
 
     Raises:
         FileError: It is no such file.
@@ -356,11 +390,12 @@ def load_s3d(
         raise ValueError(
             f"the tensors of {path} are not those of S3D: {error}"
         ) from error
+    height, width = size or header.get("size", SIZE)
     return S3DEncoder(
         model,
         config,
         header["words"],
-        size=size,
+        size=(height, width),
         device=device,
         dtype=dtype,
         source=str(path),

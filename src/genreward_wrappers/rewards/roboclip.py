@@ -76,7 +76,7 @@ class RoboCLIP(RewardModel[RoboMemory]):
         horizon: int | None = None,
         length: int = 32,
         sparse: bool = False,
-        size: int = 224,
+        size: int | None = None,
         device: str = "auto",
         dtype: str | None = None,
     ) -> None:
@@ -87,14 +87,15 @@ class RoboCLIP(RewardModel[RoboMemory]):
             goal: The goal as a video (T, H, W, 3), or as a bundle (or what `load_goal`
                 finds one by); of several videos the mean is taken. One of the two, not
                 both.
-            weights: What ``genreward convert s3d`` wrote.
+            weights: What ``genreward convert s3d`` or ``scripts/train_s3d.py`` wrote.
             horizon: Steps of an episode. One that is still going on after so many is
                 paid there, and not again.
             length: Frames that the model looks at, an even number.
             sparse: Whether to ask only for the frames at which an episode of full
                 length is sampled: what is rendered costs. One that ends early is then
                 seen through those that it had by then, and perhaps without its last.
-            size: Height and width that frames are brought to.
+            size: Height and width that frames are brought to; None is what the model
+                was trained at, 224 for the published one.
             device: "auto", "cpu", "cuda" or "cuda:<index>".
             dtype: What the model computes in; None is float32.
 
@@ -120,9 +121,8 @@ class RoboCLIP(RewardModel[RoboMemory]):
         texts = [] if prompt is None else as_texts(prompt, "prompt")
         videos = None if goal is None else _videos(goal, length)
         if not isinstance(weights, S3DEncoder):
-            weights = load_s3d(
-                _path(weights), size=(size, size), device=device, dtype=dtype
-            )
+            sides = None if size is None else (size, size)
+            weights = load_s3d(_path(weights), size=sides, device=device, dtype=dtype)
         self.encoder = weights
         self._horizon, self._length = horizon, length
         self._aspect: tuple[int, int] | None = None
