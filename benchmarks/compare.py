@@ -54,8 +54,7 @@ def specs(env_id: str) -> dict[str, str]:
         "video": "video",
         "frame": "frame",
         "generated": "generated",
-        "roboclip": f"roboclip:weights='{MODELS}/s3d-64.safetensors',size=64,"
-        f"prompt='{ends}'",
+        "roboclip": f"roboclip:weights='{MODELS}/s3d-64.safetensors',prompt='{ends}'",
         "vlm-rm": f"vlm-rm:{CLIP},prompt='{ends}',baseline='{begins}',every=4",
         "liv": f"liv:{CLIP},prompt='{ends}',every=4",
         "viper": f"viper:prior='{MODELS}/viper-64.safetensors',every=16",
