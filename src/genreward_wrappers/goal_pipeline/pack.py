@@ -70,7 +70,8 @@ def read_part(
     _imageio()
     import av
 
-    half = 0.5 / fps
+    # Begins are sums of durations. A film of more frames a second is thinned out.
+    slack = 0.2 / fps
     frames: UInt8 | None = None
     found, last = 0, 0.0
     try:
@@ -81,9 +82,10 @@ def read_part(
             film.seek(int(start / stream.time_base), stream=stream)
             for frame in film.decode(stream):
                 last = float(frame.time)
-                if last < start - half:
+                due = start + found / fps
+                if last < due - slack:
                     continue
-                if found == count or last > start + count / fps - half:
+                if last > due + slack:
                     break
                 picture = frame.to_ndarray(format="rgb24")
                 if frames is None:
@@ -91,6 +93,8 @@ def read_part(
                     frames = np.empty((count, *picture.shape), np.uint8)
                 frames[found] = picture
                 found += 1
+                if found == count:
+                    break
     except (OSError, IndexError, ValueError) as error:
         raise GoalError(
             f"{name}: {path} does not decode as a video "
