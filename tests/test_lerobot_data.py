@@ -150,7 +150,7 @@ def test_tasks_are_prompts(tmp_path):
 
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
 def test_episodes_without_a_task_or_with_several(version, tmp_path):
-    folder = write_dataset(tmp_path, version, tasks=[["one"], [" "], []], **ONE)
+    folder = write_dataset(tmp_path, version, tasks=[["one", ""], [" "], []], **ONE)
     with pytest.raises(ValueError, match="episode 1 has no task text: give --prompt"):
         find_clips(folder)
     assert [c.prompt for c in find_clips(folder, prompt="all")] == ["one", "all", "all"]
