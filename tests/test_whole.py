@@ -9,6 +9,7 @@ import shutil
 import pytest
 import torch
 
+from genreward_wrappers.encoders import whole
 from genreward_wrappers.encoders.clip import load_clip
 from genreward_wrappers.encoders.video_vae import load_video_vae
 from genreward_wrappers.encoders.vision import load_vision
@@ -131,9 +132,18 @@ def test_whole_ones_are_what_their_library_loads(name, dtype, saved, tmp_path):
 
 
 def test_another_class_may_do_without_some_parts(saved, tmp_path):
+    from diffusers import LTXPipeline
+
     folder = saved("ltx", tmp_path)
     kind = "LTXImageToVideoPipeline"
     assert type(load(folder, kind=kind)).__name__ == kind
+    index = folder / "model_index.json"
+    listed = json.loads(index.read_text())
+    # It is not even there.
+    listed["image_encoder"] = ["transformers", "T5EncoderModel"]
+    index.write_text(json.dumps(listed))
+    found = whole.load_pipeline(LTXPipeline, folder)
+    assert type(found.transformer).__name__ == listed["transformer"][1]
 
 
 def test_shared_embeddings_may_have_either_name(saved, tmp_path):
@@ -161,7 +171,7 @@ def test_shards(part, saved, tmp_path):
     shard = folder / part / listed["weight_map"][name]
     assert len(set(listed["weight_map"].values())) > 1
     load(folder)
-    whole = shard.read_bytes()
+    before = shard.read_bytes()
     changed(shard, lost, name)
     with pytest.raises(ValueError, match=f"copy/{part} .*missing: {name}"):
         load(folder)
@@ -169,7 +179,7 @@ def test_shards(part, saved, tmp_path):
     index.write_text(json.dumps(listed))
     with pytest.raises(ValueError, match=f"copy/{part} .*missing: {name}"):
         load(folder)
-    shard.write_bytes(whole[:-8])
+    shard.write_bytes(before[:-8])
     with pytest.raises(ValueError, match="does not load"):
         load(folder)
 
