@@ -250,7 +250,7 @@ def test_weights_with_other_keys_are_refused(clip_folder, tmp_path):
     weights = load_file(folder / WEIGHTS)
     weights["stranger"] = weights.pop("ln_final.weight")
     save_file(weights, folder / WEIGHTS)
-    with pytest.raises(ValueError, match='(?s)"ln_final.weight".*"stranger"'):
+    with pytest.raises(ValueError, match="missing: ln_final.weight; unknown: stranger"):
         load_clip(str(folder), device="cpu")
 
 
@@ -436,7 +436,7 @@ def test_vision_weights_that_do_not_fit(tmp_path):
     weights = load_file(tmp_path / "model.safetensors")
     weights["stranger"] = weights.pop("layernorm.bias")
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match=r"missing are \['layernorm.bias'\].*stranger"):
+    with pytest.raises(ValueError, match="missing: layernorm.bias; unknown: stranger"):
         load_vision(str(tmp_path), device="cpu")
 
 

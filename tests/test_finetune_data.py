@@ -85,13 +85,6 @@ def test_folders_that_hold_nothing(tmp_path):
         find_clips(tmp_path)
 
 
-def test_a_lerobot_folder_says_what_to_do(tmp_path):
-    (tmp_path / "meta").mkdir()
-    (tmp_path / "meta" / "info.json").write_text("{}")
-    with pytest.raises(ValueError, match="LeRobot dataset, which is not read: write"):
-        find_clips(tmp_path)
-
-
 # Videos with captions
 
 

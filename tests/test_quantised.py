@@ -95,7 +95,7 @@ def test_eight_bits_are_the_nearest_of_each_row(model, dtype):
         assert (apart <= slack * steps + 1e-7).all()
         assert apart.max() > 0
     # The VAE stays.
-    assert small.pipeline.vae.decoder.conv_in.conv.weight.dtype == plain._dtype
+    assert small.pipeline.vae.decoder.conv_in.conv.weight.dtype == plain.dtype
     image = np.random.default_rng(0).integers(0, 256, (32, 48, 3)).astype(np.uint8)
     videos = [g(g.settings(ASKED), 1, image).astype(int) for g in (plain, small)]
     assert videos[1].shape == (9, 32, 48, 3)

@@ -200,7 +200,11 @@ def _add_train(
         nargs="*",
         type=Path,
         metavar="VIDEO",
-        help="videos (mp4, gif, npy), recorded episodes, or folders of them",
+        help="videos (mp4, gif, npy), recorded episodes, folders of them, or of "
+        "LeRobotDatasets",
+    )
+    train.add_argument(
+        "--camera", default="", metavar="NAME", help="of a LeRobotDataset with several"
     )
     train.add_argument(
         "--goal",
@@ -257,7 +261,7 @@ def _train(args: argparse.Namespace) -> int:
     said = {name: value for name, value in given.items() if value is not None}
     trainer = PriorTrainer(
         args.kind,
-        load_videos(args.videos, args.goal, shape.size),
+        load_videos(args.videos, args.goal, shape.size, args.camera),
         codec or shape,
         PriorTraining(**{"batch": BATCH[args.kind], "seed": args.seed, **said}),
         device=args.device,

@@ -25,6 +25,12 @@ from torch import Tensor
 from genreward_wrappers.encoders.images import ImageEncoder, Pictures
 from genreward_wrappers.encoders.texts import as_texts, report_cut, report_unknown
 from genreward_wrappers.encoders.video_vae import hash_tensors
+from genreward_wrappers.encoders.whole import (
+    check_weights,
+    misshapen,
+    shapes_in,
+    shapes_of,
+)
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 
@@ -193,12 +199,15 @@ def _build(open_clip: Any, name: str, weights: Path, forced: dict[str, Any]) -> 
         )
     finally:
         root.removeFilter(_says_something)
-    try:
-        open_clip.load_checkpoint(model, str(weights), strict=True)
-    except RuntimeError as error:
-        raise ValueError(
-            f"the weights in {weights} do not fit {name}: {error}"
-        ) from error
+    there = shapes_in(weights)
+    for scalar in ("logit_scale", "logit_bias"):
+        # Some have one number, others a list of one.
+        there.pop(scalar, None)
+    # A table of positions of another size open_clip would stretch, and not say so.
+    wrong = misshapen(there, shapes_of(model.state_dict()))
+    check_weights(str(weights), (), misshaped=wrong)
+    found = open_clip.load_checkpoint(model, str(weights), strict=False)
+    check_weights(str(weights), found.missing_keys, found.unexpected_keys)
     return model
 
 

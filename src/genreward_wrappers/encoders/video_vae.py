@@ -32,6 +32,12 @@ from genreward_wrappers.encoders.base import (
     resolve_dtype,
     tree_map,
 )
+from genreward_wrappers.encoders.whole import (
+    check_weights,
+    misshapen,
+    opened,
+    shapes_of,
+)
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
@@ -401,12 +407,14 @@ def load_video_vae(
     if not keep_decoder:
         model.decoder = model.post_quant_conv = None
     if not untrained:
-        try:
-            model.load_state_dict(weights, strict=True, assign=True)
-        except RuntimeError as error:
-            raise ValueError(
-                f"the weights in {folder} do not fit its config.json: {error}"
-            ) from error
+        wanted, there = shapes_of(model.state_dict()), shapes_of(weights)
+        check_weights(
+            f"{folder} ({name})",
+            wanted.keys() - there.keys(),
+            there.keys() - wanted.keys(),
+            misshapen(there, wanted),
+        )
+        model.load_state_dict(weights, strict=True, assign=True)
     if size is None and "sample_height" in config and "sample_width" in config:
         size = (config["sample_height"], config["sample_width"])
     encoder = ENCODERS[name](
@@ -477,8 +485,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _read_weights(folder: Path, keep_decoder: bool) -> dict[str, Tensor]:
     """The tensors of a folder's safetensors file or, by their index, files."""
-    from safetensors import safe_open
-
     if (folder / INDEX).is_file():
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         files = sorted(set(index["weight_map"].values()))
@@ -496,7 +502,7 @@ def _read_weights(folder: Path, keep_decoder: bool) -> dict[str, Tensor]:
             )
     weights = {}
     for name in files:
-        with safe_open(folder / name, framework="pt") as file:
+        with opened(folder / name) as file:
             for key in file.keys():  # noqa: SIM118 - it is no mapping
                 if keep_decoder or not key.startswith(DECODER_PARTS):
                     # A clone, as what this gives is a view of the file: saving over

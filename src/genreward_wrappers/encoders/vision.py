@@ -16,6 +16,7 @@ from torch import Tensor
 
 from genreward_wrappers.encoders.images import ImageEncoder, Pictures
 from genreward_wrappers.encoders.video_vae import hash_tensors
+from genreward_wrappers.encoders.whole import asked_of, check_weights
 
 #: What a configuration holds beside what determines the latents.
 _BESIDE = ("_name_or_path", "architectures", "dtype", "id2label", "label2id",
@@ -143,9 +144,7 @@ def load_vision(
         ) from error
     try:
         processor = AutoImageProcessor.from_pretrained(name)
-        model, found = AutoModel.from_pretrained(
-            name, use_safetensors=True, output_loading_info=True
-        )
+        model, found = asked_of(AutoModel, name)
     except OSError as error:
         raise FileNotFoundError(
             f"cannot get {name!r}, neither as a folder nor from the Hugging Face hub: "
@@ -154,17 +153,13 @@ def load_vision(
             f"  hf download {name} --local-dir <folder>\n"
             "and give 'transformers:<folder>' instead."
         ) from error
-    missing = sorted(found["missing_keys"])
+    missing = found["missing"]
     if has_class_token(model):
-        missing = [key for key in missing if not _is_pooler(key)]
-    # Other keys than the model's are the heads of what it was trained for.
-    if missing or found["mismatched_keys"]:
-        raise ValueError(
-            f"the weights of {name!r} do not fit its config.json: missing are "
-            f"{missing}, of another shape "
-            f"{sorted(map(str, found['mismatched_keys']))}, and the weights have "
-            f"{sorted(found['unexpected_keys'])} beside"
-        )
+        missing = {key for key in missing if not _is_pooler(key)}
+    # Other keys than the model's are the heads of what it was trained for: they are
+    # said where there is something else to say.
+    if missing or found["misshaped"]:
+        check_weights(name, **{**found, "missing": missing})
     encoder = TransformersEncoder(
         model,
         pictures_of(processor),

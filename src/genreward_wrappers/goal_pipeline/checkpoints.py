@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from genreward_wrappers.encoders import whole
 from genreward_wrappers.files import embedded_folder, hash_file
 from genreward_wrappers.goal_pipeline.quantised import quantisation
 
@@ -194,23 +195,20 @@ def load_pipeline(
     Raises:
         ValueError: Its files do not fit the class.
     """
-    more: dict[str, Any] = dict.fromkeys(without)
+    quantised = None
     if quantise != "none":
-        config = quantisation(quantise, _parts(found.folder), dtype)
-        more["quantization_config"] = config
+        quantised = quantisation(quantise, _parts(found.folder), dtype).quant_mapping
     alone = importlib.util.find_spec("accelerate") is None
-    if alone:
-        # What diffusers falls back on, and says at length.
-        more["low_cpu_mem_usage"] = False
     try:
         with warnings.catch_warnings(), _no_bars():
             # Newer versions call it dtype, older ones do not know that name.
             warnings.filterwarnings("ignore", message=".*torch_dtype")
-            return found.kind.from_pretrained(
-                str(found.folder),
-                torch_dtype=dtype,
-                use_safetensors=True,
-                **more,
+            return whole.load_pipeline(
+                found.kind,
+                found.folder,
+                dtype,
+                without=without,
+                quantised=quantised,
             )
     except (ImportError, MemoryError):
         raise

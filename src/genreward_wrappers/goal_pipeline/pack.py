@@ -52,6 +52,62 @@ def read_video(path: str | PathLike[str]) -> UInt8:
     return video
 
 
+def read_part(
+    path: str | PathLike[str], start: float, count: int, fps: float, name: str
+) -> UInt8:
+    """(count, H, W, 3) a part of a video that holds more; no frame after it is decoded.
+
+    Args:
+        path: The video.
+        start: Where the part begins, in seconds.
+        count: Of its frames; frame i is the one at ``start + i / fps``.
+        fps: Frames a second.
+        name: What the part is, for messages.
+
+    Raises:
+        GoalError: The video has fewer frames there, or does not decode.
+    """
+    _imageio()
+    import av
+
+    # Begins are sums of durations. A film of more frames a second is thinned out.
+    slack = 0.2 / fps
+    frames: UInt8 | None = None
+    found, last = 0, 0.0
+    try:
+        with av.open(str(path)) as film:
+            stream = film.streams.video[0]
+            stream.thread_type = "AUTO"
+            # To the key frame before; what comes until the start is decoded, too.
+            film.seek(int(start / stream.time_base), stream=stream)
+            for frame in film.decode(stream):
+                last = float(frame.time)
+                due = start + found / fps
+                if last < due - slack:
+                    continue
+                if last > due + slack:
+                    break
+                picture = frame.to_ndarray(format="rgb24")
+                if frames is None:
+                    # They may take gigabytes, and are not held twice.
+                    frames = np.empty((count, *picture.shape), np.uint8)
+                frames[found] = picture
+                found += 1
+                if found == count:
+                    break
+    except (OSError, IndexError, ValueError) as error:
+        raise GoalError(
+            f"{name}: {path} does not decode as a video "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    if frames is None or found < count:
+        raise GoalError(
+            f"{name}: of its {count} frames, which begin at {start:g} s at {fps:g} a "
+            f"second, {path} has {found}; it was read up to {last:g} s"
+        )
+    return frames
+
+
 def write_video(path: str | PathLike[str], frames: UInt8, fps: float = 20) -> None:
     """Writes (T, H, W, 3) frames as an mp4 that every player and browser shows."""
     imageio = _imageio()

@@ -10,6 +10,7 @@ from genreward_wrappers.core import UInt8
 from genreward_wrappers.episodes import Episode
 from genreward_wrappers.frames import image_size
 from genreward_wrappers.goal_pipeline.candidates import PREFIX, load_candidate
+from genreward_wrappers.goal_pipeline.lerobot_data import is_lerobot, read_lerobot
 from genreward_wrappers.goal_pipeline.pack import VIDEO_ENDINGS, fit, read_video
 from genreward_wrappers.goals import load_goal
 
@@ -18,15 +19,18 @@ def load_videos(
     sources: Sequence[str | PathLike[str]] = (),
     goals: Sequence[str | PathLike[str]] = (),
     size: int | tuple[int, int] = 64,
+    camera: str = "",
 ) -> list[UInt8]:
     """(T, H, W, 3) each, brought to one size.
 
     Args:
         sources: Videos (mp4, gif, npy, ...), episodes that a wrapper recorded and
-            candidates that were generated (.safetensors), and folders with any of them
-            anywhere below.
+            candidates that were generated (.safetensors), folders with any of them
+            anywhere below, and folders of LeRobotDatasets, whose episodes are taken
+            where they are not noted as failed.
         goals: What `load_goal` takes; each gives all of its videos.
         size: (height, width), or one number for both.
+        camera: Of LeRobotDatasets; needed where one has several.
 
     Raises:
         ValueError: There is nothing to read, or it does not fit the size.
@@ -34,6 +38,12 @@ def load_videos(
     target = image_size(size)
     found: list[tuple[str, UInt8]] = []
     for source in map(Path, sources):
+        if is_lerobot(source):
+            episodes = [e for e in read_lerobot(source, camera) if e.success]
+            if not episodes:
+                raise ValueError(f"{source}: none of its episodes succeeded")
+            found += [(episode.name, episode.read()) for episode in episodes]
+            continue
         paths = _inside(source) if source.is_dir() else [source]
         if not paths:
             raise ValueError(

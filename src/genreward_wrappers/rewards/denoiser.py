@@ -14,6 +14,8 @@ brought to the noise. Models of flows (Stable Diffusion 3, FLUX) predict none.
 from __future__ import annotations
 
 import inspect
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from torch import Tensor
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.encoders.base import as_frames, resolve_device, resolve_dtype
 from genreward_wrappers.encoders.texts import as_texts, report_cut, report_unknown
+from genreward_wrappers.encoders.whole import WeightsError, load_pipeline
 
 DENOISERS = ("UNet2DConditionModel", "PixArtTransformer2DModel", "UNetMotionModel")
 NEEDED = ("vae", "tokenizer", "text_encoder", "scheduler")
@@ -228,17 +231,24 @@ class Denoiser:
 
 def _load(source: str, revision: str | None) -> Any:
     try:
-        from diffusers import DiffusionPipeline
+        import diffusers
     except ImportError as error:
         raise ImportError(
             "TADPoLe needs diffusers and transformers: "
             'pip install "genreward-wrappers[video]" transformers'
         ) from error
     try:
-        return DiffusionPipeline.from_pretrained(
-            source, revision=revision, use_safetensors=True
-        )
-    except ImportError:
+        folder = Path(source).expanduser()
+        if not folder.is_dir():
+            folder = Path(
+                diffusers.DiffusionPipeline.download(
+                    source, revision=revision, use_safetensors=True
+                )
+            )
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        kind = getattr(diffusers, index["_class_name"], diffusers.DiffusionPipeline)
+        return load_pipeline(kind, folder)
+    except (ImportError, WeightsError):
         raise
     except Exception as error:
         raise FileNotFoundError(

@@ -25,6 +25,7 @@ from genreward_wrappers.goal_pipeline.finetuning.captions import (
     caption_of,
     read_captions,
 )
+from genreward_wrappers.goal_pipeline.lerobot_data import is_lerobot, read_lerobot
 from genreward_wrappers.goal_pipeline.pack import VIDEO_ENDINGS, fit, read_video
 
 MINARI = "minari:"
@@ -64,33 +65,36 @@ def find_clips(
     prompt: str = "",
     prompts: Mapping[str, str] | None = None,
     failures: bool = False,
+    camera: str = "",
 ) -> list[CaptionedClip]:
     """The clips of a data set.
 
     Args:
         data: A folder with videos and their captions, with recorded episodes, or with
-            folders of them; or "minari:<dataset id>".
+            folders of them; the folder of a LeRobotDataset; or "minari:<dataset id>".
         prompt: Of all clips that have none of their own.
         prompts: By the name of a file or the id of an environment, beside what the
             tables in the folder say.
         failures: Whether episodes that did not succeed are taken, too.
+        camera: Of a LeRobotDataset; needed where it has several.
 
     Raises:
         ValueError: There are none, or one has no prompt.
     """
     given = dict(prompts or {})
     if str(data).startswith(MINARI):
+        if camera:
+            raise ValueError(f"camera={camera!r}: {data} is no LeRobot dataset")
         name = str(data).removeprefix(MINARI)
         return _of_minari(name, prompt, given, failures)
     folder = Path(data).expanduser()
     if not folder.is_dir():
         raise ValueError(f"data {str(data)!r}: there is no such folder")
-    if (folder / "meta" / "info.json").is_file():
-        raise ValueError(
-            f"data {folder} is a LeRobot dataset, which is not read: write each "
-            "episode as an mp4, with its task in a text file beside it"
-        )
     known = {**read_captions(folder), **given}
+    if is_lerobot(folder):
+        return _of_lerobot(folder, prompt, known, failures, camera)
+    if camera:
+        raise ValueError(f"camera={camera!r}: {folder} is no LeRobot dataset")
     episodes, failed = [], 0
     # Beside recorded episodes lies the goal that they were rewarded for.
     paths = [p for p in folder.rglob("*.safetensors") if p.name != "goal.safetensors"]
@@ -147,6 +151,39 @@ def _of_episode(
 
 def _frames_of(path: Path) -> UInt8:
     return Episode.load(path).frames
+
+
+def _of_lerobot(
+    folder: Path,
+    prompt: str,
+    known: Mapping[str, str],
+    failures: bool,
+    camera: str,
+) -> list[CaptionedClip]:
+    episodes = read_lerobot(folder, camera)
+    taken = [episode for episode in episodes if episode.success or failures]
+    if not taken:
+        raise ValueError(
+            f"{folder}: none of its {len(episodes)} episodes succeeded; --all takes "
+            "those, too"
+        )
+    clips = []
+    for episode in taken:
+        said = known.get(episode.key, "").strip()
+        if not said and len(episode.tasks) > 1:
+            raise ValueError(
+                f"{episode.name} has several tasks, in no order: "
+                f"{', '.join(map(repr, episode.tasks))}. Say what it shows in "
+                f'{JSON_TABLES[0]}: {{"{episode.key}": "<prompt>"}}'
+            )
+        said = said or "".join(episode.tasks) or prompt.strip()
+        if not said:
+            raise ValueError(
+                f"{episode.name} has no task text: give --prompt TEXT, or "
+                f'{{"{episode.key}": "<prompt>"}} in {JSON_TABLES[0]}'
+            )
+        clips.append(CaptionedClip(episode.name, said, episode.digest, episode.read))
+    return clips
 
 
 def _of_minari(

@@ -61,7 +61,10 @@ def add_finetune(
         required=True,
         metavar="SOURCE",
         help="a folder of videos with captions, of episodes from `genreward collect`, "
-        "or minari:<dataset>",
+        "of a LeRobotDataset, or minari:<dataset>",
+    )
+    parser.add_argument(
+        "--camera", default="", metavar="NAME", help="of a LeRobotDataset with several"
     )
     parser.add_argument("--prompt", default="", help="of clips without one")
     parser.add_argument(
@@ -161,6 +164,7 @@ def run_finetune(args: argparse.Namespace) -> int:
             plan=plan,
             prompt=args.prompt,
             failures=args.all,
+            camera=args.camera,
             frames=args.frames,
             size=size,
             cache=args.cache,

@@ -63,6 +63,7 @@ def finetune(
     prompt: str = "",
     prompts: Mapping[str, str] | None = None,
     failures: bool = False,
+    camera: str = "",
     frames: int | None = None,
     size: tuple[int, int] | None = None,
     cache: str | PathLike[str] | None = None,
@@ -81,6 +82,7 @@ def finetune(
         prompt: Of clips that have none of their own.
         prompts: Likewise, by the name of a file or the id of an environment.
         failures: Whether episodes that did not succeed are taken, too.
+        camera: Of a LeRobotDataset; needed where it has several.
         frames: Of a clip; None is the transformer's own number.
         size: (height, width) of a clip; None is the transformer's own.
         cache: A folder for latents and embeddings of prompts.
@@ -104,7 +106,9 @@ def finetune(
     place = find_place(resolve_device(asked.device))
     generator = _generator(replace(asked, device=str(place.device)))
     shape = _shape(generator, frames, size)
-    clips = find_clips(data, prompt=prompt, prompts=prompts, failures=failures)
+    clips = find_clips(
+        data, prompt=prompt, prompts=prompts, failures=failures, camera=camera
+    )
     if len(split(len(clips), training.held_out)[0]) == 0:
         raise ValueError(f"{len(clips)} clip is too little to train on")
     beside = output.with_name(f"{output.name}.validation")
