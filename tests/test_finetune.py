@@ -304,6 +304,25 @@ def test_the_vae_alone(base, data, tmp_path):
     assert sampled(source=str(output)).shape == (FRAMES, *SIZE, 3)
 
 
+@pytest.mark.parametrize("frames", [5, 13])
+def test_a_vae_gives_back_no_clips_of_other_lengths(frames, base, data, tmp_path):
+    """Two latents at a time are eight frames, whatever went in."""
+    vae = make_vae(blocks=3)
+    with torch.no_grad():
+        mean = vae.encode(torch.zeros(1, 3, frames, *SIZE)).latent_dist.mean
+        assert vae.decode(mean).sample.shape[2] != frames
+    training = replace(WHOLE, method="vae", held_out=0)
+    with pytest.raises(ValueError, match=f"frames={frames}: .*8 k .*as 9 or 17"):
+        finetune(
+            str(base),
+            data,
+            tmp_path / "out",
+            training=training,
+            plan=Plan(steps=1),
+            frames=frames,
+        )
+
+
 def test_what_a_vae_loses():
     """Against an independent computation in float64."""
     torch.manual_seed(0)

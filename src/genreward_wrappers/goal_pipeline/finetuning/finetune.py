@@ -208,6 +208,14 @@ def _begin_vae(
     tick: Tick,
 ) -> _Begun:
     """A VAE, on the clips themselves."""
+    # It encodes eight frames at a time and decodes two latents at a time, the rest with
+    # the first ones: clips of other lengths do not come back as they went in.
+    chunk = 2 * int(generator.found.config("vae").get("temporal_compression_ratio", 4))
+    if shape[0] % chunk != 1:
+        raise ValueError(
+            f"frames={shape[0]}: the VAE gives back clips of {chunk} k + 1 frames, as "
+            f"{chunk + 1} or {2 * chunk + 1}"
+        )
     pipeline = load_pipeline(
         generator.found, torch.float32, without=(*TEXT_PARTS, "transformer")
     )
