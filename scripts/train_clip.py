@@ -76,19 +76,26 @@ class Pictures:
             kept[key] = np.stack([frames[i] for i in some])
         return cls(kept, (min(seeds), max(seeds)))
 
+    def choose(
+        self, rng: np.random.Generator, count: int
+    ) -> list[tuple[tuple[str, str], int]]:
+        """Draws a task, a stage of it and the number of a frame, so many times."""
+        tasks = sorted({task for task, _ in self.frames})
+        stages = {task: [k for k in self.frames if k[0] == task] for task in tasks}
+        chosen = []
+        for task in rng.choice(tasks, count):
+            key = stages[task][rng.integers(len(stages[task]))]
+            chosen.append((key, int(rng.integers(len(self.frames[key])))))
+        return chosen
+
     def draw(
         self, rng: np.random.Generator, count: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Pictures (B, 3, H, W) in [0, 1], and which texts are true of them (B, n)."""
-        tasks = sorted({task for task, _ in self.frames})
-        stages = {task: [k for k in self.frames if k[0] == task] for task in tasks}
-        pictures, true = [], torch.zeros(count, len(TEXTS))
-        for row, task in enumerate(rng.choice(tasks, count)):
-            key = stages[task][rng.integers(len(stages[task]))]
-            frames = self.frames[key]
-            pictures.append(frames[rng.integers(len(frames))])
-            true[row] = truth(*key)
-        images = torch.from_numpy(np.stack(pictures)).float() / 255
+        chosen = self.choose(rng, count)
+        true = torch.stack([truth(*key) for key, _ in chosen])
+        pictures = np.stack([self.frames[key][number] for key, number in chosen])
+        images = torch.from_numpy(pictures).float() / 255
         return images.permute(0, 3, 1, 2), true
 
 

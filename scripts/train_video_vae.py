@@ -175,7 +175,7 @@ def psnr(video: torch.Tensor, decoded: torch.Tensor, where: torch.Tensor) -> flo
 def report(vae: AutoencoderKLCogVideoX, videos: Videos) -> dict[str, float]:
     """Measures the reconstruction of held-out episodes."""
     video, moving = spread(videos)
-    usual = _usual(videos).expand_as(video)
+    usual = usual_pictures(videos).expand_as(video)
     latents = encode(vae, video)
     decoded = decode(vae, latents)
     first = video[:, :, :1]
@@ -191,7 +191,8 @@ def report(vae: AutoencoderKLCogVideoX, videos: Videos) -> dict[str, float]:
     return {name: round(figure, 3) for name, figure in figures.items()}
 
 
-def _usual(videos: Videos) -> torch.Tensor:
+def usual_pictures(videos: Videos) -> torch.Tensor:
+    """(episodes, 3, 1, H, W) what the task of each usually looks like, in [0, 1]."""
     pictures = [
         videos.usual[task]
         for task, episodes in sorted(videos.episodes.items())

@@ -39,9 +39,11 @@ def published(folder: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         yield Path(scratch)
-        for file in Path(scratch).iterdir():
+        for file in [path for path in Path(scratch).rglob("*") if path.is_file()]:
             file.chmod(0o644)  # safetensors makes its files private
-            os.replace(file, folder / file.name)
+            there = folder / file.relative_to(scratch)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, there)
 
 
 def write_json(path: Path, value: Any) -> None:
