@@ -1,7 +1,8 @@
 """The priors in the repository's folder ``models``: what they know, and do not.
 
-They were trained on generated videos of the same tasks, not on these ones: a bundle's
-videos have their backgrounds put still.
+They were trained on generated videos of the same tasks; a bundle's videos are some of
+those with their backgrounds put still. The margins below were set when the numbers were
+known: they guard the files, and are no evidence of how good they are.
 """
 
 from __future__ import annotations
