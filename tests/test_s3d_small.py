@@ -1,8 +1,8 @@
 """The small S3D in ``models/``: that it loads, and that its scores mean something.
 
 It is held to goal videos, of seeds that it was not trained on; ``models/s3d-64.json``
-says how well it does on held-out episodes. The bars below were set when the numbers were
-known: they guard the file, and are no evidence of how good it is.
+says how well it does on held-out episodes. The bars below were set when the numbers
+were known: they guard the file, and are no evidence of how good it is.
 """
 
 from __future__ import annotations
