@@ -21,7 +21,6 @@ import json
 import subprocess
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +67,12 @@ def specs(env_id: str) -> dict[str, str]:
 
 #: Those that look at a bundle's videos.
 OF_GOALS = ("video", "frame", "pixels", "random")
+#: The tables: all rewards on the embedded goals, and recorded goals beside those.
+ALL = (
+    *("video, embedded", "frame, embedded", "roboclip", "vlm-rm", "liv", "viper"),
+    *("diffusion-reward", "tadpole", "env", "pixels, embedded", "random, embedded"),
+)
+GOALS = [f"{name}, {of}" for name in OF_GOALS for of in ("embedded", "recorded")]
 
 
 def evaluate(env_id: str, names: Sequence[str], goal: Path | None, work: Path) -> dict:
@@ -102,27 +107,25 @@ def results() -> list[dict[str, Any]]:
     return [json.loads(line) for line in RESULTS.read_text().splitlines()]
 
 
-def table(figure: str) -> str:
+def table(figure: str, columns: Sequence[str]) -> str:
     """A figure for every task and reward, and its mean."""
-    cells: dict[str, dict[str, float | None]] = defaultdict(dict)
-    columns: dict[str, None] = {}
+    cells: dict[tuple[str, str], float | None] = {}
     for row in results():
         name = row["reward"]
         if name in OF_GOALS:
             name = f"{name}, {row['goals']}"
-        columns[name] = None
-        cells[row["task"]][name] = row[figure]
+        cells[row["task"], name] = row[figure]
     lines = [
         "| task | " + " | ".join(columns) + " |",
         "|---" * (len(columns) + 1) + "|",
     ]
     for task in TASKS:
-        shown = [cells[task].get(name) for name in columns]
+        shown = [cells.get((task, name)) for name in columns]
         parts = ["-" if v is None else f"{v:.2f}" for v in shown]
         lines.append(f"| {task.partition('/')[2]} | " + " | ".join(parts) + " |")
     means = []
     for name in columns:
-        of = [v for t in TASKS if (v := cells[t].get(name)) is not None]
+        of = [v for task in TASKS if (v := cells.get((task, name))) is not None]
         means.append(f"{np.mean(of):.2f}" if len(of) == len(TASKS) else "-")
     return "\n".join([*lines, "| **mean** | " + " | ".join(means) + " |"])
 
@@ -182,7 +185,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.table:
         for figure in FIGURES:
-            print(f"\n{figure}\n\n{table(figure)}")
+            for columns in (ALL, GOALS):
+                print(f"\n{figure}\n\n{table(figure, columns)}")
         return
     if args.cost:
         print(cost("metaworld/drawer-close"))
