@@ -36,7 +36,10 @@ from genreward_wrappers.goals import embedded_goals, load_goal
 RESULTS = Path(__file__).parent / "results/compare.jsonl"
 MODELS = Path(__file__).parents[1] / "models"
 CLIP = "encoder='embedded:clip-64'"
-FIGURES = ("auc_mean", "auc_final", "near_auc_mean", "voc_spearman", "rank_tau_b")
+FIGURES = (
+    *("auc_mean", "auc_final", "near_auc_mean", "voc_spearman", "rank_tau_b"),
+    *("static_place", "hover_share", "near_share"),
+)
 TASKS = [env_id for env_id in embedded_goals() if env_id.startswith("metaworld/")]
 HORIZON, FRAMES = 256, 65
 
