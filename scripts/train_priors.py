@@ -8,8 +8,8 @@ pick-place, which it cannot do, the recorded goal:
     python scripts/train_priors.py runs/goals --output models
 
 All videos are brought to 17 frames over an episode of 256 steps, a frame every 16
-steps: that is the pace of ``every=16``. Interrupted, the same command goes on. Half an
-hour on one core.
+steps: that is the pace of ``every=16``. Interrupted, the same command goes on. Forty
+minutes on one core.
 """
 
 from __future__ import annotations
