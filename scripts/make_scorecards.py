@@ -1,7 +1,9 @@
 """Writes docs/scorecards.md: what `genreward evaluate` says of the embedded goals.
 
-python -m benchmarks.compare --work runs/compare
-python scripts/make_scorecards.py runs/compare
+    python -m benchmarks.compare --work runs/compare
+    python scripts/make_scorecards.py runs/compare
+
+It renders reports that are there, and runs nothing.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ a fifth less in the wheel. The files stay ordinary half precision.
 from __future__ import annotations
 
 import torch
+from torch.nn import Module
 
 NOISE = 3
 
@@ -20,3 +21,10 @@ def coarse(tensor: torch.Tensor) -> torch.Tensor:
     rounded = (bits + (1 << (NOISE - 1))) >> NOISE << NOISE
     signed = torch.where(rounded > 0x7FFF, rounded - 0x10000, rounded)
     return signed.to(torch.int16).view(torch.float16).reshape(tensor.shape)
+
+
+def round_weights(module: Module) -> Module:
+    """Makes a module one in half precision, its weights `coarse`."""
+    rounded = {name: coarse(t) for name, t in module.state_dict().items()}
+    module.half().load_state_dict(rounded)
+    return module

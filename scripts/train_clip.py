@@ -19,6 +19,7 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,16 @@ TEXTS = sorted(
 )
 
 
+def captioned(folders: list[Path]) -> Iterator[tuple[Episode, list[str]]]:
+    """The episodes in folders of folders, and the stage of each of their frames."""
+    for path in sorted(p for f in folders for p in f.rglob("*.safetensors")):
+        episode = Episode.load(path)
+        assert episode.states is not None
+        told = captions(episode.info["env_id"], episode.states, episode.success)
+        assert told is not None
+        yield episode, [told[step] for step in episode.frame_steps]
+
+
 @dataclass(frozen=True)
 class Pictures:
     """Frames by their task and stage."""
@@ -60,15 +71,11 @@ class Pictures:
         """Reads folders of folders of episodes."""
         found: dict[tuple[str, str], list[NDArray[np.uint8]]] = {}
         seeds = []
-        for path in sorted(p for f in folders for p in f.rglob("*.safetensors")):
-            episode = Episode.load(path)
+        for episode, stages in captioned(folders):
             env_id = episode.info["env_id"]
-            assert episode.states is not None
-            told = captions(env_id, episode.states, episode.success)
-            assert told is not None
             seeds.append(episode.info["seed"])
-            for frame, step in zip(episode.frames, episode.frame_steps, strict=True):
-                found.setdefault((env_id, told[step]), []).append(frame)
+            for frame, stage in zip(episode.frames, stages, strict=True):
+                found.setdefault((env_id, stage), []).append(frame)
         rng = np.random.default_rng(0)
         kept = {}
         for key, frames in sorted(found.items()):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rounding import coarse
+from rounding import round_weights
 from training import log
 
 from genreward_wrappers.frames import evenly
@@ -47,9 +47,7 @@ def videos(folder: Path) -> list[Any]:
 def publish(prior: Prior, path: Path) -> None:
     """Writes a prior in half precision."""
     for module in (prior.codec, prior.net):
-        for tensor in module.state_dict().values():
-            tensor.copy_(coarse(tensor))
-        module.half()
+        round_weights(module)
     prior.save(path)
     size = path.stat().st_size / 1e6
     log(f"wrote {path}, {size:.1f} MB: {json.dumps(dict(prior.statistics))}")

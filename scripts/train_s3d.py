@@ -17,6 +17,7 @@ Some ten minutes on one core; weights, figures and seeds go side by side.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 from collections import defaultdict
@@ -29,8 +30,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from prompts import PROMPTS
-from rounding import coarse
-from train_clip import TEXTS, contrast, disturb, truth
+from rounding import round_weights
+from train_clip import TEXTS, captioned, contrast, disturb, truth
 from training import descend, log, write_json
 from words import words
 
@@ -41,8 +42,7 @@ from genreward_wrappers.encoders.s3d import (
     load_s3d,
     save_s3d,
 )
-from genreward_wrappers.envs.stages import captions, sentences
-from genreward_wrappers.episodes import Episode
+from genreward_wrappers.envs.stages import sentences
 from genreward_wrappers.evaluate.bootstrap import roc_auc
 from genreward_wrappers.frames import evenly
 from genreward_wrappers.goal_pipeline.finetuning.settings import Finetuning
@@ -74,14 +74,8 @@ class Told:
 def load(folder: Path) -> list[Told]:
     """Reads a folder of folders of episodes."""
     found = []
-    for path in sorted(folder.rglob("*.safetensors")):
-        episode = Episode.load(path)
-        env_id = episode.info["env_id"]
-        assert episode.states is not None
-        told = captions(env_id, episode.states, episode.success)
-        assert told is not None
-        stages = [told[step] for step in episode.frame_steps]
-        seed = episode.info["seed"]
+    for episode, stages in captioned([folder]):
+        env_id, seed = episode.info["env_id"], episode.info["seed"]
         found.append(Told(env_id, episode.frames, stages, episode.succeeded, seed))
     return found
 
@@ -171,8 +165,7 @@ def untrained(clips: Clips, seed: int) -> S3DEncoder:
 
 def write(path: Path, model: S3D) -> None:
     """Saves the model in half precision."""
-    rounded = S3D(CONFIG).half()
-    rounded.load_state_dict({k: coarse(t) for k, t in model.state_dict().items()})
+    rounded = round_weights(copy.deepcopy(model))
     save_s3d(path, rounded, CONFIG, words(), SIZE)
 
 

@@ -35,7 +35,7 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
-from rounding import coarse
+from rounding import coarse, round_weights
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from train_clip import TEXTS, Pictures, tokens, truth
@@ -340,8 +340,7 @@ def write(
         requires_safety_checker=False,
     )
     for part in (vae, learner.text_encoder, learner.unet):
-        rounded = {name: coarse(t) for name, t in part.state_dict().items()}
-        part.half().load_state_dict(rounded)
+        round_weights(part)
     with published(folder) as scratch:
         pipeline.save_pretrained(scratch)
         write_json(scratch / "training.json", figures)

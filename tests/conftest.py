@@ -15,6 +15,17 @@ import pytest
 from genreward_wrappers import GoalBundle
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """For models so small that a second thread costs more than it brings."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def goal() -> GoalBundle:
     """Three videos of a square that crosses a noisy 32x32 picture, 33 frames each."""

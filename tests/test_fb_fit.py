@@ -52,12 +52,7 @@ SHAPE = {"z": 8, "hidden": 32, "backward_hidden": 32, "discount": 0.95}
 TRAINING = FBTraining(batch=64, learning_rate=1e-3, target_rate=0.05)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def played(seed, steps=20, **options):

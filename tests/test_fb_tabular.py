@@ -25,13 +25,7 @@ from benchmarks.worlds import (
 from genreward_wrappers.forward_backward import losses
 from genreward_wrappers.forward_backward.nets import FBConfig, FBNets
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_the_truth_is_true():

@@ -26,13 +26,7 @@ from genreward_wrappers.forward_backward.train import (
 from genreward_wrappers.rewards.frame_level import FrameLevel
 from genreward_wrappers.testing import PointMass
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def tensors(*shapes, seed=0):

@@ -9,29 +9,21 @@ from __future__ import annotations
 
 import json
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from beside import MODELS, TASKS, needs_models
 
 from genreward_wrappers import TapFrames, load_goal, load_reward
 from genreward_wrappers.core import Session
 from genreward_wrappers.encoders.s3d import S3D, S3DEncoder, load_s3d
 from genreward_wrappers.envs.stages import sentences
 from genreward_wrappers.frames import evenly
-from genreward_wrappers.goals import embedded_goals
 
-ROOT = Path(__file__).parents[1]
-WEIGHTS = ROOT / "models" / "s3d-64.safetensors"
+WEIGHTS = MODELS / "s3d-64.safetensors"
 
-# In a clone it has to be there.
-pytestmark = pytest.mark.skipif(
-    not WEIGHTS.exists() and not (ROOT / ".git").exists(),
-    reason="models/ is in the repository, and neither in the wheel nor in the sdist",
-)
-
-TASKS = [name for name in embedded_goals() if name.startswith("metaworld/")]
+pytestmark = needs_models
 
 
 @pytest.fixture(scope="module")

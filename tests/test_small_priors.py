@@ -7,23 +7,19 @@ known: they guard the files, and are no evidence of how good they are.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from beside import MODELS, needs_models
 
 from genreward_wrappers import load_goal, load_reward
 from genreward_wrappers.episodes import Episode
 from genreward_wrappers.evaluate.score import score_episodes
 from genreward_wrappers.priors.store import Prior
 
-MODELS = Path(__file__).parents[1] / "models"
 TASKS = ("metaworld/drawer-close", "metaworld/shelf-place", "metaworld/coffee-button")
 
-pytestmark = pytest.mark.skipif(
-    not MODELS.is_dir(), reason="the folder `models` is in the repository alone"
-)
+pytestmark = needs_models
 
 
 def prior_of(kind, trained=True):

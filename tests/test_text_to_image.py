@@ -4,39 +4,24 @@ from __future__ import annotations
 
 import json
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
+from beside import MODELS, TASKS, needs_models
 
 from genreward_wrappers import load_goal, load_reward
 from genreward_wrappers.envs.stages import sentences
 from genreward_wrappers.files import embedded_folder
-from genreward_wrappers.goals import embedded_goals
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "models" / "text-to-image-64"
-TASKS = [env_id for env_id in embedded_goals() if env_id.startswith("metaworld/")]
+FOLDER = MODELS / "text-to-image-64"
 #: Noise that is drawn for each picture.
 DRAWS = 4
 
-# A clone without it is broken; a package of the source alone has none.
-pytestmark = pytest.mark.skipif(
-    not (FOLDER.exists() or (ROOT / ".git").exists()),
-    reason="models/ comes with a clone of the repository only",
-)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [needs_models, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

@@ -75,10 +75,11 @@ def read_lerobot(folder: Path, camera: str = "") -> list[LeRobotEpisode]:
     info = _info(folder)
     key = _camera(folder, info["features"], camera)
     video = info["features"][key]["dtype"] == "video"
-    won = _won(folder, info)
+    rows = list(_rows(folder, info, key if video else ""))
+    won = _won(folder, info, rows)
     hashed = cache(hash_file)
     episodes = []
-    for row in _rows(folder, info, key if video else ""):
+    for row in rows:
         number, length = int(row["episode_index"]), int(row["length"])
         name = f"{folder}, episode {number}"
         path = _path(folder, info, row, key if video else "")
@@ -202,11 +203,11 @@ def _path(folder: Path, info: Row, row: Row, camera: str) -> Path:
     return folder / said
 
 
-def _won(folder: Path, info: Row) -> set[int] | None:
+def _won(folder: Path, info: Row, rows: Sequence[Row]) -> set[int] | None:
     """The episodes that succeeded; None where nobody noted it."""
     if SUCCESS not in info["features"]:
         return None
-    paths = {_path(folder, info, row, "") for row in _rows(folder, info, "")}
+    paths = {_path(folder, info, row, "") for row in rows}
     return {
         int(row["episode_index"])
         for path in sorted(paths)
