@@ -7,8 +7,9 @@ Seventeen tasks of Meta-World and three of dm_control, 33 frames an episode:
 A folder a task, of episodes as `genreward collect` writes them. Most of Meta-World's
 follow the scripted policy, which is what the generator learns; some follow it with
 noise and some nothing at all, since an encoder that has only seen success cannot tell
-a failure apart. A second folder holds episodes of other seeds out, for the figures.
-Interrupted, the same command goes on: about forty minutes on one core.
+a failure apart. dm_control's follow controllers and a planner (`controllers.py`). A
+second folder holds episodes of other seeds out, for the figures. Interrupted, the same
+command goes on: about seventy minutes on one core.
 """
 
 from __future__ import annotations
@@ -28,42 +29,49 @@ FRAMES = 33
 TRAINING, HELD_OUT = 5_000_000, 5_900_000
 
 #: How many episodes of each policy are for training, and how many are held out.
-SCRIPTED = {"scripted": (48, 8), "noisy": (12, 4), "random": (6, 2)}
-#: Planning takes its time: walker-walk's episodes take a minute each.
-PLANNED = {
-    "dmc/cartpole-swingup": {"planned": (10, 2), "random": (4, 1)},
-    "dmc/reacher-easy": {"planned": (16, 3), "random": (4, 1)},
-    "dmc/walker-walk": {"planned": (6, 1), "random": (4, 1)},
+SCRIPTED = {"scripted": (96, 8), "noisy": (12, 4), "random": (6, 2)}
+#: Planning takes its time: half a minute an episode of walker-walk.
+CONTROLLED = {
+    "dmc/cartpole-swingup": {"controllers:swing_up": (96, 8), "random": (6, 2)},
+    "dmc/reacher-easy": {"controllers:point": (192, 8), "random": (6, 2)},
+    "dmc/walker-walk": {"controllers:walk": (25, 3), "random": (6, 2)},
 }
+
+
+#: How the names of policies begin that show how a task is done, and the others.
+SHOWS, OTHERS = ("scripted", "controllers:"), ("noisy", "random")
 
 
 def main() -> None:
     """Collects what is missing, the most useful first."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("output", type=Path, help="a folder")
+    parser.add_argument("--only", default="", help="ids that begin like this")
     parser.add_argument("--processes", type=int, default=1)
     args = parser.parse_args()
-    for policy in ("scripted", "planned", "noisy", "random"):
+    for kind in (*SHOWS, *OTHERS):
         for env_id, prompt in PROMPTS.items():
-            counts = PLANNED.get(env_id, SCRIPTED).get(policy, (0, 0))
-            for part, seed, count in zip(
-                ("training", "held-out"), (TRAINING, HELD_OUT), counts, strict=True
-            ):
-                if not count:
+            if not env_id.startswith(args.only):
+                continue
+            for policy, counts in CONTROLLED.get(env_id, SCRIPTED).items():
+                if not policy.startswith(kind):
                     continue
-                folder = args.output / part / env_id.replace("/", "--")
-                with told(f"{env_id} {policy}") as tick:
-                    collect(
-                        env_id,
-                        folder,
-                        policy=policy,
-                        episodes=count,
-                        seed=seed,
-                        frames=FRAMES,
-                        prompt=prompt,
-                        processes=args.processes,
-                        tick=tick,
-                    )
+                lots = zip(
+                    ("training", "held-out"), (TRAINING, HELD_OUT), counts, strict=True
+                )
+                for part, seed, count in lots:
+                    with told(f"{env_id} {policy}, {part}") as tick:
+                        collect(
+                            env_id,
+                            args.output / part / env_id.replace("/", "--"),
+                            policy=policy,
+                            episodes=count,
+                            seed=seed,
+                            frames=FRAMES,
+                            prompt=prompt,
+                            processes=args.processes,
+                            tick=tick,
+                        )
 
 
 if __name__ == "__main__":

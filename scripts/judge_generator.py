@@ -24,6 +24,7 @@ from typing import Any
 import imageio.v3 as iio
 import numpy as np
 import torch
+from collect_stack import SHOWS
 from numpy.typing import NDArray
 from prompts import PROMPTS
 from torch import nn
@@ -102,9 +103,10 @@ def done(net: nn.Module, env_id: str, frames: Frames) -> NDArray[np.bool_]:
 def videos(folder: Path, env_id: str, length: int) -> Frames:
     """(n, T, H, W, 3) held-out episodes that show how it is done."""
     found = []
-    for kind in ("scripted", "planned"):
-        for path in sorted(folder.glob(f"{env_id.replace('/', '--')}/{kind}-*")):
-            frames = Episode.load(path).frames
+    for path in sorted(folder.glob(f"{env_id.replace('/', '--')}/*.safetensors")):
+        episode = Episode.load(path)
+        if episode.info["policy"].startswith(SHOWS):
+            frames = episode.frames
             found.append(frames[evenly(length, len(frames) - 1)])
     return np.stack(found)
 

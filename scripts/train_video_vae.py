@@ -10,6 +10,9 @@ three pixels wide here. It is trained on folders of episodes, those of
         --output src/genreward_wrappers/assets/video-vae-64
 
 Interrupted, the same command goes on from its last checkpoint.
+
+With ``--decoder-of FOLDER`` only the decoder of a VAE that is there is trained on. What
+it encodes, and so its fingerprint and every reward, stays as it was.
 """
 
 from __future__ import annotations
@@ -43,6 +46,10 @@ from genreward_wrappers.goal_pipeline.finetuning.vae import (
 # What a step trains on: clips x frames, and how often. Nine frames are the encoder's
 # first chunk, seventeen its first two, and goal images are encoded as single frames.
 BATCHES = ((4, 9, 0.65), (2, 17, 0.2), (24, 1, 0.15))
+#: A decoder is there for the generator's clips, which are of seventeen frames.
+DECODED = ((4, 9, 0.3), (2, 17, 0.65), (24, 1, 0.05))
+#: Seventeen tasks share one robot and one table; each of these is a world of its own.
+ALONE, OFTEN = "dmc/", 3
 LONGEST_CLIP = 17
 MAX_STRIDE = 8
 
@@ -87,7 +94,8 @@ class Videos:
         """Draws clips (B, 3, T, H, W) in [0, 1] and where they move (B, 1, T, H, W)."""
         clips, usual = [], []
         tasks = sorted(self.episodes)
-        for task in rng.choice(tasks, count):
+        often = np.array([OFTEN if t.startswith(ALONE) else 1 for t in tasks])
+        for task in rng.choice(tasks, count, p=often / often.sum()):
             some = self.episodes[task]
             frames = some[rng.integers(len(some))]
             room = (len(frames) - 1) // max(length - 1, 1)
@@ -249,8 +257,15 @@ def train(args: argparse.Namespace) -> None:
     training = Videos.load(args.episodes)
     held_out = Videos.load([args.held_out], training.usual)
     torch.manual_seed(args.seed)
-    vae = build()
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=args.lr, weight_decay=1e-3)
+    if args.decoder_of:
+        vae = AutoencoderKLCogVideoX.from_pretrained(args.decoder_of).float().train()
+        vae.encoder.requires_grad_(False)
+        batches = DECODED
+    else:
+        vae = build()
+        batches = BATCHES
+    trained = [weight for weight in vae.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=args.lr, weight_decay=1e-3)
     checkpoint = Checkpoint(args.checkpoint)
     step, elapsed = 0, 0.0
     if args.checkpoint.exists():
@@ -272,14 +287,14 @@ def train(args: argparse.Namespace) -> None:
     schedule = Finetuning(learning_rate=args.lr, warm_up=49)
     last_saved = last_reported = elapsed
     average = None
-    chances = [chance for _, _, chance in BATCHES]
+    chances = [chance for _, _, chance in batches]
     while elapsed < limit:
         tick = time.monotonic()
         # Every step has random numbers of its own, so that a resumed run draws what
         # an uninterrupted one would have.
         rng = np.random.default_rng((args.seed, step))
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        count, length, _ = BATCHES[rng.choice(len(BATCHES), p=chances)]
+        count, length, _ = batches[rng.choice(len(batches), p=chances)]
         video, moving = training.clips(rng, count, length)
         # Half precision saves half the time, exact steps at the end the last errors.
         fast = args.bf16 and elapsed < 0.8 * limit
@@ -319,7 +334,8 @@ def write(
     """Saves the network for `from_pretrained`, in half precision if that is safe."""
     video, _ = spread(held_out)
     latents = encode(vae, video)
-    vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 6))
+    if vae.encoder.conv_in.conv.weight.requires_grad:
+        vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 6))
     exact = vae.state_dict()
     vae.load_state_dict({name: coarse(t).float() for name, t in exact.items()})
     damage = float((encode(vae, video) - latents).norm() / latents.norm())
@@ -371,6 +387,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--checkpoint", type=Path, default=Path("runs/video-vae.safetensors")
     )
+    parser.add_argument("--decoder-of", type=Path, help="a folder of a VAE")
     parser.add_argument("--picture", type=Path, help="a PNG of reconstructions")
     args = parser.parse_args(argv)
     if args.threads:
