@@ -3,6 +3,8 @@ r"""What goals of dm_control's tasks are worth: recorded and generated, side by 
     python -m benchmarks.control_goals --work runs/control
     python -m benchmarks.control_goals --work runs/control --goals FOLDER \
         --named recorded
+    python -m benchmarks.control_goals --work runs/control --rewards generated \
+        --named own
 
 `genreward evaluate` has no test episodes of these tasks, which have no success either.
 Here a controller plays them well, with noise on it worse, and some actions are drawn at
@@ -93,6 +95,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="a folder")
     parser.add_argument("--goals", type=Path, help="a folder; the embedded otherwise")
     parser.add_argument("--named", default="embedded", help="what the goals are")
+    parser.add_argument("--rewards", nargs="+", default=["video", "pixels"])
     args = parser.parse_args()
     sys.path.append(str(ROOT / "scripts"))
     for env_id in CONTROLLERS:
@@ -100,7 +103,7 @@ def main() -> None:
         goal = load_goal(env_id if args.goals is None else str(args.goals / name))
         played = episodes(env_id, args.work)
         with RESULTS.open("a") as file:
-            for reward in ("video", "pixels"):
+            for reward in args.rewards:
                 found = judge(goal, reward, played)
                 row = {"task": env_id, "goals": args.named, "reward": reward, **found}
                 file.write(json.dumps(row) + "\n")

@@ -80,7 +80,8 @@ def train_probe(pictures: Pictures, minutes: float, seed: int) -> nn.Module:
             rows.append(TASKS.index(env_id))
             labels.append(float(is_done))
         images = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
-        logits = net(2 * disturb(images, rng) - 1)[torch.arange(len(rows)), rows]
+        seen = disturb(images[:, :, None], rng)[:, :, 0]
+        logits = net(2 * seen - 1)[torch.arange(len(rows)), rows]
         loss = nn.functional.binary_cross_entropy_with_logits(
             logits, torch.tensor(labels)
         )

@@ -2,8 +2,7 @@ r"""Trains the small priors of VIPER and Diffusion Reward on generated goal vide
 
 One codec and one prior of each kind for ten Meta-World tasks: which task it is, a prior
 sees in the frames before. No demonstration is needed: the videos are candidates of
-``make_embedded_goals.py`` that the goal generator made from first frames, and for
-pick-place, which it cannot do, the recorded goal:
+``make_embedded_goals.py`` that the goal generator made from first frames:
 
     python scripts/train_priors.py runs/goals --output models
 
@@ -32,15 +31,11 @@ from genreward_wrappers.priors.vq import VQConfig
 FRAMES = 17
 #: Rich enough for ten scenes; the default is meant for one.
 CODEC = VQConfig(codes=256, channels=(16, 32, 48, 48))
-#: The generator loses the puck that is carried.
-RECORDED = "metaworld/pick-place"
 
 
 def videos(folder: Path) -> list[Any]:
-    """All candidates, and the recorded goal."""
-    recorded = RECORDED.replace("/", "--")
-    folders = [path for path in sorted(folder.iterdir()) if path.name != recorded]
-    found = load_videos(folders, [RECORDED])
+    """All candidates of Meta-World's tasks."""
+    found = load_videos(sorted(folder.glob("metaworld--*")))
     return [video[evenly(FRAMES, len(video) - 1)] for video in found]
 
 

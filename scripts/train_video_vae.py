@@ -320,6 +320,11 @@ def train(args: argparse.Namespace) -> None:
     checkpoint.save(vae, optimizer, progress)
     # Held against the seeds of test episodes by `genreward evaluate`.
     about = {"seed": args.seed, "steps": step, "seeds": list(training.seeds)}
+    if args.decoder_of:
+        before = json.loads((args.decoder_of / "training.json").read_text())
+        seeds = [*before["seeds"], *training.seeds]
+        about |= {"decoder_steps": step, "steps": before["steps"]}
+        about["seeds"] = [min(seeds), max(seeds)]
     write(vae.eval(), held_out, args.output, about)
     if args.picture:
         draw(vae, held_out, args.picture)
@@ -351,6 +356,10 @@ def write(
     with published(folder) as scratch:
         (vae.half() if half else vae).save_pretrained(scratch)
         vae.float()
+        config = json.loads((scratch / "config.json").read_text())
+        # Where it lay on this machine is nobody's business.
+        config.pop("_name_or_path", None)
+        write_json(scratch / "config.json", config)
         write_json(scratch / "training.json", figures)
     log(f"wrote {folder}: {json.dumps(figures)}")
 
