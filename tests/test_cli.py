@@ -100,7 +100,7 @@ def test_video_round_trip(tmp_path):
 
 
 def test_demo_plays_draws_and_ranks(tmp_path, capsys):
-    """What the demo is for: the reward puts the policies in their order."""
+    """What the demo is for: the reward pays who does the task more."""
     episodes = run_demo("metaworld/pick-place", None, tmp_path / "out", 3, "cpu")
     printed = capsys.readouterr().out
     for word in ("scripted", "noisy", "random", "reward_video", "reward_env"):

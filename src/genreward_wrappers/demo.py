@@ -1,7 +1,8 @@
 """``genreward demo``: what a scripted, a noisy and a random policy earn.
 
-The same wrapper that an agent would train with, over three policies whose order anyone
-can see. If the reward does not put them in that order, it is not worth training on.
+The same wrapper that an agent would train with, over three policies of which anyone can
+see who does the task. If the reward does not pay those more that do, it is not worth
+training on.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def _policies(env_id: str, seed: int) -> dict[str, Policy]:
 def _play(
     env: Any, name: str, policy: Policy, seed: int, tick: Callable[[], None]
 ) -> Episode:
-    # Goals were recorded from seeds above a million; these are others.
+    # Goals are of seeds above a million; these are others.
     observation, _ = env.reset(seed=seed)
     model = env.session.models[0]
     followed = int(model.chosen(env.session.snapshot().memories[0])[0])
