@@ -30,7 +30,7 @@ from collect_stack import SHOWS
 from prompts import PROMPTS
 from rounding import round_weights
 from torch import Tensor
-from training import log, write_json
+from training import forget_origin, log, write_json
 from words import LENGTH, tokenizer
 
 from genreward_wrappers.episodes import outcome
@@ -202,11 +202,7 @@ def embed(trained: Path, output: Path) -> None:
     transformer = CogVideoXTransformer3DModel.from_pretrained(trained / "transformer")
     round_weights(transformer)
     transformer.save_pretrained(output / "transformer")
-    config = output / "transformer" / "config.json"
-    named = json.loads(config.read_text())
-    # Where it lay on this machine is nobody's business.
-    named.pop("_name_or_path", None)
-    write_json(config, named)
+    forget_origin(output / "transformer" / "config.json")
     write_json(output / "sampling.json", SAMPLING)
     told = json.loads((trained / "finetune.json").read_text())
     told["source"] = "random weights"

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from rounding import coarse
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from training import descend, log, published, write_json
+from training import descend, forget_origin, log, published, write_json
 
 from genreward_wrappers.episodes import Episode
 from genreward_wrappers.frames import evenly
@@ -339,7 +339,7 @@ def write(
     """Saves the network for `from_pretrained`, in half precision if that is safe."""
     video, _ = spread(held_out)
     latents = encode(vae, video)
-    if vae.encoder.conv_in.conv.weight.requires_grad:
+    if "decoder_steps" not in training:
         vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 6))
     exact = vae.state_dict()
     vae.load_state_dict({name: coarse(t).float() for name, t in exact.items()})
@@ -356,10 +356,7 @@ def write(
     with published(folder) as scratch:
         (vae.half() if half else vae).save_pretrained(scratch)
         vae.float()
-        config = json.loads((scratch / "config.json").read_text())
-        # Where it lay on this machine is nobody's business.
-        config.pop("_name_or_path", None)
-        write_json(scratch / "config.json", config)
+        forget_origin(scratch / "config.json")
         write_json(scratch / "training.json", figures)
     log(f"wrote {folder}: {json.dumps(figures)}")
 

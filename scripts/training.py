@@ -49,3 +49,10 @@ def published(folder: Path) -> Iterator[Path]:
 def write_json(path: Path, value: Any) -> None:
     """As people and version control like to read it."""
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def forget_origin(config: Path) -> None:
+    """Takes out of a model's config where it lay on this machine: nobody's business."""
+    named = json.loads(config.read_text())
+    named.pop("_name_or_path", None)
+    write_json(config, named)
