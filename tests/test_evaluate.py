@@ -721,7 +721,7 @@ def test_the_random_encoder_is_a_control(monkeypatch):
         monkeypatch.setattr(registry, "_loaded", weakref.WeakValueDictionary())
         return load_encoder(spec, device="cpu")
 
-    frames = load_goal(ENV).videos[0, ::32]
+    frames = load_goal(ENV).videos[0, ::4]
     torch.manual_seed(5)
     expected = torch.rand(3)
     trained = load(EMBEDDED)
@@ -744,7 +744,7 @@ def test_the_random_encoder_is_a_control(monkeypatch):
 
 def test_the_random_encoder_in_a_wrapper():
     goal = load_goal(ENV)
-    small = goal.with_(videos=goal.videos[:1, ::32], key_frames=())
+    small = goal.with_(videos=goal.videos[:1, ::4], key_frames=())
     env = VideoLevelReward(
         PointMass(size=64, horizon=8), small, encoder="random", horizon=8, device="cpu"
     )
@@ -806,7 +806,7 @@ def small_goal():
     """The embedded goal, so short that encoding it takes no time."""
     goal = load_goal(ENV)
     return goal.with_(
-        videos=goal.videos[:2, ::32], key_frames=(), nets={}, nets_config={}
+        videos=goal.videos[:2, ::4], key_frames=(), nets={}, nets_config={}
     )
 
 

@@ -304,9 +304,15 @@ def _similarity(
     rows = []
     tick(0, len(videos))
     for done, video in enumerate(videos, 1):
-        images = encoder.encode_images(video).flatten(1).double().cpu().numpy()
+        # Equal frames have to score alike, and in a batch they need not: rows are not
+        # rounded alike.
+        flat = video.reshape(len(video), -1)
+        _, first, which = np.unique(
+            flat, axis=0, return_index=True, return_inverse=True
+        )
+        images = encoder.encode_images(video[first]).flatten(1).double().cpu().numpy()
         images /= np.linalg.norm(images, axis=1, keepdims=True)
-        rows.append(images @ direction)
+        rows.append((images @ direction)[which.reshape(-1)])
         tick(done, len(videos))
     similarity: Floats = np.stack(rows)
     if not np.isfinite(similarity).all():
