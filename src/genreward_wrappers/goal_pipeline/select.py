@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.encoders.base import VideoEncoder, encoder_card
+from genreward_wrappers.encoders.memo import Memo
 from genreward_wrappers.encoders.registry import load_encoder
 from genreward_wrappers.encoders.texts import as_texts, mean_text, text_tower
 from genreward_wrappers.files import write_whole
@@ -302,17 +303,14 @@ def _similarity(
                 "no frame is nearer to one than to the other"
             )
     rows = []
+    # Equal frames have to score alike, and the rows of a batch are not rounded alike:
+    # each frame is encoded once, and multiplied by itself.
+    memo = Memo(encoder)
     tick(0, len(videos))
     for done, video in enumerate(videos, 1):
-        # Equal frames have to score alike, and in a batch they need not: rows are not
-        # rounded alike.
-        flat = video.reshape(len(video), -1)
-        _, first, which = np.unique(
-            flat, axis=0, return_index=True, return_inverse=True
-        )
-        images = encoder.encode_images(video[first]).flatten(1).double().cpu().numpy()
+        images = memo.encode_images(video).flatten(1).double().cpu().numpy()
         images /= np.linalg.norm(images, axis=1, keepdims=True)
-        rows.append((images @ direction)[which.reshape(-1)])
+        rows.append((images * direction).sum(1))
         tick(done, len(videos))
     similarity: Floats = np.stack(rows)
     if not np.isfinite(similarity).all():
