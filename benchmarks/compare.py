@@ -27,11 +27,11 @@ from typing import Any
 
 import numpy as np
 
+from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.data.goals import embedded_goals, load_goal
 from genreward_wrappers.envs.stages import sentences
-from genreward_wrappers.episodes import Episode
-from genreward_wrappers.evaluate.contestants import Maker
-from genreward_wrappers.evaluate.score import score_episodes
-from genreward_wrappers.goals import embedded_goals, load_goal
+from genreward_wrappers.evaluate.judge.judged_rewards import Maker
+from genreward_wrappers.evaluate.judge.score import score_episodes
 
 RESULTS = Path(__file__).parent / "results/compare.jsonl"
 MODELS = Path(__file__).parents[1] / "models"

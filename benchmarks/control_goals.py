@@ -23,12 +23,12 @@ import numpy as np
 
 import genreward_wrappers  # noqa: F401  (registers the environments)
 from genreward_wrappers import load_goal
-from genreward_wrappers.episodes import Episode
-from genreward_wrappers.evaluate.bootstrap import roc_auc
-from genreward_wrappers.evaluate.contestants import Maker
-from genreward_wrappers.evaluate.score import score_episodes
-from genreward_wrappers.forward_backward.judge import rank_correlation
+from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.evaluate.judge.bootstrap import roc_auc
+from genreward_wrappers.evaluate.judge.judged_rewards import Maker
+from genreward_wrappers.evaluate.judge.score import score_episodes
 from genreward_wrappers.goal_pipeline.collect import collect
+from genreward_wrappers.training.forward_backward.judge import rank_correlation
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results/control_goals.jsonl"

@@ -27,13 +27,16 @@ import torch
 
 from benchmarks.worlds import WORLDS, correlation, learn, of_goals, reached
 from genreward_wrappers.encoders.pixels import PooledPixels
-from genreward_wrappers.forward_backward import losses
-from genreward_wrappers.forward_backward.data import Trajectory, Transitions
-from genreward_wrappers.forward_backward.features import Features
-from genreward_wrappers.forward_backward.judge import rank_correlation, time_rank
-from genreward_wrappers.forward_backward.nets import FBConfig
-from genreward_wrappers.forward_backward.train import FBTrainer, FBTraining
 from genreward_wrappers.testing import PointMass
+from genreward_wrappers.training.forward_backward import losses
+from genreward_wrappers.training.forward_backward.data import Trajectory, Transitions
+from genreward_wrappers.training.forward_backward.features import Features
+from genreward_wrappers.training.forward_backward.judge import (
+    rank_correlation,
+    time_rank,
+)
+from genreward_wrappers.training.forward_backward.nets import FBConfig
+from genreward_wrappers.training.forward_backward.train import FBTrainer, FBTraining
 
 RESULTS = Path(__file__).parent / "results" / "forward_backward.jsonl"
 #: What scripts/make_embedded_nets.py found.

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genreward_wrappers.evaluate.learn import Run, learn
+from genreward_wrappers.evaluate.learn.runs import Run, learn
 
 RESULTS = Path(__file__).parent / "results/learning.jsonl"
 

@@ -35,7 +35,7 @@ from genreward_wrappers import (
     vector,
 )
 from genreward_wrappers.core import Session
-from genreward_wrappers.rewards.readings import StreamReading
+from genreward_wrappers.rewards.clip_readers import StreamReading
 from genreward_wrappers.rewards.video_level import VideoLevel
 from genreward_wrappers.sb3 import VecRewardModel
 

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from genreward_wrappers.forward_backward import losses
-from genreward_wrappers.forward_backward.data import Batch
-from genreward_wrappers.forward_backward.fit import Plan
-from genreward_wrappers.forward_backward.nets import FBConfig, FBNets
-from genreward_wrappers.forward_backward.train import FBTrainer, FBTraining
+from genreward_wrappers.training.forward_backward import losses
+from genreward_wrappers.training.forward_backward.data import Batch
+from genreward_wrappers.training.forward_backward.fit import Plan
+from genreward_wrappers.training.forward_backward.nets import FBConfig, FBNets
+from genreward_wrappers.training.forward_backward.train import FBTrainer, FBTraining
 
 Floats = NDArray[np.float64]
 

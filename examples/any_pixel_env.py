@@ -18,7 +18,8 @@ import numpy as np
 from stable_baselines3 import PPO
 
 from genreward_wrappers import GenRewardWrapper
-from genreward_wrappers.goal_pipeline.pack import pack, write_video
+from genreward_wrappers.data.video_files import write_video
+from genreward_wrappers.goal_pipeline.pack import pack
 
 HORIZON = 200
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from genreward_wrappers.core import Score
-from genreward_wrappers.evaluate.present import write
-from genreward_wrappers.evaluate.run import evaluate
+from genreward_wrappers.evaluate.judge.run import evaluate
+from genreward_wrappers.evaluate.page.output import write
 
 
 class Redness:

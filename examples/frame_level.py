@@ -11,11 +11,18 @@ from pathlib import Path
 from stable_baselines3 import PPO
 
 from genreward_wrappers import GenRewardWrapper, load_encoder, load_goal, make
-from genreward_wrappers.forward_backward.features import Features, default_cache
-from genreward_wrappers.forward_backward.fit import SMALL_TRAINING, Plan, train_fb
-from genreward_wrappers.forward_backward.sources import load_trajectories
-from genreward_wrappers.forward_backward.train import FBTraining
 from genreward_wrappers.goal_pipeline.collect import collect
+from genreward_wrappers.training.forward_backward.features import (
+    Features,
+    default_cache,
+)
+from genreward_wrappers.training.forward_backward.fit import (
+    SMALL_TRAINING,
+    Plan,
+    train_fb,
+)
+from genreward_wrappers.training.forward_backward.sources import load_trajectories
+from genreward_wrappers.training.forward_backward.train import FBTraining
 
 
 def main() -> None:

@@ -30,10 +30,10 @@ from prompts import PROMPTS
 from torch import nn
 from train_clip import Pictures, disturb
 
+from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.data.frames import evenly
 from genreward_wrappers.envs.stages import sentences
-from genreward_wrappers.episodes import Episode
-from genreward_wrappers.frames import evenly
-from genreward_wrappers.goal_pipeline.generators import Generator, Model, Sampling
+from genreward_wrappers.generators.pipeline import Generator, Model, Sampling
 
 TASKS = sorted(PROMPTS)
 Frames = NDArray[np.uint8]

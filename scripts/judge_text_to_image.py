@@ -28,9 +28,9 @@ from train_clip import Pictures
 from training import log, write_json
 
 from genreward_wrappers.envs.stages import sentences
-from genreward_wrappers.evaluate.bootstrap import roc_auc
-from genreward_wrappers.rewards.denoiser import Denoiser
-from genreward_wrappers.rewards.tadpole import alignment
+from genreward_wrappers.evaluate.judge.bootstrap import roc_auc
+from genreward_wrappers.rewards.peers.denoiser import Denoiser
+from genreward_wrappers.rewards.peers.tadpole import alignment
 
 #: TADPoLe's noise and weights.
 OWN, W1, W2 = (400, 500), 2000.0, 200.0

@@ -24,20 +24,23 @@ from rounding import coarse
 
 import genreward_wrappers  # noqa: F401  (registers the environments)
 from genreward_wrappers import load_goal
+from genreward_wrappers.data.goals import GoalBundle, embedded_goals
 from genreward_wrappers.encoders.binding import bind_encoder
 from genreward_wrappers.envs.stages import sentences
-from genreward_wrappers.forward_backward.data import Transitions
-from genreward_wrappers.forward_backward.features import Features, default_cache
-from genreward_wrappers.forward_backward.fit import HELD_OUT, NORMALISED_OVER
-from genreward_wrappers.forward_backward.judge import success_rank, time_rank
-from genreward_wrappers.forward_backward.nets import FBNets
-from genreward_wrappers.forward_backward.sources import load_trajectories
-from genreward_wrappers.forward_backward.train import FBTrainer, FBTraining
-from genreward_wrappers.goal_pipeline.candidates import pack_candidates
+from genreward_wrappers.generators.pipeline import Model, Sampling
 from genreward_wrappers.goal_pipeline.generate import first_frames, generate
-from genreward_wrappers.goal_pipeline.generators import Model, Sampling
+from genreward_wrappers.goal_pipeline.pack import pack_candidates
 from genreward_wrappers.goal_pipeline.select import select
-from genreward_wrappers.goals import GoalBundle, embedded_goals
+from genreward_wrappers.training.forward_backward.data import Transitions
+from genreward_wrappers.training.forward_backward.features import (
+    Features,
+    default_cache,
+)
+from genreward_wrappers.training.forward_backward.fit import HELD_OUT, NORMALISED_OVER
+from genreward_wrappers.training.forward_backward.judge import success_rank, time_rank
+from genreward_wrappers.training.forward_backward.nets import FBNets
+from genreward_wrappers.training.forward_backward.sources import load_trajectories
+from genreward_wrappers.training.forward_backward.train import FBTrainer, FBTraining
 
 STARTS, CANDIDATES, KEEP = 16, 2, 8
 STEPS, FRAMES = 20, 17

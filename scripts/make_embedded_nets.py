@@ -20,21 +20,25 @@ from scipy.stats import mannwhitneyu
 
 from genreward_wrappers import load_goal
 from genreward_wrappers.core import Session
+from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.data.goals import GoalBundle
 from genreward_wrappers.encoders.binding import bind_encoder
-from genreward_wrappers.encoders.memo import Memo
-from genreward_wrappers.episodes import Episode
-from genreward_wrappers.forward_backward.features import (
+from genreward_wrappers.encoders.caching import Memo
+from genreward_wrappers.goal_pipeline.collect import collect
+from genreward_wrappers.rewards.frame_level import FrameLevel
+from genreward_wrappers.training.forward_backward.features import (
     CHUNK,
     Features,
     default_cache,
 )
-from genreward_wrappers.forward_backward.fit import SMALL_TRAINING, Plan, train_fb
-from genreward_wrappers.forward_backward.judge import rank_correlation
-from genreward_wrappers.forward_backward.sources import load_trajectories
-from genreward_wrappers.forward_backward.train import FBTraining
-from genreward_wrappers.goal_pipeline.collect import collect
-from genreward_wrappers.goals import GoalBundle
-from genreward_wrappers.rewards.frame_level import FrameLevel
+from genreward_wrappers.training.forward_backward.fit import (
+    SMALL_TRAINING,
+    Plan,
+    train_fb,
+)
+from genreward_wrappers.training.forward_backward.judge import rank_correlation
+from genreward_wrappers.training.forward_backward.sources import load_trajectories
+from genreward_wrappers.training.forward_backward.train import FBTraining
 
 ROOT = Path(__file__).parents[1]
 ASSETS = ROOT / "src/genreward_wrappers/assets/goals"

@@ -12,7 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
-from genreward_wrappers.goals import embedded_goals
+from genreward_wrappers.data.goals import embedded_goals
 
 PAGE = Path(__file__).parents[1] / "docs/scorecards.md"
 #: Of all that was compared: what a goal bundle pays, and what that is held against.

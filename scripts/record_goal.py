@@ -19,8 +19,8 @@ import numpy as np
 from prompts import PROMPTS
 
 import genreward_wrappers  # noqa: F401  (registers the environments)
+from genreward_wrappers.data.frames import sample_steps
 from genreward_wrappers.envs.policies import make_policy
-from genreward_wrappers.frames import sample_steps
 from genreward_wrappers.goal_pipeline.pack import LENGTH, pack
 
 FIRST_SEED = 1_000_000

@@ -36,9 +36,9 @@ from train_video_vae import augment
 from training import descend, log, published, write_json
 from words import LENGTH, tokenizer
 
+from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.envs.stages import captions, sentences
-from genreward_wrappers.episodes import Episode
-from genreward_wrappers.goal_pipeline.finetuning.settings import Finetuning
+from genreward_wrappers.training.finetuning.settings import Finetuning
 
 BATCH = 128
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)

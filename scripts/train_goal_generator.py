@@ -33,10 +33,10 @@ from torch import Tensor
 from training import forget_origin, log, write_json
 from words import LENGTH, tokenizer
 
-from genreward_wrappers.episodes import outcome
-from genreward_wrappers.goal_pipeline.finetuning.finetune import finetune
-from genreward_wrappers.goal_pipeline.finetuning.settings import Finetuning, Plan
-from genreward_wrappers.goal_pipeline.generators import Model
+from genreward_wrappers.data.episodes import outcome
+from genreward_wrappers.generators.pipeline import Model
+from genreward_wrappers.training.finetuning.finetune import finetune
+from genreward_wrappers.training.finetuning.settings import Finetuning, Plan
 
 FRAMES = 17
 #: What it is best called with; more steps or guidance make no better videos.

@@ -22,11 +22,16 @@ import torch
 from rounding import round_weights
 from training import log
 
-from genreward_wrappers.frames import evenly
-from genreward_wrappers.goal_pipeline.videos import load_videos
-from genreward_wrappers.priors.store import Prior
-from genreward_wrappers.priors.train import BATCH, PriorTrainer, PriorTraining, train
-from genreward_wrappers.priors.vq import VQConfig
+from genreward_wrappers.data.frames import evenly
+from genreward_wrappers.training.priors.store import Prior
+from genreward_wrappers.training.priors.train import (
+    BATCH,
+    PriorTrainer,
+    PriorTraining,
+    train,
+)
+from genreward_wrappers.training.priors.vq import VQConfig
+from genreward_wrappers.training.videos import load_videos
 
 FRAMES = 17
 #: Rich enough for ten scenes; the default is meant for one.

@@ -35,6 +35,7 @@ from train_clip import TEXTS, captioned, contrast, disturb, truth
 from training import descend, log, write_json
 from words import words
 
+from genreward_wrappers.data.frames import evenly
 from genreward_wrappers.encoders.s3d import (
     S3D,
     S3DConfig,
@@ -43,9 +44,8 @@ from genreward_wrappers.encoders.s3d import (
     save_s3d,
 )
 from genreward_wrappers.envs.stages import sentences
-from genreward_wrappers.evaluate.bootstrap import roc_auc
-from genreward_wrappers.frames import evenly
-from genreward_wrappers.goal_pipeline.finetuning.settings import Finetuning
+from genreward_wrappers.evaluate.judge.bootstrap import roc_auc
+from genreward_wrappers.training.finetuning.settings import Finetuning
 
 LENGTH, SIZE, BATCH = 32, (64, 64), 16
 CONFIG = S3DConfig(

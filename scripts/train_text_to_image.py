@@ -51,8 +51,8 @@ from training import descend, log, published, write_json
 from transformers import CLIPTextConfig, CLIPTextModel
 from words import LENGTH, tokenizer
 
-from genreward_wrappers.goal_pipeline.finetuning.settings import Finetuning
-from genreward_wrappers.goal_pipeline.finetuning.vae import MOVING_WEIGHT
+from genreward_wrappers.training.finetuning.settings import Finetuning
+from genreward_wrappers.training.finetuning.vae import MOVING_WEIGHT
 
 #: Of the VAE's training and of the denoiser's.
 PICTURES, BATCH = 16, 32

@@ -35,10 +35,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from training import descend, forget_origin, log, published, write_json
 
-from genreward_wrappers.episodes import Episode
-from genreward_wrappers.frames import evenly
-from genreward_wrappers.goal_pipeline.finetuning.settings import Finetuning
-from genreward_wrappers.goal_pipeline.finetuning.vae import (
+from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.data.frames import evenly
+from genreward_wrappers.training.finetuning.settings import Finetuning
+from genreward_wrappers.training.finetuning.vae import (
     moving_pixels,
     reconstruction_losses,
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from genreward_wrappers.goals import embedded_goals
+from genreward_wrappers.data.goals import embedded_goals
 
 ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "models"

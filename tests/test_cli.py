@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from genreward_wrappers import GoalBundle
-from genreward_wrappers.cli import main
-from genreward_wrappers.demo import run_demo
-from genreward_wrappers.goal_pipeline.pack import pack, read_video, write_video
+from genreward_wrappers.cli.demo import run_demo
+from genreward_wrappers.cli.main import main
+from genreward_wrappers.data.video_files import read_video, write_video
+from genreward_wrappers.goal_pipeline.pack import pack
 
 RNG = np.random.default_rng(0)
 

@@ -6,9 +6,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from genreward_wrappers.cli import main
+from genreward_wrappers.cli.main import main
+from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.envs.policies import Wander, make_policy
-from genreward_wrappers.episodes import Episode
 from genreward_wrappers.goal_pipeline import collect as module
 from genreward_wrappers.goal_pipeline.collect import FIRST_SEED, Job, collect
 from genreward_wrappers.testing import PointMass

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from genreward_wrappers import load_encoder, load_reward
-from genreward_wrappers.cli import main
-from genreward_wrappers.convert import convert
+from genreward_wrappers.cli.main import main
+from genreward_wrappers.data.files import FileError
+from genreward_wrappers.encoders.convert import convert
 from genreward_wrappers.encoders.s3d import S3D, S3DConfig, load_s3d
-from genreward_wrappers.files import FileError
 
 open_clip = pytest.importorskip("open_clip")
 
@@ -129,7 +129,7 @@ def test_liv(liv, tmp_path, capsys):
 
 def test_the_layout_of_rn50():
     """What the published checkpoint holds under its prefix is open_clip's RN50."""
-    from genreward_wrappers.convert import _clip_config
+    from genreward_wrappers.encoders.convert import _clip_config
 
     with torch.device("meta"):
         state = open_clip.create_model("RN50", device="meta").state_dict()

@@ -24,6 +24,7 @@ import torch
 
 import genreward_wrappers
 from genreward_wrappers import doctor
+from genreward_wrappers.data.goals import embedded_goals
 from genreward_wrappers.doctor import (
     crash,
     drawing,
@@ -35,7 +36,6 @@ from genreward_wrappers.doctor import (
 from genreward_wrappers.doctor.finding import Finding, Visit
 from genreward_wrappers.encoders import base
 from genreward_wrappers.envs import _gl
-from genreward_wrappers.goals import embedded_goals
 
 ID = "metaworld/pick-place"
 needs_metaworld = pytest.mark.skipif(

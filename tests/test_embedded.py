@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from genreward_wrappers import load_encoder
+from genreward_wrappers.data.files import embedded_folder, embedded_folders
 from genreward_wrappers.encoders.registry import MARKERS
-from genreward_wrappers.files import embedded_folder, embedded_folders
 from genreward_wrappers.goal_pipeline.collect import Job, record
 
 torch = pytest.importorskip("torch")
@@ -90,7 +90,7 @@ def test_names_that_are_not_embedded_are_told():
 
 @pytest.fixture(scope="module")
 def generator():
-    from genreward_wrappers.goal_pipeline.generators import Generator, Model
+    from genreward_wrappers.generators.pipeline import Generator, Model
 
     return Generator(Model("embedded:goal-generator-64", device="cpu"))
 
@@ -98,7 +98,7 @@ def generator():
 def test_the_generator_shuts_a_drawer(episode, generator):
     """It continues the frame, and CLIP, which it knows nothing of, sees the end."""
     pytest.importorskip("open_clip")
-    from genreward_wrappers.goal_pipeline.generators import Sampling
+    from genreward_wrappers.generators.pipeline import Sampling
 
     settings = generator.settings(Sampling(DRAWER, steps=8, guidance=1.0))
     video = generator(settings, 0, episode.frames[0], lambda step, of: None)

@@ -12,8 +12,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from safetensors.numpy import save_file
 
 from genreward_wrappers import RewardModelWrapper, TapFrames, VideoLevelReward, vector
-from genreward_wrappers.episodes import Episode, Recorder
-from genreward_wrappers.files import CODEC, FileError, pack_video
+from genreward_wrappers.data.episodes import Episode, Recorder
+from genreward_wrappers.data.files import CODEC, FileError, pack_video
 from genreward_wrappers.testing import PointMass, Traveller
 
 HORIZON = 6

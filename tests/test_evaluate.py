@@ -21,26 +21,28 @@ from genreward_wrappers import (
     VideoLevelReward,
     load_goal,
 )
-from genreward_wrappers.cli import main
+from genreward_wrappers.cli.main import main
 from genreward_wrappers.core import RewardModel
+from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.data.frames import sample_steps
+from genreward_wrappers.data.video_files import write_video
 from genreward_wrappers.encoders import registry
 from genreward_wrappers.encoders.base import encoder_card, stream_push, stream_start
-from genreward_wrappers.encoders.memo import Memo
+from genreward_wrappers.encoders.caching import Memo
 from genreward_wrappers.encoders.pixels import PooledPixels
 from genreward_wrappers.encoders.registry import load_encoder
-from genreward_wrappers.episodes import Episode
-from genreward_wrappers.evaluate import rollouts, run
-from genreward_wrappers.evaluate.contestants import REWARDS, Maker, parse
-from genreward_wrappers.evaluate.given import load_rollouts
-from genreward_wrappers.evaluate.metrics import DERIVED, ORDINARY
-from genreward_wrappers.evaluate.present import below
-from genreward_wrappers.evaluate.rollouts import Job, altered, record_rollouts
-from genreward_wrappers.evaluate.score import score_episodes, wanted_steps
-from genreward_wrappers.forward_backward.nets import FBConfig, FBNets
-from genreward_wrappers.frames import sample_steps
-from genreward_wrappers.goal_pipeline.pack import pack, write_video
+from genreward_wrappers.evaluate.episodes import rollouts
+from genreward_wrappers.evaluate.episodes.rollouts import Job, altered, record_rollouts
+from genreward_wrappers.evaluate.episodes.user_episodes import load_rollouts
+from genreward_wrappers.evaluate.judge import run
+from genreward_wrappers.evaluate.judge.judged_rewards import REWARDS, Maker, parse
+from genreward_wrappers.evaluate.judge.metrics import DERIVED, ORDINARY
+from genreward_wrappers.evaluate.judge.score import score_episodes, wanted_steps
+from genreward_wrappers.evaluate.page.output import below
+from genreward_wrappers.goal_pipeline.pack import pack
 from genreward_wrappers.rewards.video_level import VideoLevel
 from genreward_wrappers.testing import PointMass
+from genreward_wrappers.training.forward_backward.nets import FBConfig, FBNets
 
 pytest.importorskip("metaworld")
 pytest.importorskip("scipy")

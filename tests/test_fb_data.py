@@ -6,19 +6,19 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from genreward_wrappers.encoders.memo import Memo
+from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.encoders.caching import Memo
 from genreward_wrappers.encoders.pixels import PooledPixels
-from genreward_wrappers.episodes import Episode
-from genreward_wrappers.forward_backward.data import Trajectory, Transitions
-from genreward_wrappers.forward_backward.features import Features, stack_before
-from genreward_wrappers.forward_backward.sources import (
+from genreward_wrappers.testing import PointMass
+from genreward_wrappers.training.forward_backward.data import Trajectory, Transitions
+from genreward_wrappers.training.forward_backward.features import Features, stack_before
+from genreward_wrappers.training.forward_backward.sources import (
     _states_of,
     from_episode,
     from_minari,
     from_sb3,
     load_trajectories,
 )
-from genreward_wrappers.testing import PointMass
 
 PIXELS = PooledPixels((16, 16), 8, device="cpu")
 

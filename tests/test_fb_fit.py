@@ -21,30 +21,31 @@ from genreward_wrappers import (
     load_goal,
     vector,
 )
-from genreward_wrappers.cli import main
+from genreward_wrappers.cli import train_fb as command
+from genreward_wrappers.cli.main import main
 from genreward_wrappers.core import Session
+from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.data.files import FileError
 from genreward_wrappers.encoders.base import encoder_card
-from genreward_wrappers.encoders.memo import Memo, shared
+from genreward_wrappers.encoders.caching import Memo, shared
 from genreward_wrappers.encoders.pixels import PooledPixels
-from genreward_wrappers.episodes import Episode
-from genreward_wrappers.files import FileError
-from genreward_wrappers.forward_backward import command, judge
-from genreward_wrappers.forward_backward import fit as fit_module
-from genreward_wrappers.forward_backward.data import Trajectory, Transitions
-from genreward_wrappers.forward_backward.features import Features
-from genreward_wrappers.forward_backward.fit import (
+from genreward_wrappers.goal_pipeline.collect import collect
+from genreward_wrappers.rewards.frame_level import FrameLevel
+from genreward_wrappers.testing import PointMass, check_reward_model
+from genreward_wrappers.training.forward_backward import fit as fit_module
+from genreward_wrappers.training.forward_backward import judge
+from genreward_wrappers.training.forward_backward.data import Trajectory, Transitions
+from genreward_wrappers.training.forward_backward.features import Features
+from genreward_wrappers.training.forward_backward.fit import (
     HELD_OUT,
     SMALL_TRAINING,
     Plan,
     shape_of,
     train_fb,
 )
-from genreward_wrappers.forward_backward.nets import FBConfig, FBNets
-from genreward_wrappers.forward_backward.sources import Recorded
-from genreward_wrappers.forward_backward.train import FBTrainer, FBTraining
-from genreward_wrappers.goal_pipeline.collect import collect
-from genreward_wrappers.rewards.frame_level import FrameLevel
-from genreward_wrappers.testing import PointMass, check_reward_model
+from genreward_wrappers.training.forward_backward.nets import FBConfig, FBNets
+from genreward_wrappers.training.forward_backward.sources import Recorded
+from genreward_wrappers.training.forward_backward.train import FBTrainer, FBTraining
 
 SIZE = 16
 PIXELS = PooledPixels((SIZE, SIZE), 8, device="cpu")

@@ -14,13 +14,13 @@ from genreward_wrappers import GoalBundle
 from genreward_wrappers.core import Session
 from genreward_wrappers.encoders.base import encoder_card
 from genreward_wrappers.encoders.pixels import PooledPixels
-from genreward_wrappers.forward_backward.data import Trajectory, Transitions
-from genreward_wrappers.forward_backward.features import Features
-from genreward_wrappers.forward_backward.nets import FBConfig
-from genreward_wrappers.forward_backward.train import FBTrainer, FBTraining
 from genreward_wrappers.rewards.frame_level import FrameLevel
 from genreward_wrappers.sb3 import FBCallback, VecGenReward, VecRewardModel
 from genreward_wrappers.testing import Brightness, PointMass
+from genreward_wrappers.training.forward_backward.data import Trajectory, Transitions
+from genreward_wrappers.training.forward_backward.features import Features
+from genreward_wrappers.training.forward_backward.nets import FBConfig
+from genreward_wrappers.training.forward_backward.train import FBTrainer, FBTraining
 
 sb3 = pytest.importorskip("stable_baselines3")
 

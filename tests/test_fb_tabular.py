@@ -22,8 +22,8 @@ from benchmarks.worlds import (
     reached,
     ring,
 )
-from genreward_wrappers.forward_backward import losses
-from genreward_wrappers.forward_backward.nets import FBConfig, FBNets
+from genreward_wrappers.training.forward_backward import losses
+from genreward_wrappers.training.forward_backward.nets import FBConfig, FBNets
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -18,18 +18,18 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 pytest.importorskip("PIL")
 
-from genreward_wrappers.cli import main
-from genreward_wrappers.files import FileError
-from genreward_wrappers.goal_pipeline.finetuning import finetune as module
-from genreward_wrappers.goal_pipeline.finetuning.finetune import finetune
-from genreward_wrappers.goal_pipeline.finetuning.settings import Finetuning, Plan
-from genreward_wrappers.goal_pipeline.finetuning.tuner import Tuner
-from genreward_wrappers.goal_pipeline.finetuning.vae import (
+from genreward_wrappers.cli.main import main
+from genreward_wrappers.data.files import FileError
+from genreward_wrappers.data.video_files import read_video
+from genreward_wrappers.generators.pipeline import Generator, Model, Sampling
+from genreward_wrappers.training.finetuning import finetune as module
+from genreward_wrappers.training.finetuning.finetune import finetune
+from genreward_wrappers.training.finetuning.settings import Finetuning, Plan
+from genreward_wrappers.training.finetuning.tuner import Tuner
+from genreward_wrappers.training.finetuning.vae import (
     moving_pixels,
     reconstruction_losses,
 )
-from genreward_wrappers.goal_pipeline.generators import Generator, Model, Sampling
-from genreward_wrappers.goal_pipeline.pack import read_video
 from tests.tuning import (
     FRAMES,
     LORA,
@@ -440,7 +440,7 @@ def test_latents_are_read_from_files_where_memory_is_short(
     base, data, cache, tmp_path, monkeypatch
 ):
     held = tuned(base, data, tmp_path / "held", cache, steps=3)
-    monkeypatch.setattr("genreward_wrappers.goal_pipeline.finetuning.latents.HELD", 0)
+    monkeypatch.setattr("genreward_wrappers.training.finetuning.latents.HELD", 0)
     read = tuned(base, data, tmp_path / "read", cache, steps=3)
     first, second = weights_of(held), weights_of(read)
     assert all(torch.equal(first[name], second[name]) for name in first)

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from genreward_wrappers.core import UInt8
-from genreward_wrappers.files import FileError
-from genreward_wrappers.goal_pipeline.finetuning.clips import CaptionedClip, find_clips
-from genreward_wrappers.goal_pipeline.finetuning.latents import Cache, Recipe
-from genreward_wrappers.goal_pipeline.pack import write_video
+from genreward_wrappers.data.files import FileError
+from genreward_wrappers.data.video_files import write_video
 from genreward_wrappers.testing import PointMass
+from genreward_wrappers.training.finetuning.clips import CaptionedClip, find_clips
+from genreward_wrappers.training.finetuning.latents import Cache, Recipe
 from tests.tuning import FRAMES, PROMPTS, SIZE, make_episode, save_episodes
 
 

@@ -10,14 +10,14 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 pytest.importorskip("PIL")
 
-from genreward_wrappers.goal_pipeline.finetuning.denoising import Denoising
-from genreward_wrappers.goal_pipeline.finetuning.latents import (
+from genreward_wrappers.training.finetuning.denoising import Denoising
+from genreward_wrappers.training.finetuning.latents import (
     _noised,
     _pixels,
     _posterior,
 )
-from genreward_wrappers.goal_pipeline.finetuning.objective import Objective
-from genreward_wrappers.goal_pipeline.finetuning.settings import Finetuning
+from genreward_wrappers.training.finetuning.objective import Objective
+from genreward_wrappers.training.finetuning.settings import Finetuning
 from tests.video_pipelines import LENGTH, cogvideox
 
 FRAMES, SIZE = 9, (32, 48)

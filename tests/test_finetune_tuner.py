@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from genreward_wrappers.files import FileError
-from genreward_wrappers.goal_pipeline.finetuning.place import Place
-from genreward_wrappers.goal_pipeline.finetuning.settings import Finetuning, Plan
-from genreward_wrappers.goal_pipeline.finetuning.tuner import Tuner, split
-from genreward_wrappers.goal_pipeline.finetuning.weights import Weights
+from genreward_wrappers.data.files import FileError
+from genreward_wrappers.training.finetuning.place import Place
+from genreward_wrappers.training.finetuning.settings import Finetuning, Plan
+from genreward_wrappers.training.finetuning.tuner import Tuner, split
+from genreward_wrappers.training.finetuning.weights import Weights
 
 CPU = torch.device("cpu")
 SETTINGS = Finetuning(
@@ -227,7 +227,7 @@ def test_a_plan_ends_with_what_is_over_first():
 
 TOGETHER = """
 import json, os, sys
-from genreward_wrappers.goal_pipeline.finetuning.place import find_place, is_first
+from genreward_wrappers.training.finetuning.place import find_place, is_first
 from tests.test_finetune_tuner import CPU, SETTINGS, make_tuner, replace, value
 place = find_place(CPU)
 tuner = make_tuner(replace(SETTINGS, batch=2, accumulate=2), clips=8, place=place)

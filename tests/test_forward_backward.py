@@ -12,19 +12,19 @@ from scipy.stats import spearmanr
 
 from genreward_wrappers import GoalBundle
 from genreward_wrappers.core import Session
+from genreward_wrappers.data.files import FileError, load_tensors, save_tensors
 from genreward_wrappers.encoders.pixels import PooledPixels
-from genreward_wrappers.files import FileError, load_tensors, save_tensors
-from genreward_wrappers.forward_backward import losses
-from genreward_wrappers.forward_backward.data import Batch
-from genreward_wrappers.forward_backward.nets import Actor, FBConfig
-from genreward_wrappers.forward_backward.train import (
+from genreward_wrappers.rewards.frame_level import FrameLevel
+from genreward_wrappers.testing import PointMass
+from genreward_wrappers.training.forward_backward import losses
+from genreward_wrappers.training.forward_backward.data import Batch
+from genreward_wrappers.training.forward_backward.nets import Actor, FBConfig
+from genreward_wrappers.training.forward_backward.train import (
     KEY,
     SCHEMA,
     FBTrainer,
     FBTraining,
 )
-from genreward_wrappers.rewards.frame_level import FrameLevel
-from genreward_wrappers.testing import PointMass
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,9 +9,13 @@ from gymnasium import spaces
 
 from genreward_wrappers import FrameLevelReward, GenRewardWrapper, GoalBundle, GoalError
 from genreward_wrappers.core import Session
-from genreward_wrappers.forward_backward.nets import FBConfig, FBNets, action_shape
 from genreward_wrappers.rewards.frame_level import FrameLevel
 from genreward_wrappers.testing import PointMass, check_reward_model
+from genreward_wrappers.training.forward_backward.nets import (
+    FBConfig,
+    FBNets,
+    action_shape,
+)
 
 FEATURES = 3 * 8 * 8
 BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)

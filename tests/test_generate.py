@@ -12,25 +12,22 @@ import torch
 from PIL import Image
 
 from genreward_wrappers import GoalBundle
-from genreward_wrappers.cli import main
-from genreward_wrappers.goal_pipeline import generate as module
-from genreward_wrappers.goal_pipeline.candidates import (
-    SHEET,
-    load_candidate,
-    pack_candidates,
-)
-from genreward_wrappers.goal_pipeline.checkpoints import find_lora, find_pipeline
-from genreward_wrappers.goal_pipeline.generate import first_frames, generate
-from genreward_wrappers.goal_pipeline.generators import (
+from genreward_wrappers.cli.main import main
+from genreward_wrappers.data.video_files import read_video
+from genreward_wrappers.generators.candidates import SHEET, load_candidate
+from genreward_wrappers.generators.checkpoints import find_lora, find_pipeline
+from genreward_wrappers.generators.pictures import load_image, to_frames
+from genreward_wrappers.generators.pipeline import (
     Generator,
     Model,
     Sampling,
     memory_told,
 )
-from genreward_wrappers.goal_pipeline.pack import read_video
-from genreward_wrappers.goal_pipeline.pictures import load_image, to_frames
-from genreward_wrappers.goal_pipeline.videos import load_videos
+from genreward_wrappers.goal_pipeline import generate as module
+from genreward_wrappers.goal_pipeline.generate import first_frames, generate
+from genreward_wrappers.goal_pipeline.pack import pack_candidates
 from genreward_wrappers.testing import PointMass
+from genreward_wrappers.training.videos import load_videos
 from tests import video_pipelines
 
 pytest.importorskip("diffusers")

@@ -21,17 +21,18 @@ from genreward_wrappers import (
     GoalError,
     Session,
     VideoLevelReward,
-    files,
     load_goal,
     vector,
 )
-from genreward_wrappers.episodes import Episode
-from genreward_wrappers.goal_pipeline import generators
-from genreward_wrappers.goal_pipeline.candidates import frame_digest, pack_candidates
-from genreward_wrappers.goal_pipeline.checkpoints import find_pipeline
-from genreward_wrappers.goal_pipeline.generators import Generator, Model, Sampling
-from genreward_wrappers.goal_pipeline.own_goals import noise_seed
-from genreward_wrappers.rewards.targets import GoalMaker, Made
+from genreward_wrappers.data import files
+from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.data.goal_maker import GoalMaker, Made
+from genreward_wrappers.generators import pipeline as generators
+from genreward_wrappers.generators.candidates import frame_digest
+from genreward_wrappers.generators.checkpoints import find_pipeline
+from genreward_wrappers.generators.episode_goals import noise_seed
+from genreward_wrappers.generators.pipeline import Generator, Model, Sampling
+from genreward_wrappers.goal_pipeline.pack import pack_candidates
 from genreward_wrappers.rewards.video_level import VideoLevel
 from genreward_wrappers.testing import PointMass, check_reward_model
 from tests import video_pipelines
@@ -577,7 +578,6 @@ def test_the_short_form_takes_what_comes_with_the_package(folders, monkeypatch):
     own = {"goal-generator-64": Path(folders("cogvideox"))}
     there = files.embedded_folders
     monkeypatch.setattr(
-        files,
         "embedded_folders",
         lambda marker: own if marker == "model_index.json" else there(marker),
     )
@@ -713,8 +713,8 @@ def test_a_bank_of_many_goals_is_followed_by_its_nearest():
 
 
 def test_the_evaluator_knows_them_by_name(asked):
-    from genreward_wrappers.evaluate.contestants import Maker
-    from genreward_wrappers.evaluate.learn import Run
+    from genreward_wrappers.evaluate.judge.judged_rewards import Maker
+    from genreward_wrappers.evaluate.learn.runs import Run
 
     # The bundle gives the prompt; its videos are not looked at.
     still = np.repeat(start(0)[None, None], 9, 1)

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from genreward_wrappers import GoalBundle, GoalError, load_goal
-from genreward_wrappers.goals import METADATA_KEY, embedded_goals
+from genreward_wrappers.data.goals import METADATA_KEY, embedded_goals
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_saving_twice_gives_the_same_bytes(full, tmp_path):
 def test_random_videos_survive_packing():
     videos = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 9, 3)).astype(np.uint8)
     bundle = GoalBundle(videos)
-    from genreward_wrappers.files import pack_video, unpack_video
+    from genreward_wrappers.data.files import pack_video, unpack_video
 
     for video in bundle.videos:
         np.testing.assert_array_equal(

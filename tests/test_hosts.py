@@ -351,7 +351,7 @@ def goal_path(goal, tmp_path_factory):
     """The small goal with untrained forward-backward nets, as a file."""
     import torch
 
-    from genreward_wrappers.forward_backward.nets import FBConfig, FBNets
+    from genreward_wrappers.training.forward_backward.nets import FBConfig, FBNets
 
     torch.manual_seed(0)
     config = FBConfig(features=3 * 8 * 8, actions=2, z=8, hidden=16)

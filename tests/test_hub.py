@@ -20,11 +20,11 @@ from huggingface_hub.errors import (
 from PIL import Image
 
 from genreward_wrappers import GoalBundle, GoalError, load_goal
-from genreward_wrappers.cli import main
+from genreward_wrappers.cli.main import main
+from genreward_wrappers.data.contact_sheet import contact_sheet
+from genreward_wrappers.data.goals import HubAddress
 from genreward_wrappers.goal_pipeline.card import forbidding, licences, readme
 from genreward_wrappers.goal_pipeline.hub import pull, push
-from genreward_wrappers.goal_pipeline.sheet import contact_sheet
-from genreward_wrappers.goals import HubAddress
 
 
 def refused(kind, message):

@@ -11,9 +11,10 @@ import pytest
 
 pytest.importorskip("stable_baselines3")
 
-from genreward_wrappers.episodes import Episode
-from genreward_wrappers.evaluate import learn as learning
-from genreward_wrappers.evaluate.learn import (
+from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.data.files import FileError
+from genreward_wrappers.evaluate.learn import runs as learning
+from genreward_wrappers.evaluate.learn.runs import (
     Progress,
     Run,
     learn,
@@ -22,7 +23,6 @@ from genreward_wrappers.evaluate.learn import (
     make_env,
     outcome,
 )
-from genreward_wrappers.files import FileError
 from genreward_wrappers.testing import PointMass
 from genreward_wrappers.workers import workers
 
@@ -208,7 +208,7 @@ def test_only_environments_with_a_state_can_be_learned():
 
 
 def test_evaluations_and_learning_do_not_share_seeds():
-    from genreward_wrappers.evaluate import rollouts
+    from genreward_wrappers.evaluate.episodes import rollouts
 
     assert rollouts.SEEDS.stop <= learning.FIRST_SEED
 

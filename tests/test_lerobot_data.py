@@ -8,11 +8,11 @@ import sys
 import numpy as np
 import pytest
 
-from genreward_wrappers.cli import main
-from genreward_wrappers.goal_pipeline.finetuning.clips import find_clips
-from genreward_wrappers.goal_pipeline.lerobot_data import read_lerobot
-from genreward_wrappers.goal_pipeline.pack import read_part
-from genreward_wrappers.goal_pipeline.videos import load_videos
+from genreward_wrappers.cli.main import main
+from genreward_wrappers.data.lerobot import read_lerobot
+from genreward_wrappers.data.video_files import read_part
+from genreward_wrappers.training.finetuning.clips import find_clips
+from genreward_wrappers.training.videos import load_videos
 from tests.lerobot_sets import (
     CAMERAS,
     FPS,

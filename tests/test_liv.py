@@ -12,7 +12,7 @@ from PIL import Image
 from genreward_wrappers import load_reward
 from genreward_wrappers.core import Session
 from genreward_wrappers.encoders.pixels import PooledPixels
-from genreward_wrappers.rewards.liv import LIV
+from genreward_wrappers.rewards.peers.liv import LIV
 from genreward_wrappers.testing import PointMass, check_reward_model
 
 open_clip = pytest.importorskip("open_clip")

@@ -13,22 +13,28 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from genreward_wrappers import GenRewardWrapper, GoalBundle, files, load_encoder
-from genreward_wrappers.cli import main
+from genreward_wrappers import GenRewardWrapper, GoalBundle, load_encoder
+from genreward_wrappers.cli.main import main
+from genreward_wrappers.cli.make_goal import _say
+from genreward_wrappers.data import files
+from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.encoders import registry
-from genreward_wrappers.episodes import Episode
-from genreward_wrappers.evaluate.bootstrap import Estimate, undefined
-from genreward_wrappers.forward_backward.train import FBTrainer
+from genreward_wrappers.evaluate.judge.bootstrap import Estimate, undefined
+from genreward_wrappers.generators.pipeline import Generator, Model
 from genreward_wrappers.goal_pipeline import collect as collecting
+from genreward_wrappers.goal_pipeline import make_goal as module
 from genreward_wrappers.goal_pipeline.card import check_summary, readme
+from genreward_wrappers.goal_pipeline.check import (
+    Check,
+    Figure,
+    check_goal,
+    policies_of,
+)
 from genreward_wrappers.goal_pipeline.collect import collect
-from genreward_wrappers.goal_pipeline.generators import Generator, Model
+from genreward_wrappers.goal_pipeline.make_goal import Recipe, known, make_goal
 from genreward_wrappers.goal_pipeline.pack import pack
-from genreward_wrappers.make_goal import make as module
-from genreward_wrappers.make_goal.check import Check, Figure, check_goal, policies_of
-from genreward_wrappers.make_goal.command import _say
-from genreward_wrappers.make_goal.make import Recipe, known, make_goal
-from genreward_wrappers.make_goal.stages import Stage, Work
+from genreward_wrappers.goal_pipeline.stages import Stage, Work
+from genreward_wrappers.training.forward_backward.train import FBTrainer
 from tests import video_pipelines
 
 pytest.importorskip("diffusers")

@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("scipy")
 from scipy import stats
 
-from genreward_wrappers.evaluate.bootstrap import (
+from genreward_wrappers.evaluate.judge.bootstrap import (
     Estimate,
     average_precision,
     cluster_weights,
@@ -27,13 +27,13 @@ from genreward_wrappers.evaluate.bootstrap import (
     mean,
     roc_auc,
 )
-from genreward_wrappers.evaluate.epic import (
+from genreward_wrappers.evaluate.judge.epic import (
     NotMarkov,
     canonical,
     epic_distance,
     refuse_epic,
 )
-from genreward_wrappers.evaluate.metrics import (
+from genreward_wrappers.evaluate.judge.metrics import (
     BETTER,
     METRICS,
     ORDINARY,
@@ -43,7 +43,7 @@ from genreward_wrappers.evaluate.metrics import (
     differences,
     measure,
 )
-from genreward_wrappers.evaluate.verdict import SIEVE, verdict
+from genreward_wrappers.evaluate.judge.verdict import SIEVE, verdict
 
 ENVIRONMENT = {"env_correlation_step", "env_correlation_episode", "scale"}
 

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 import genreward_wrappers  # noqa: F401  (registers the environments)
+from genreward_wrappers.data.frames import area_resize
 from genreward_wrappers.envs.metaworld import TASKS, MetaWorldEnv
-from genreward_wrappers.frames import area_resize
 
 pytest.importorskip("metaworld")
 

@@ -10,9 +10,9 @@ import pytest
 
 import genreward_wrappers
 from genreward_wrappers import GenRewardWrapper, GoalError, load_goal
+from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.envs.planner import Planner, _lines
 from genreward_wrappers.envs.policies import check_policy, make_policy
-from genreward_wrappers.episodes import Episode
 from genreward_wrappers.goal_pipeline.collect import collect
 from genreward_wrappers.testing import PointMass
 

@@ -13,27 +13,30 @@ import pytest
 import torch
 
 from genreward_wrappers import RewardModelWrapper, load_reward
-from genreward_wrappers.cli import main
+from genreward_wrappers.cli.main import main
 from genreward_wrappers.core import Session
-from genreward_wrappers.episodes import Episode
-from genreward_wrappers.files import FileError, load_tensors, save_tensors
-from genreward_wrappers.goal_pipeline.videos import load_videos
-from genreward_wrappers.priors import store
-from genreward_wrappers.priors.store import Prior
-from genreward_wrappers.priors.train import PriorTrainer, PriorTraining, train
-from genreward_wrappers.priors.transformer import PriorConfig, VideoTransformer
-from genreward_wrappers.priors.vq import VQCodec, VQConfig
-from genreward_wrappers.priors.vq_diffusion import (
+from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.data.files import FileError, load_tensors, save_tensors
+from genreward_wrappers.rewards.combine import RND, WeightedSum
+from genreward_wrappers.rewards.peers.diffusion_reward import (
+    DiffusionReward,
+    with_novelty,
+)
+from genreward_wrappers.rewards.peers.viper import Viper
+from genreward_wrappers.testing import Brightness, PointMass, check_reward_model
+from genreward_wrappers.training.priors import store
+from genreward_wrappers.training.priors.store import Prior
+from genreward_wrappers.training.priors.train import PriorTrainer, PriorTraining, train
+from genreward_wrappers.training.priors.transformer import PriorConfig, VideoTransformer
+from genreward_wrappers.training.priors.vq import VQCodec, VQConfig
+from genreward_wrappers.training.priors.vq_diffusion import (
     DiffusionConfig,
     Noise,
     VQDiffusion,
     certainty,
     draw,
 )
-from genreward_wrappers.rewards.combine import RND, WeightedSum
-from genreward_wrappers.rewards.diffusion_reward import DiffusionReward, with_novelty
-from genreward_wrappers.rewards.viper import Viper
-from genreward_wrappers.testing import Brightness, PointMass, check_reward_model
+from genreward_wrappers.training.videos import load_videos
 
 KINDS = ("viper", "diffusion-reward")
 CODEC = VQConfig(size=(32, 32), codes=16, dim=4, channels=(8, 8, 8, 8))

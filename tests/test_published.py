@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from genreward_wrappers.goal_pipeline.checkpoints import find_pipeline
-from genreward_wrappers.goal_pipeline.generators import Generator, Model, Sampling
+from genreward_wrappers.generators.checkpoints import find_pipeline
+from genreward_wrappers.generators.pipeline import Generator, Model, Sampling
 from tests import published
 
 pytest.importorskip("diffusers")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from genreward_wrappers.goal_pipeline import quantised as module
-from genreward_wrappers.goal_pipeline.generators import Generator, Model, Sampling
-from genreward_wrappers.goal_pipeline.quantised import check_quantised
+from genreward_wrappers.generators import quantisation as module
+from genreward_wrappers.generators.pipeline import Generator, Model, Sampling
+from genreward_wrappers.generators.quantisation import check_quantised
 from tests import video_pipelines
 
 pytest.importorskip("diffusers")

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from genreward_wrappers import GoalBundle
-from genreward_wrappers.episodes import Episode
-from genreward_wrappers.evaluate import live as live_module
-from genreward_wrappers.evaluate import report as report_module
-from genreward_wrappers.evaluate.live import serve
-from genreward_wrappers.evaluate.report import (
+from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.evaluate.page import live as live_module
+from genreward_wrappers.evaluate.page import report as report_module
+from genreward_wrappers.evaluate.page.live import serve
+from genreward_wrappers.evaluate.page.report import (
     GoalVideo,
     Report,
     RewardInfo,

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from genreward_wrappers import GoalBundle, RewardModelWrapper, load_reward, vector
 from genreward_wrappers.core import Session, Transition
+from genreward_wrappers.data.files import FileError, load_tensors, save_tensors
 from genreward_wrappers.encoders.s3d import (
     KEY,
     S3D,
@@ -25,8 +26,7 @@ from genreward_wrappers.encoders.s3d import (
     save_s3d,
     space_to_depth,
 )
-from genreward_wrappers.files import FileError, load_tensors, save_tensors
-from genreward_wrappers.rewards.roboclip import RoboCLIP
+from genreward_wrappers.rewards.peers.roboclip import RoboCLIP
 from genreward_wrappers.testing import PointMass, check_reward_model
 
 CONFIG = S3DConfig(shrink=16, features=8, vocabulary=12, word=6, hidden=10, max_words=4)

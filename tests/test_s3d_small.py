@@ -17,9 +17,9 @@ from beside import MODELS, TASKS, needs_models
 
 from genreward_wrappers import TapFrames, load_goal, load_reward
 from genreward_wrappers.core import Session
+from genreward_wrappers.data.frames import evenly
 from genreward_wrappers.encoders.s3d import S3D, S3DEncoder, load_s3d
 from genreward_wrappers.envs.stages import sentences
-from genreward_wrappers.frames import evenly
 
 WEIGHTS = MODELS / "s3d-64.safetensors"
 

@@ -11,10 +11,8 @@ import torch
 from PIL import Image
 
 from genreward_wrappers import GoalBundle, GoalError, load_encoder
-from genreward_wrappers.cli import main
-from genreward_wrappers.goal_pipeline.card import curve_summary, describe
-from genreward_wrappers.goal_pipeline.select import STEP, chosen, draw, select
-from genreward_wrappers.goal_pipeline.sheet import (
+from genreward_wrappers.cli.main import main
+from genreward_wrappers.data.contact_sheet import (
     BORDER,
     LINE,
     MARK,
@@ -22,6 +20,8 @@ from genreward_wrappers.goal_pipeline.sheet import (
     save_picture,
     shown_frames,
 )
+from genreward_wrappers.goal_pipeline.card import curve_summary, describe
+from genreward_wrappers.goal_pipeline.select import STEP, chosen, draw, select
 
 open_clip = pytest.importorskip("open_clip")
 
@@ -213,8 +213,8 @@ def test_statistics_stay_where_nothing_changed(goal, encoder):
 def test_nets_without_statistics_say_what_to_do(goal, vae, encoder):
     """The frame-level reward itself refuses to normalise, and works without."""
     from genreward_wrappers.encoders.base import encoder_card
-    from genreward_wrappers.forward_backward.nets import FBConfig, FBNets
     from genreward_wrappers.rewards.frame_level import FrameLevel
+    from genreward_wrappers.training.forward_backward.nets import FBConfig, FBNets
 
     size = int(np.prod(vae.latent_shape))
     torch.manual_seed(0)

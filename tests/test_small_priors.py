@@ -13,9 +13,9 @@ import torch
 from beside import MODELS, needs_models
 
 from genreward_wrappers import load_goal, load_reward
-from genreward_wrappers.episodes import Episode
-from genreward_wrappers.evaluate.score import score_episodes
-from genreward_wrappers.priors.store import Prior
+from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.evaluate.judge.score import score_episodes
+from genreward_wrappers.training.priors.store import Prior
 
 TASKS = ("metaworld/drawer-close", "metaworld/shelf-place", "metaworld/coffee-button")
 

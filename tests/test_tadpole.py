@@ -11,8 +11,8 @@ import torch
 
 from genreward_wrappers import RewardModelWrapper, load_reward
 from genreward_wrappers.core import Session
-from genreward_wrappers.rewards.denoiser import Denoiser
-from genreward_wrappers.rewards.tadpole import Tadpole, alignment
+from genreward_wrappers.rewards.peers.denoiser import Denoiser
+from genreward_wrappers.rewards.peers.tadpole import Tadpole, alignment
 from genreward_wrappers.testing import PointMass, check_reward_model
 
 PROMPT = "a red disc"

@@ -10,8 +10,8 @@ import pytest
 from beside import MODELS, TASKS, needs_models
 
 from genreward_wrappers import load_goal, load_reward
+from genreward_wrappers.data.files import embedded_folder
 from genreward_wrappers.envs.stages import sentences
-from genreward_wrappers.files import embedded_folder
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")

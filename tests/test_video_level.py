@@ -9,7 +9,7 @@ import torch
 from genreward_wrappers import GoalBundle, GoalError, Session
 from genreward_wrappers.encoders.base import encoder_card
 from genreward_wrappers.encoders.pixels import PooledPixels
-from genreward_wrappers.rewards.readings import WindowReading
+from genreward_wrappers.rewards.clip_readers import WindowReading
 from genreward_wrappers.rewards.similarity import SIMILARITIES
 from genreward_wrappers.rewards.video_level import PRESETS, VideoLevel
 from genreward_wrappers.testing import check_reward_model

@@ -12,7 +12,7 @@ from PIL import Image
 
 from genreward_wrappers import RewardModelWrapper, load_encoder, load_reward, vector
 from genreward_wrappers.core import Session
-from genreward_wrappers.rewards.vlm_rm import DEFAULT_ENCODER, VLMRM
+from genreward_wrappers.rewards.peers.vlm_rm import DEFAULT_ENCODER, VLMRM
 from genreward_wrappers.testing import PointMass, check_reward_model
 
 open_clip = pytest.importorskip("open_clip")

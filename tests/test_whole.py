@@ -9,14 +9,18 @@ import shutil
 import pytest
 import torch
 
-from genreward_wrappers.encoders import whole
+from genreward_wrappers.encoders import strict_loading
 from genreward_wrappers.encoders.clip import load_clip
+from genreward_wrappers.encoders.strict_loading import (
+    NAMED,
+    WeightsError,
+    check_weights,
+)
 from genreward_wrappers.encoders.video_vae import load_video_vae
 from genreward_wrappers.encoders.vision import load_vision
-from genreward_wrappers.encoders.whole import NAMED, WeightsError, check_weights
-from genreward_wrappers.goal_pipeline.checkpoints import find_pipeline, load_pipeline
-from genreward_wrappers.goal_pipeline.generators import Generator, Model
-from genreward_wrappers.rewards.denoiser import Denoiser
+from genreward_wrappers.generators.checkpoints import find_pipeline, load_pipeline
+from genreward_wrappers.generators.pipeline import Generator, Model
+from genreward_wrappers.rewards.peers.denoiser import Denoiser
 from tests import pipelines, video_pipelines
 
 pytest.importorskip("diffusers")
@@ -142,7 +146,7 @@ def test_another_class_may_do_without_some_parts(saved, tmp_path):
     # It is not even there.
     listed["image_encoder"] = ["transformers", "T5EncoderModel"]
     index.write_text(json.dumps(listed))
-    found = whole.load_pipeline(LTXPipeline, folder)
+    found = strict_loading.load_pipeline(LTXPipeline, folder)
     assert type(found.transformer).__name__ == listed["transformer"][1]
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from genreward_wrappers.episodes import Episode
-from genreward_wrappers.goal_pipeline.finetuning.finetune import finetune
-from genreward_wrappers.goal_pipeline.finetuning.settings import Finetuning, Plan
-from genreward_wrappers.goal_pipeline.generators import Model
+from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.generators.pipeline import Model
+from genreward_wrappers.training.finetuning.finetune import finetune
+from genreward_wrappers.training.finetuning.settings import Finetuning, Plan
 from tests.video_pipelines import cogvideox
 
 FRAMES, SIZE = 9, (32, 48)

@@ -17,10 +17,10 @@ from genreward_wrappers.envs.metaworld import register_metaworld
 
 if TYPE_CHECKING:
     from genreward_wrappers.core import RewardModel, Score, Session, Transition
+    from genreward_wrappers.data.frames import TapFrames
+    from genreward_wrappers.data.goals import GoalBundle, GoalError, load_goal
     from genreward_wrappers.encoders.registry import load_encoder
-    from genreward_wrappers.frames import TapFrames
-    from genreward_wrappers.goal_pipeline.own_goals import GeneratedGoals
-    from genreward_wrappers.goals import GoalBundle, GoalError, load_goal
+    from genreward_wrappers.generators.episode_goals import GeneratedGoals
     from genreward_wrappers.hosts.gymnasium import (
         FrameLevelReward,
         GenRewardWrapper,
@@ -34,18 +34,18 @@ __version__ = "0.1.0"
 _HOME = {
     "FrameLevelReward": "hosts.gymnasium",
     "GenRewardWrapper": "hosts.gymnasium",
-    "GeneratedGoals": "goal_pipeline.own_goals",
-    "GoalBundle": "goals",
-    "GoalError": "goals",
+    "GeneratedGoals": "generators.episode_goals",
+    "GoalBundle": "data.goals",
+    "GoalError": "data.goals",
     "RewardModel": "core",
     "RewardModelWrapper": "hosts.gymnasium",
     "Score": "core",
     "Session": "core",
-    "TapFrames": "frames",
+    "TapFrames": "data.frames",
     "Transition": "core",
     "VideoLevelReward": "hosts.gymnasium",
     "load_encoder": "encoders.registry",
-    "load_goal": "goals",
+    "load_goal": "data.goals",
     "load_reward": "rewards.registry",
 }
 

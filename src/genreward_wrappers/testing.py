@@ -22,7 +22,7 @@ from genreward_wrappers.core import (
     UInt8,
     UInt64,
 )
-from genreward_wrappers.frames import image_size
+from genreward_wrappers.data.frames import image_size
 
 
 class PointMass(gym.Env[Any, NDArray[np.float32]]):

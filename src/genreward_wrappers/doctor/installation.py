@@ -136,9 +136,9 @@ def check_compute(visit: Visit) -> Iterator[Finding]:
 
 def check_assets(visit: Visit) -> Iterator[Finding]:
     """Every file that comes with the package, and whether goals fit their encoder."""
+    from genreward_wrappers.data.goals import GoalBundle
     from genreward_wrappers.encoders.binding import bind_encoder
     from genreward_wrappers.encoders.registry import embedded_encoders, load_encoder
-    from genreward_wrappers.goals import GoalBundle
 
     folder = Path(str(resources.files("genreward_wrappers") / "assets"))
     paths = sorted(path for path in folder.rglob("*") if path.is_file())

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from genreward_wrappers.data.goals import GoalError
 from genreward_wrappers.encoders.base import VideoEncoder
 from genreward_wrappers.encoders.registry import load_encoder
-from genreward_wrappers.goals import GoalError
 
 
 class NamesEncoder(Protocol):

@@ -23,14 +23,14 @@ import torch
 from torch import Tensor
 
 from genreward_wrappers.encoders.images import ImageEncoder, Pictures
-from genreward_wrappers.encoders.texts import as_texts, report_cut, report_unknown
-from genreward_wrappers.encoders.video_vae import hash_tensors
-from genreward_wrappers.encoders.whole import (
+from genreward_wrappers.encoders.strict_loading import (
     check_weights,
     misshapen,
     shapes_in,
     shapes_of,
 )
+from genreward_wrappers.encoders.texts import as_texts, report_cut, report_unknown
+from genreward_wrappers.encoders.video_vae import hash_tensors
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 
+from genreward_wrappers.data.files import embedded_folder, embedded_folders
 from genreward_wrappers.encoders.base import (
     VideoEncoder,
     resolve_device,
     resolve_dtype,
 )
 from genreward_wrappers.encoders.pixels import PooledPixels
-from genreward_wrappers.files import embedded_folder, embedded_folders
 
 FORMS = (
     "'pixels' or 'pixels:<grid>'",

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from genreward_wrappers.data.files import load_tensors, save_tensors
 from genreward_wrappers.encoders.base import (
     Frames,
     as_frames,
@@ -30,7 +31,6 @@ from genreward_wrappers.encoders.base import (
 )
 from genreward_wrappers.encoders.images import Pictures
 from genreward_wrappers.encoders.texts import as_texts, report_cut, report_unknown
-from genreward_wrappers.files import load_tensors, save_tensors
 
 KEY, SCHEMA = "genreward_s3d", 1
 

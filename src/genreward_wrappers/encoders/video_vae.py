@@ -32,7 +32,7 @@ from genreward_wrappers.encoders.base import (
     resolve_dtype,
     tree_map,
 )
-from genreward_wrappers.encoders.whole import (
+from genreward_wrappers.encoders.strict_loading import (
     check_weights,
     misshapen,
     opened,

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from genreward_wrappers.encoders.images import ImageEncoder, Pictures
+from genreward_wrappers.encoders.strict_loading import check_weights, load_with_report
 from genreward_wrappers.encoders.video_vae import hash_tensors
-from genreward_wrappers.encoders.whole import asked_of, check_weights
 
 #: What a configuration holds beside what determines the latents.
 _BESIDE = ("_name_or_path", "architectures", "dtype", "id2label", "label2id",
@@ -144,7 +144,7 @@ def load_vision(
         ) from error
     try:
         processor = AutoImageProcessor.from_pretrained(name)
-        model, found = asked_of(AutoModel, name)
+        model, found = load_with_report(AutoModel, name)
     except OSError as error:
         raise FileNotFoundError(
             f"cannot get {name!r}, neither as a folder nor from the Hugging Face hub: "

@@ -24,10 +24,10 @@ from gymnasium.envs.registration import load_env_creator
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
+from genreward_wrappers.data.frames import find_source
 from genreward_wrappers.envs._arguments import share
 from genreward_wrappers.envs.backgrounds import Video, find_videos
 from genreward_wrappers.envs.walks import VideoWalk
-from genreward_wrappers.frames import find_source
 
 Frame = NDArray[np.uint8]
 Mask = NDArray[np.bool_]

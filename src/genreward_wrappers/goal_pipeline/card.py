@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from genreward_wrappers.data.goals import GoalBundle
 from genreward_wrappers.goal_pipeline.select import chosen
-from genreward_wrappers.goals import GoalBundle
 
 #: The step of a bundle that was checked on held-out episodes.
 CHECK = "check"

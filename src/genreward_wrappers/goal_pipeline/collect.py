@@ -23,16 +23,16 @@ from typing import Any
 import numpy as np
 
 from genreward_wrappers.core import Float32, UInt8
-from genreward_wrappers.envs.policies import check_policy, make_policy
-from genreward_wrappers.envs.stages import captions, runs
-from genreward_wrappers.episodes import Episode, succeeded
-from genreward_wrappers.files import FileError
-from genreward_wrappers.frames import (
+from genreward_wrappers.data.episodes import Episode, succeeded
+from genreward_wrappers.data.files import FileError
+from genreward_wrappers.data.frames import (
     FrameSource,
     find_source,
     flat_state,
     sample_steps,
 )
+from genreward_wrappers.envs.policies import check_policy, make_policy
+from genreward_wrappers.envs.stages import captions, runs
 from genreward_wrappers.workers import workers
 
 #: Goals begin at one million, test episodes at two, learning runs at three.

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from genreward_wrappers.core import UInt8
-from genreward_wrappers.frames import find_source
-from genreward_wrappers.goal_pipeline.candidates import (
+from genreward_wrappers.data.frames import find_source
+from genreward_wrappers.data.goals import GoalError
+from genreward_wrappers.generators.candidates import (
     PREFIX,
     differences,
     find_candidates,
@@ -27,14 +28,13 @@ from genreward_wrappers.goal_pipeline.candidates import (
     write_beside,
     write_sheet,
 )
-from genreward_wrappers.goal_pipeline.collect import frame_of
-from genreward_wrappers.goal_pipeline.generators import (
+from genreward_wrappers.generators.pictures import load_image
+from genreward_wrappers.generators.pipeline import (
     Generator,
     Model,
     Sampling,
 )
-from genreward_wrappers.goal_pipeline.pictures import load_image
-from genreward_wrappers.goals import GoalError
+from genreward_wrappers.goal_pipeline.collect import frame_of
 
 #: Goals' seeds begin here, test episodes' at two million, learning runs' at three.
 FIRST_SEED = 1_000_000

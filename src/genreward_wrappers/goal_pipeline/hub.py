@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from genreward_wrappers.files import write_whole
-from genreward_wrappers.goal_pipeline.card import mark, readme
-from genreward_wrappers.goal_pipeline.sheet import contact_sheet, png_of
-from genreward_wrappers.goals import (
+from genreward_wrappers.data.contact_sheet import contact_sheet, png_of
+from genreward_wrappers.data.files import write_atomic
+from genreward_wrappers.data.goals import (
     GoalBundle,
     GoalError,
     HubAddress,
     download,
     import_hub,
 )
+from genreward_wrappers.goal_pipeline.card import mark, readme
 
 README = "README.md"
 
@@ -86,7 +86,7 @@ def pull(address: str, output: str | PathLike[str]) -> Pulled:
     before = _commit_of(Path(known)) if isinstance(known, str) else ""
     found = download(where)
     goal = GoalBundle.load(found)
-    write_whole(Path(output), found.read_bytes())
+    write_atomic(Path(output), found.read_bytes())
     return Pulled(goal, where, _commit_of(found), before)
 
 

@@ -15,106 +15,21 @@ from typing import Any
 import numpy as np
 
 from genreward_wrappers.core import UInt8
-from genreward_wrappers.frames import area_resize, evenly, image_size
-from genreward_wrappers.goals import GoalBundle, GoalError
+from genreward_wrappers.data.frames import image_size
+from genreward_wrappers.data.goals import GoalBundle, GoalError
+from genreward_wrappers.data.video_files import fit, read_video
+from genreward_wrappers.generators.candidates import (
+    OWN,
+    PREFIX,
+    STEP,
+    differences,
+    find_candidates,
+    load_candidate,
+    shared,
+)
 
 #: The frames of a packed video, of CogVideoX's grammar: 8k + 1.
 LENGTH = 129
-
-#: What folders are searched for.
-VIDEO_ENDINGS = (".mp4", ".gif", ".npy", ".webm", ".mkv", ".avi", ".mov")
-
-
-def read_video(path: str | PathLike[str]) -> UInt8:
-    """(T, H, W, 3) the frames of an mp4, gif, or any file that imageio reads, or .npy.
-
-    Raises:
-        GoalError: There is no such file, or it holds no RGB video.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise GoalError(f"there is no video at {path}")
-    if path.suffix == ".npy":
-        try:
-            frames = np.load(path, allow_pickle=False)
-        except ValueError as error:
-            raise GoalError(f"{path} is no plain numpy array: {error}") from error
-    else:
-        frames = _decode(path)
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] not in (3, 4):
-        raise GoalError(
-            f"{path}: expected uint8 frames of shape (time, height, width, 3), got "
-            f"{frames.dtype} {frames.shape}"
-        )
-    if len(frames) < 2:
-        raise GoalError(f"{path}: a goal video needs at least 2 frames, got 1")
-    video: UInt8 = np.ascontiguousarray(frames[..., :3])
-    return video
-
-
-def read_part(
-    path: str | PathLike[str], start: float, count: int, fps: float, name: str
-) -> UInt8:
-    """(count, H, W, 3) a part of a video that holds more; no frame after it is decoded.
-
-    Args:
-        path: The video.
-        start: Where the part begins, in seconds.
-        count: Of its frames; frame i is the one at ``start + i / fps``.
-        fps: Frames a second.
-        name: What the part is, for messages.
-
-    Raises:
-        GoalError: The video has fewer frames there, or does not decode.
-    """
-    _imageio()
-    import av
-
-    # Begins are sums of durations. A film of more frames a second is thinned out.
-    slack = 0.2 / fps
-    frames: UInt8 | None = None
-    found, last = 0, 0.0
-    try:
-        with av.open(str(path)) as film:
-            stream = film.streams.video[0]
-            stream.thread_type = "AUTO"
-            # To the key frame before; what comes until the start is decoded, too.
-            film.seek(int(start / stream.time_base), stream=stream)
-            for frame in film.decode(stream):
-                last = float(frame.time)
-                due = start + found / fps
-                if last < due - slack:
-                    continue
-                if last > due + slack:
-                    break
-                picture = frame.to_ndarray(format="rgb24")
-                if frames is None:
-                    # They may take gigabytes, and are not held twice.
-                    frames = np.empty((count, *picture.shape), np.uint8)
-                frames[found] = picture
-                found += 1
-                if found == count:
-                    break
-    except (OSError, IndexError, ValueError) as error:
-        raise GoalError(
-            f"{name}: {path} does not decode as a video "
-            f"({type(error).__name__}: {error})"
-        ) from error
-    if frames is None or found < count:
-        raise GoalError(
-            f"{name}: of its {count} frames, which begin at {start:g} s at {fps:g} a "
-            f"second, {path} has {found}; it was read up to {last:g} s"
-        )
-    return frames
-
-
-def write_video(path: str | PathLike[str], frames: UInt8, fps: float = 20) -> None:
-    """Writes (T, H, W, 3) frames as an mp4 that every player and browser shows."""
-    imageio = _imageio()
-    height, width = frames.shape[1:3]
-    # H.264 with the common pixel format has only even sides.
-    even = frames[:, : height - height % 2, : width - width % 2]
-    imageio.imwrite(path, even, plugin="pyav", codec="libx264", fps=fps)
 
 
 def pack(
@@ -173,41 +88,68 @@ def pack(
     )
 
 
-def fit(frames: UInt8, size: tuple[int, int], length: int, name: str) -> UInt8:
-    """A video at a size and length, or why it would be spoilt by that."""
-    height, width = frames.shape[1:3]
-    if height < size[0] or width < size[1]:
-        raise GoalError(
-            f"{name} is {height}x{width} (height x width) and would have to be "
-            f"enlarged to {size[0]}x{size[1]}: give a larger video or a smaller size"
-        )
-    if abs(width - size[1] * height / size[0]) > 0.5 * height / size[0]:
-        raise GoalError(
-            f"{name} is {height}x{width} (height x width), another aspect ratio than "
-            f"{size[0]}x{size[1]}: crop it, or give a size of its ratio"
-        )
-    index = evenly(length, len(frames) - 1).tolist()
-    small = {i: area_resize(frames[i], size) for i in set(index)}
-    return np.stack([small[i] for i in index])
+def pack_candidates(
+    sources: Sequence[str | PathLike[str]],
+    *,
+    env_id: str = "",
+    camera: str = "",
+    prompt: str = "",
+    size: int | tuple[int, int] = 64,
+    length: int = LENGTH,
+    encoder: str | None = "embedded:video-vae-64",
+    license: str = "",
+) -> GoalBundle:
+    """Makes a goal bundle of candidates, with what they were made with.
 
+    Args:
+        sources: Candidates' files, and folders of them.
+        env_id: The environment; empty is the one that the first frames are from.
+        camera: The environment's camera.
+        prompt: The task in words; empty is the generator's prompt.
+        size: (height, width) of the packed videos.
+        length: Frames of each packed video, evenly spread over it.
+        encoder: What `load_encoder` takes; None leaves it open.
+        license: The videos' licence, which follows from the generator's.
 
-def _decode(path: Path) -> UInt8:
-    imageio = _imageio()
-    try:
-        frames: UInt8 = imageio.imread(path, index=..., plugin="pyav")
-    except Exception as error:
-        raise GoalError(
-            f"{path} does not decode as a video ({type(error).__name__}: {error})"
-        ) from error
-    return frames
-
-
-def _imageio() -> Any:
-    try:
-        import av  # noqa: F401
-        import imageio.v3 as imageio
-    except ImportError as error:
-        raise ImportError(
-            'videos need imageio and av: pip install "genreward-wrappers[video]"'
-        ) from error
-    return imageio
+    Raises:
+        GoalError: There are none, they differ in what they are for, or they do not fit
+            the size.
+    """
+    paths: list[Path] = []
+    for source in map(Path, sources):
+        inside = find_candidates(source) if source.is_dir() else [source]
+        if not inside:
+            raise GoalError(
+                f"{source} holds no candidates ({PREFIX}-*.safetensors): expected a "
+                "folder that `genreward generate` wrote"
+            )
+        paths += inside
+    if not paths:
+        raise GoalError("a goal needs at least one candidate, got none")
+    found = [load_candidate(path) for path in paths]
+    cards = [dict(bundle.provenance[0]) for bundle in found]
+    for path, card in zip(paths, cards, strict=True):
+        unlike = differences(shared(card), shared(cards[0]))
+        if unlike:
+            raise GoalError(
+                f"{path} was made with other settings than {paths[0]} "
+                f"({'; '.join(unlike)}): pack them apart"
+            )
+    made = [
+        {"file": path.name, **{key: card[key] for key in OWN if key in card}}
+        for path, card in zip(paths, cards, strict=True)
+    ]
+    # What frames were before they were fitted is in the last step.
+    bundle = pack(
+        [np.asarray(candidate.videos[0]) for candidate in found],
+        env_id=env_id or found[0].env_id,
+        camera=camera,
+        prompt=prompt or found[0].prompt,
+        size=size,
+        length=length,
+        encoder=encoder,
+        generator=found[0].generator,
+        license=license,
+    )
+    step = {"step": STEP, **shared(cards[0]), "candidates": made}
+    return bundle.with_(provenance=(step, *bundle.provenance))

@@ -32,12 +32,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genreward_wrappers.core import UInt8
+from genreward_wrappers.data.files import write_atomic
+from genreward_wrappers.data.goals import GoalBundle, GoalError, load_goal
 from genreward_wrappers.encoders.base import VideoEncoder, encoder_card
-from genreward_wrappers.encoders.memo import Memo
+from genreward_wrappers.encoders.caching import Memo
 from genreward_wrappers.encoders.registry import load_encoder
 from genreward_wrappers.encoders.texts import as_texts, mean_text, text_tower
-from genreward_wrappers.files import write_whole
-from genreward_wrappers.goals import GoalBundle, GoalError, load_goal
 
 #: Small enough for a CPU. By the published comparisons larger models judge better.
 ENCODER = "open_clip:ViT-B-32/laion2b_s34b_b79k"
@@ -259,7 +259,7 @@ def draw(
     kind = Path(path).suffix.removeprefix(".") or "png"
     drawn = io.BytesIO()
     figure.savefig(drawn, format=kind, dpi=110)
-    write_whole(Path(path), drawn.getvalue())
+    write_atomic(Path(path), drawn.getvalue())
 
 
 def import_figure() -> Any:

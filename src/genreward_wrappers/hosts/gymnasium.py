@@ -9,9 +9,8 @@ import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 
 from genreward_wrappers.core import UInt8, weigh
-from genreward_wrappers.episodes import succeeded
-from genreward_wrappers.frames import TAP, find_source, position_in_clip
-from genreward_wrappers.hosts.progress import check_observe, extend, extend_space
+from genreward_wrappers.data.episodes import succeeded
+from genreward_wrappers.data.frames import TAP, find_source, position_in_clip
 from genreward_wrappers.hosts.recipes import (
     Build,
     EnvFacts,
@@ -22,6 +21,7 @@ from genreward_wrappers.hosts.recipes import (
     VideoLevelRecipe,
     known_horizon,
 )
+from genreward_wrappers.hosts.time_feature import check_observe, extend, extend_space
 
 
 class GymnasiumHost(

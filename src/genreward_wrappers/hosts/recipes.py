@@ -19,17 +19,17 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
 from genreward_wrappers.core import Float32, RewardModel, Score, Session, UInt8
-from genreward_wrappers.episodes import Recorder
-from genreward_wrappers.frames import flat_state
+from genreward_wrappers.data.episodes import Recorder
+from genreward_wrappers.data.frames import flat_state
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from genreward_wrappers.data.goal_maker import GoalMaker
+    from genreward_wrappers.data.goals import GoalBundle
     from genreward_wrappers.encoders.base import VideoEncoder
-    from genreward_wrappers.goal_pipeline.own_goals import GeneratedGoals
-    from genreward_wrappers.goals import GoalBundle
+    from genreward_wrappers.generators.episode_goals import GeneratedGoals
     from genreward_wrappers.rewards.frame_level import FrameOptions
-    from genreward_wrappers.rewards.targets import GoalMaker
     from genreward_wrappers.rewards.video_level import VideoOptions
 
     GoalLike = (
@@ -440,7 +440,7 @@ class GenRewardRecipe(Host):
 
         def build(facts: EnvFacts) -> list[Part]:
             from genreward_wrappers.encoders.binding import bind_encoder
-            from genreward_wrappers.encoders.memo import shared
+            from genreward_wrappers.encoders.caching import shared
             from genreward_wrappers.rewards.frame_level import (
                 FRAME_WEIGHTS,
                 FrameLevel,
@@ -553,12 +553,12 @@ def _video_part(
 
 def _find(goal: Any, facts: EnvFacts) -> GoalBundle | GoalMaker:
     """What a wrapper was given as its goal: a bundle, or what makes goals."""
-    from genreward_wrappers.rewards.targets import GoalMaker
+    from genreward_wrappers.data.goal_maker import GoalMaker
 
     if isinstance(goal, GoalMaker):
         return goal
     if _is_generated(goal):
-        from genreward_wrappers.goal_pipeline.own_goals import GeneratedGoals
+        from genreward_wrappers.generators.episode_goals import GeneratedGoals
 
         return GeneratedGoals.of(goal).maker(facts.env_id)
     return _find_bundle(goal, facts)
@@ -572,7 +572,7 @@ def _is_generated(goal: Any) -> bool:
 
 
 def _find_bundle(goal: Any, facts: EnvFacts) -> GoalBundle:
-    from genreward_wrappers.goals import GoalError, load_goal
+    from genreward_wrappers.data.goals import GoalError, load_goal
 
     if _is_generated(goal):
         raise GoalError(
@@ -592,7 +592,7 @@ def _find_bundle(goal: Any, facts: EnvFacts) -> GoalBundle:
 
 def _recorded(goal: Any) -> Any:
     """A goal as a spec can hold it: by its source, if it has one."""
-    from genreward_wrappers.goals import GoalBundle
+    from genreward_wrappers.data.goals import GoalBundle
 
     if isinstance(goal, GoalBundle):
         return goal.source or goal

@@ -20,9 +20,8 @@ except ImportError as error:
     ) from error
 
 from genreward_wrappers.core import Bool, RewardModel, UInt8, weigh
-from genreward_wrappers.episodes import succeeded
-from genreward_wrappers.frames import TAP, find_source, position_in_clip
-from genreward_wrappers.hosts.progress import check_observe, extend, extend_space
+from genreward_wrappers.data.episodes import succeeded
+from genreward_wrappers.data.frames import TAP, find_source, position_in_clip
 from genreward_wrappers.hosts.recipes import (
     Build,
     EnvFacts,
@@ -33,6 +32,7 @@ from genreward_wrappers.hosts.recipes import (
     VideoLevelRecipe,
     known_horizon,
 )
+from genreward_wrappers.hosts.time_feature import check_observe, extend, extend_space
 
 __all__ = [
     "VecFrameLevelReward",

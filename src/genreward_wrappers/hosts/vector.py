@@ -18,8 +18,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
 from genreward_wrappers.core import Bool, UInt8, weigh
-from genreward_wrappers.frames import TAP, find_source, position_in_clip
-from genreward_wrappers.hosts.progress import check_observe, extend, extend_space
+from genreward_wrappers.data.frames import TAP, find_source, position_in_clip
 from genreward_wrappers.hosts.recipes import (
     Build,
     EnvFacts,
@@ -30,6 +29,7 @@ from genreward_wrappers.hosts.recipes import (
     VideoLevelRecipe,
     known_horizon,
 )
+from genreward_wrappers.hosts.time_feature import check_observe, extend, extend_space
 
 __all__ = [
     "FrameLevelReward",

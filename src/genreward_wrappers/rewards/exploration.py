@@ -28,7 +28,7 @@ from torch import Tensor
 
 from genreward_wrappers.core import Bool, RewardModel, Score, Transition, UInt8, UInt64
 from genreward_wrappers.encoders.base import as_frames, resolve_device
-from genreward_wrappers.forward_backward.nets import action_shape
+from genreward_wrappers.training.forward_backward.nets import action_shape
 
 #: Adam's, and what it adds to a root.
 BETAS, EPSILON = (0.9, 0.999), 1e-8

@@ -37,13 +37,17 @@ from genreward_wrappers.core import (
     UInt8,
     UInt64,
 )
+from genreward_wrappers.data.frames import sample_steps
+from genreward_wrappers.data.goals import GoalBundle, GoalError, load_goal
 from genreward_wrappers.encoders.base import VideoEncoder, resolve_device
 from genreward_wrappers.encoders.binding import bind_encoder, same_encoder
-from genreward_wrappers.forward_backward.features import Features, card_of, encode_flat
-from genreward_wrappers.forward_backward.losses import complaints
-from genreward_wrappers.forward_backward.nets import FBNets, action_shape
-from genreward_wrappers.frames import sample_steps
-from genreward_wrappers.goals import GoalBundle, GoalError, load_goal
+from genreward_wrappers.training.forward_backward.features import (
+    Features,
+    card_of,
+    encode_flat,
+)
+from genreward_wrappers.training.forward_backward.losses import complaints
+from genreward_wrappers.training.forward_backward.nets import FBNets, action_shape
 
 FORMS = ("value", "normalised", "difference")
 HEADS = ("min", "mean")

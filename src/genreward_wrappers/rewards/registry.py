@@ -32,13 +32,13 @@ _REWARDS = "genreward_wrappers.rewards"
 HOME = {
     "video": f"{_REWARDS}.video_level:VideoLevel",
     "frame": f"{_REWARDS}.frame_level:FrameLevel",
-    "vlm-rm": f"{_REWARDS}.vlm_rm:VLMRM",
-    "liv": f"{_REWARDS}.liv:LIV",
-    "roboclip": f"{_REWARDS}.roboclip:RoboCLIP",
-    "viper": f"{_REWARDS}.viper:Viper",
-    "diffusion-reward": f"{_REWARDS}.diffusion_reward:DiffusionReward",
-    "tadpole": f"{_REWARDS}.tadpole:Tadpole",
-    "lerobot": f"{_REWARDS}.lerobot:LeRobotReward",
+    "vlm-rm": f"{_REWARDS}.peers.vlm_rm:VLMRM",
+    "liv": f"{_REWARDS}.peers.liv:LIV",
+    "roboclip": f"{_REWARDS}.peers.roboclip:RoboCLIP",
+    "viper": f"{_REWARDS}.peers.viper:Viper",
+    "diffusion-reward": f"{_REWARDS}.peers.diffusion_reward:DiffusionReward",
+    "tadpole": f"{_REWARDS}.peers.tadpole:Tadpole",
+    "lerobot": f"{_REWARDS}.peers.lerobot:LeRobotReward",
 }
 
 

@@ -6,54 +6,17 @@ goals from the frame that it begins with; they are a part of the memory, one set
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from genreward_wrappers.core import Bool, Float32, UInt8
+from genreward_wrappers.data.goal_maker import GoalMaker
 from genreward_wrappers.rewards.similarity import calibrate
-
-
-class Made(NamedTuple):
-    """The goal videos of one episode.
-
-    Attributes:
-        videos: (K, T, H, W, 3) uint8 RGB.
-        seconds: What they cost; those that were made together share it evenly.
-        cached: Whether they all were there already.
-    """
-
-    videos: UInt8
-    seconds: float
-    cached: bool
-
-
-class GoalMaker(ABC):
-    """Makes the goals of episodes from the frames with which they begin.
-
-    Attributes:
-        frames: T, the frames of each video.
-        frame_size: (height, width) of the videos.
-        encoder: The card of the encoder they are used with, as in a goal bundle; empty
-            where the user has to say.
-    """
-
-    frames: int
-    frame_size: tuple[int, int]
-    encoder: Mapping[str, Any]
-
-    @abstractmethod
-    def __call__(self, frames: UInt8) -> list[Made]:
-        """The goals of n episodes, (n, H, W, 3) being their first frames.
-
-        What an episode gets depends on its own frame alone, to rounding.
-        """
 
 
 @dataclass(frozen=True, slots=True)

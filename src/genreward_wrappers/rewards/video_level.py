@@ -34,12 +34,13 @@ from genreward_wrappers.core import (
     UInt8,
     UInt64,
 )
+from genreward_wrappers.data.frames import evenly
+from genreward_wrappers.data.goal_maker import GoalMaker
+from genreward_wrappers.data.goals import GoalBundle, load_goal
 from genreward_wrappers.encoders.base import VideoEncoder, as_frames
 from genreward_wrappers.encoders.binding import bind_encoder
 from genreward_wrappers.encoders.pixels import PooledPixels
-from genreward_wrappers.frames import evenly
-from genreward_wrappers.goals import GoalBundle, load_goal
-from genreward_wrappers.rewards.readings import (
+from genreward_wrappers.rewards.clip_readers import (
     FramesReading,
     Reading,
     StreamReading,
@@ -47,7 +48,7 @@ from genreward_wrappers.rewards.readings import (
     WindowReading,
 )
 from genreward_wrappers.rewards.similarity import SIMILARITIES, Comparison
-from genreward_wrappers.rewards.targets import GoalMaker, Own, Targets, begin
+from genreward_wrappers.rewards.targets import Own, Targets, begin
 
 READINGS = ("frames", "stream", "window")
 PAYMENTS = ("level", "hold", "difference")

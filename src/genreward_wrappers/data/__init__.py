@@ -1,0 +1,1 @@
+"""What is read and written: goal bundles, episodes, videos, datasets."""

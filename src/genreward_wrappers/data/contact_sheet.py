@@ -1,0 +1,108 @@
+"""A contact sheet: each video as a row of its frames, the key frame framed."""
+
+from __future__ import annotations
+
+import io
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from genreward_wrappers.core import UInt8
+from genreward_wrappers.data.files import write_atomic
+from genreward_wrappers.data.frames import evenly
+from genreward_wrappers.data.goals import GoalBundle, GoalError
+
+#: The frame around a key frame, and its colour.
+BORDER, MARK = 3, (220, 40, 40)
+
+#: The height of the line of text under a frame.
+LINE = 14
+
+#: Smaller frames are enlarged, by a whole number of times, to at least this height.
+READABLE = 96
+
+
+def shown_frames(length: int, key: int, columns: int) -> list[int]:
+    """Which frames of a video are shown: evenly spread, the key frame among them.
+
+    >>> shown_frames(33, 21, 5)
+    [0, 8, 16, 21, 32]
+    """
+    index: list[int] = evenly(min(columns, length), length - 1).tolist()
+    if key not in index:
+        # The ends stay, where there is something between them.
+        inner = range(1, len(index) - 1) if len(index) > 2 else range(len(index))
+        nearest = min(inner, key=lambda i: abs(index[i] - key))
+        index[nearest] = key
+    return index
+
+
+def contact_sheet(goal: GoalBundle, columns: int = 9) -> UInt8:
+    """(H, W, 3) a picture of all videos, one a row.
+
+    Args:
+        goal: The bundle.
+        columns: How many frames of each video.
+
+    Raises:
+        ImportError: Pillow is not installed.
+    """
+    if columns < 2:
+        raise GoalError(f"columns={columns}: expected at least 2")
+    try:
+        from PIL import Image, ImageDraw
+    except ImportError as error:
+        raise ImportError(
+            'contact sheets need pillow: pip install "genreward-wrappers[demo]"'
+        ) from error
+    height, width = goal.frame_size
+    zoom = -(-READABLE // height) if height < READABLE else 1
+    tile_height = zoom * height + 2 * BORDER + LINE
+    tile_width = zoom * width + 2 * BORDER
+    shown = min(columns, goal.videos.shape[1])
+    size = (shown * tile_width, len(goal.videos) * tile_height)
+    sheet = Image.new("RGB", size, "white")
+    pen = ImageDraw.Draw(sheet)
+    for row, (video, key) in enumerate(zip(goal.videos, goal.key_frames, strict=True)):
+        for column, step in enumerate(shown_frames(len(video), key, columns)):
+            left, top = column * tile_width, row * tile_height
+            if step == key:
+                right, bottom = left + tile_width - 1, top + tile_height - LINE - 1
+                pen.rectangle((left, top, right, bottom), fill=MARK)
+            large = video[step].repeat(zoom, 0).repeat(zoom, 1)
+            sheet.paste(Image.fromarray(large), (left + BORDER, top + BORDER))
+            # Told apart without colour, too.
+            text = f"{step} key" if step == key else f"{step}"
+            under = (left + BORDER, top + tile_height - LINE)
+            pen.text(under, text, fill=MARK if step == key else "black")
+    return np.asarray(sheet)
+
+
+def png_of(picture: UInt8) -> bytes:
+    """The bytes of a PNG of a picture."""
+    from PIL import Image
+
+    packed = io.BytesIO()
+    Image.fromarray(picture).save(packed, format="PNG")
+    return packed.getvalue()
+
+
+def save_picture(path: str | PathLike[str], picture: UInt8) -> None:
+    """Writes a picture in the format that its name ends with, all or nothing.
+
+    Raises:
+        ValueError: Pillow writes no such format.
+    """
+    from PIL import Image
+
+    path = Path(path)
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind not in Image.SAVE:
+        raise ValueError(
+            f"{path}: cannot write pictures that end with {path.suffix!r}; .png, .jpg "
+            "and .webp are among those that do"
+        )
+    packed = io.BytesIO()
+    Image.fromarray(picture).save(packed, format=kind)
+    write_atomic(path, packed.getvalue())

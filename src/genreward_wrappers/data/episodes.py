@@ -1,0 +1,264 @@
+"""`Episode`: what happened in one episode, frames and rewards, in one file.
+
+The wrappers' ``record=`` writes them, the evaluator makes and scores them, the
+inspector shows them. Frames may be sparse: a host renders only what its reward looks
+at, so each frame says after which step it was seen.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genreward_wrappers.core import Bool, Int64, UInt8
+from genreward_wrappers.data.files import (
+    CODEC,
+    FileError,
+    load_tensors,
+    pack_video,
+    save_tensors,
+    unpack_video,
+)
+
+SCHEMA = 1
+METADATA_KEY = "genreward_episode"
+_LAYOUT = (
+    METADATA_KEY,
+    "recorded episode",
+    "Episode.save or a wrapper's record=",
+    SCHEMA,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """One episode of T steps.
+
+    Attributes:
+        frames: (F, H, W, 3) the frames that were seen, the first one included.
+        frame_steps: (F,) after how many steps each was seen: 0 for the first frame;
+            strictly increasing, at most T.
+        actions: (T, ...) what the agent did.
+        success: (T,) what the environment called a success, step by step.
+        rewards: Rewards by the name of their component, (T,) each; NaN where a
+            component had nothing to say.
+        terminated: Whether the episode ended in itself; else it was cut.
+        states: (T + 1, S) what the environment says of itself in numbers, before every
+            step and at the end; None where nobody noted it.
+        info: What else is known, as JSON: ``env_id``, ``seed``, ``kind``, ...
+    """
+
+    frames: UInt8
+    frame_steps: Int64
+    actions: NDArray[Any]
+    success: Bool
+    rewards: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    terminated: bool = False
+    info: Mapping[str, Any] = field(default_factory=dict)
+    states: NDArray[np.float32] | None = None
+
+    def __post_init__(self) -> None:
+        frames, steps = self.frames, self.frame_steps
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
+            raise ValueError(
+                "an episode's frames are uint8 of shape (frames, height, width, 3), "
+                f"got {frames.dtype} {frames.shape}"
+            )
+        if len(steps) != len(frames) or len(frames) == 0 or steps[0] != 0:
+            raise ValueError(
+                "an episode has one step number for each frame, the first one 0; got "
+                f"{len(frames)} frames and steps {steps.tolist()}"
+            )
+        if (np.diff(steps) <= 0).any() or steps[-1] > len(self):
+            raise ValueError(
+                f"frame steps must rise and end by {len(self)}, got {steps.tolist()}"
+            )
+        lengths = {name: len(part) for name, part in self.rewards.items()}
+        lengths["success"] = len(self.success)
+        if set(lengths.values()) != {len(self)}:
+            raise ValueError(
+                f"an episode of {len(self)} actions needs as many of each, got "
+                f"{lengths}"
+            )
+        states = self.states
+        if states is not None and (states.ndim != 2 or len(states) != len(self) + 1):
+            raise ValueError(
+                f"an episode of {len(self)} actions has one state more, of shape "
+                f"({len(self) + 1}, numbers), got {states.shape}"
+            )
+
+    def __len__(self) -> int:
+        """T, its steps."""
+        return len(self.actions)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether any of its steps was a success."""
+        return bool(self.success.any())
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the episode, all or nothing."""
+        tensors: dict[str, NDArray[Any]] = {
+            "frames": pack_video(self.frames),
+            "frame_steps": self.frame_steps.astype(np.int64),
+            "actions": np.ascontiguousarray(self.actions),
+            "success": self.success,
+            **{
+                f"rewards/{name}": np.asarray(part, np.float32)
+                for name, part in self.rewards.items()
+            },
+        }
+        if self.states is not None:
+            tensors["states"] = np.asarray(self.states, np.float32)
+        header = {
+            "schema": SCHEMA,
+            "codec": CODEC,
+            "shape": list(self.frames.shape),
+            "terminated": self.terminated,
+            "info": dict(self.info),
+        }
+        save_tensors(Path(path), tensors, METADATA_KEY, header)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Episode:
+        """Reads an episode.
+
+        Raises:
+            FileError: It is missing, damaged, or something else.
+        """
+        tensors, header = load_tensors(Path(path), *_LAYOUT)
+        try:
+            frames = unpack_video(tensors["frames"], tuple(header["shape"]))
+        except (KeyError, ValueError, zlib.error) as error:
+            raise FileError(f"{path} is damaged: {error}") from error
+        return cls(
+            frames=frames,
+            frame_steps=tensors["frame_steps"],
+            actions=tensors["actions"],
+            success=tensors["success"],
+            rewards={
+                name.removeprefix("rewards/"): tensor
+                for name, tensor in sorted(tensors.items())
+                if name.startswith("rewards/")
+            },
+            terminated=header["terminated"],
+            info=header["info"],
+            states=tensors.get("states"),
+        )
+
+
+def outcome(path: str | PathLike[str]) -> tuple[bool, Mapping[str, Any]]:
+    """Whether a recorded episode succeeded, and its info, without its frames.
+
+    Raises:
+        FileError: It is missing, damaged, or something else.
+    """
+    tensors, header = load_tensors(Path(path), *_LAYOUT, only=("success",))
+    try:
+        return bool(tensors["success"].any()), header["info"]
+    except KeyError as error:
+        raise FileError(f"{path} is damaged: it has no {error}") from error
+
+
+def succeeded(info: Mapping[str, Any]) -> bool:
+    """Whether an environment calls a step a success, by either of the usual names."""
+    return bool(info.get("is_success", info.get("success", False)))
+
+
+class Recorder:
+    """Writes some episodes of one environment to a folder while it is being used.
+
+    Which ones: 0, 1, 8, 27, ... up to 1000, then every thousandth, as Gymnasium's
+    `RecordVideo`. Frames are those that the reward looked at anyway; none is rendered
+    for the recording.
+
+    Attributes:
+        folder: Where they go, as ``episode-<number>.safetensors``. Numbers go on from
+            what is there.
+    """
+
+    def __init__(
+        self, folder: str | PathLike[str], info: Mapping[str, Any] | None = None
+    ) -> None:
+        """Makes the folder.
+
+        Args:
+            folder: Where to write.
+            info: What to write with every episode.
+        """
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._info = dict(info or {})
+        there = [
+            int(path.stem.removeprefix("episode-"))
+            for path in self.folder.glob("episode-*.safetensors")
+            if path.stem.removeprefix("episode-").isdigit()
+        ]
+        self.number = max(there, default=-1) + 1
+        self._about: dict[str, Any] = {}
+        self._frames: list[UInt8] = []
+        self._steps: list[int] = []
+        self._actions: list[NDArray[Any]] = []
+        self._success: list[bool] = []
+        self._rewards: dict[str, list[float]] = {}
+
+    def begin(self, frame: UInt8, info: Mapping[str, Any] | None = None) -> None:
+        """A new episode begins; one that was not finished is dropped.
+
+        Args:
+            frame: What is seen first.
+            info: What else to write with this episode.
+        """
+        self._about = dict(info or {})
+        self._frames, self._steps = [np.array(frame)], [0]
+        self._actions, self._success, self._rewards = [], [], {}
+
+    def step(
+        self,
+        action: Any,
+        frame: UInt8 | None,
+        rewards: Mapping[str, float],
+        success: bool,
+        terminated: bool,
+        truncated: bool,
+    ) -> None:
+        """Notes one step, and writes the episode if this was its last."""
+        if self._due():
+            self._actions.append(np.array(action))
+            self._success.append(success)
+            for name, value in rewards.items():
+                self._rewards.setdefault(name, []).append(value)
+            if frame is not None:
+                self._frames.append(np.array(frame))
+                self._steps.append(len(self._actions))
+        if terminated or truncated:
+            if self._due():
+                self._write(terminated)
+            self.number += 1
+
+    def _due(self) -> bool:
+        number = self.number
+        if number >= 1000:
+            return number % 1000 == 0
+        return bool(round(number ** (1 / 3)) ** 3 == number)
+
+    def _write(self, terminated: bool) -> None:
+        Episode(
+            frames=np.stack(self._frames),
+            frame_steps=np.array(self._steps, np.int64),
+            actions=np.stack(self._actions),
+            success=np.array(self._success, np.bool_),
+            rewards={
+                name: np.array(values, np.float32)
+                for name, values in self._rewards.items()
+            },
+            terminated=terminated,
+            info={**self._info, **self._about, "episode": self.number},
+        ).save(self.folder / f"episode-{self.number:08d}.safetensors")

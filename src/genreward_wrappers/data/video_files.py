@@ -1,0 +1,148 @@
+"""Video files: read whole or in part, written, and brought to a size and a length."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genreward_wrappers.core import UInt8
+from genreward_wrappers.data.frames import area_resize, evenly
+from genreward_wrappers.data.goals import GoalError
+
+#: What folders are searched for.
+VIDEO_ENDINGS = (".mp4", ".gif", ".npy", ".webm", ".mkv", ".avi", ".mov")
+
+
+def read_video(path: str | PathLike[str]) -> UInt8:
+    """(T, H, W, 3) the frames of an mp4, gif, or any file that imageio reads, or .npy.
+
+    Raises:
+        GoalError: There is no such file, or it holds no RGB video.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise GoalError(f"there is no video at {path}")
+    if path.suffix == ".npy":
+        try:
+            frames = np.load(path, allow_pickle=False)
+        except ValueError as error:
+            raise GoalError(f"{path} is no plain numpy array: {error}") from error
+    else:
+        frames = _decode(path)
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] not in (3, 4):
+        raise GoalError(
+            f"{path}: expected uint8 frames of shape (time, height, width, 3), got "
+            f"{frames.dtype} {frames.shape}"
+        )
+    if len(frames) < 2:
+        raise GoalError(f"{path}: a goal video needs at least 2 frames, got 1")
+    video: UInt8 = np.ascontiguousarray(frames[..., :3])
+    return video
+
+
+def read_part(
+    path: str | PathLike[str], start: float, count: int, fps: float, name: str
+) -> UInt8:
+    """(count, H, W, 3) a part of a video that holds more; no frame after it is decoded.
+
+    Args:
+        path: The video.
+        start: Where the part begins, in seconds.
+        count: Of its frames; frame i is the one at ``start + i / fps``.
+        fps: Frames a second.
+        name: What the part is, for messages.
+
+    Raises:
+        GoalError: The video has fewer frames there, or does not decode.
+    """
+    _imageio()
+    import av
+
+    # Begins are sums of durations. A film of more frames a second is thinned out.
+    slack = 0.2 / fps
+    frames: UInt8 | None = None
+    found, last = 0, 0.0
+    try:
+        with av.open(str(path)) as film:
+            stream = film.streams.video[0]
+            stream.thread_type = "AUTO"
+            # To the key frame before; what comes until the start is decoded, too.
+            film.seek(int(start / stream.time_base), stream=stream)
+            for frame in film.decode(stream):
+                last = float(frame.time)
+                due = start + found / fps
+                if last < due - slack:
+                    continue
+                if last > due + slack:
+                    break
+                picture = frame.to_ndarray(format="rgb24")
+                if frames is None:
+                    # They may take gigabytes, and are not held twice.
+                    frames = np.empty((count, *picture.shape), np.uint8)
+                frames[found] = picture
+                found += 1
+                if found == count:
+                    break
+    except (OSError, IndexError, ValueError) as error:
+        raise GoalError(
+            f"{name}: {path} does not decode as a video "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    if frames is None or found < count:
+        raise GoalError(
+            f"{name}: of its {count} frames, which begin at {start:g} s at {fps:g} a "
+            f"second, {path} has {found}; it was read up to {last:g} s"
+        )
+    return frames
+
+
+def write_video(path: str | PathLike[str], frames: UInt8, fps: float = 20) -> None:
+    """Writes (T, H, W, 3) frames as an mp4 that every player and browser shows."""
+    imageio = _imageio()
+    height, width = frames.shape[1:3]
+    # H.264 with the common pixel format has only even sides.
+    even = frames[:, : height - height % 2, : width - width % 2]
+    imageio.imwrite(path, even, plugin="pyav", codec="libx264", fps=fps)
+
+
+def fit(frames: UInt8, size: tuple[int, int], length: int, name: str) -> UInt8:
+    """A video at a size and length, or why it would be spoilt by that."""
+    height, width = frames.shape[1:3]
+    if height < size[0] or width < size[1]:
+        raise GoalError(
+            f"{name} is {height}x{width} (height x width) and would have to be "
+            f"enlarged to {size[0]}x{size[1]}: give a larger video or a smaller size"
+        )
+    if abs(width - size[1] * height / size[0]) > 0.5 * height / size[0]:
+        raise GoalError(
+            f"{name} is {height}x{width} (height x width), another aspect ratio than "
+            f"{size[0]}x{size[1]}: crop it, or give a size of its ratio"
+        )
+    index = evenly(length, len(frames) - 1).tolist()
+    small = {i: area_resize(frames[i], size) for i in set(index)}
+    return np.stack([small[i] for i in index])
+
+
+def _decode(path: Path) -> UInt8:
+    imageio = _imageio()
+    try:
+        frames: UInt8 = imageio.imread(path, index=..., plugin="pyav")
+    except Exception as error:
+        raise GoalError(
+            f"{path} does not decode as a video ({type(error).__name__}: {error})"
+        ) from error
+    return frames
+
+
+def _imageio() -> Any:
+    try:
+        import av  # noqa: F401
+        import imageio.v3 as imageio
+    except ImportError as error:
+        raise ImportError(
+            'videos need imageio and av: pip install "genreward-wrappers[video]"'
+        ) from error
+    return imageio

@@ -1,0 +1,1 @@
+"""Test episodes of known worth."""

@@ -1,0 +1,480 @@
+"""Test episodes of known worth, recorded once and kept.
+
+A reward is judged on episodes whose order anyone can name: successes, failures that
+look right, noise, nothing at all, and successes that were tampered with. In Meta-World
+the scripted policies play them; for other environments the user gives episodes
+(`evaluate.given`).
+
+What each kind is for:
+
+- ``success``: the scripted policy, where it succeeds.
+- ``near-miss``: the same motion some centimetres higher, so that nothing is touched.
+- ``half-way``: the scripted policy until half of its way to success, then still. A
+  reward that is content with this one teaches to hover.
+- ``noisy``: the scripted policy with noise; whether it succeeds is the environment's
+  to say.
+- ``random``, ``static``: noise alone, and an arm that does not move.
+- ``other-task``: the success of another task, in its own scene.
+- ``reversed``, ``shifted``, ``brightness``: the successes again, played backwards,
+  moved by some pixels, made darker or brighter.
+
+Their seeds begin at `FIRST_SEED`; `check_seeds` holds them against those of everything
+that was trained or recorded for the goal.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import itertools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genreward_wrappers.core import UInt8
+from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.data.files import FileError, cache_folder, canonical
+from genreward_wrappers.data.goals import GoalBundle
+from genreward_wrappers.envs.policies import Wander
+from genreward_wrappers.workers import Workers, workers
+
+#: Of the test episodes. Goals and encoders come from one million on, learning runs from
+#: three million on, and what people call seed 0 is far away from all.
+FIRST_SEED = 2_000_000
+SEEDS = range(FIRST_SEED, FIRST_SEED + 1_000_000)
+
+#: Episodes of each kind; those that render nothing new follow the successes.
+COUNTS: Mapping[str, int] = {
+    "success": 10,
+    "near-miss": 10,
+    "half-way": 10,
+    "noisy": 10,
+    "random": 10,
+    "static": 4,
+    "other-task": 6,
+}
+ALTERED = ("reversed", "shifted", "brightness")
+
+#: The first three that are not the task itself stand for "another task". They move
+#: different things in different directions.
+OTHERS = ("drawer-close", "button-press", "push", "window-open")
+
+#: A policy may fail on some seeds; this many times the wanted episodes are tried.
+PATIENCE = 4
+
+#: How much higher (in metres) a near-miss passes: above everything there is to touch.
+MISS = 0.15
+
+#: Keeps the gripper as it is and the hand where it is: nothing is dropped.
+STILL = np.array([0, 0, 0, 1], np.float32)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One episode to record.
+
+    Attributes:
+        env_id: The environment's registered id.
+        options: What to make it with, as sorted pairs.
+        kind: What the policy does.
+        seed: Of the episode.
+        frame_steps: The steps whose frames are kept.
+    """
+
+    env_id: str
+    options: tuple[tuple[str, Any], ...]
+    kind: str
+    seed: int
+    frame_steps: tuple[int, ...]
+
+
+def record_rollouts(
+    env_id: str,
+    frame_steps: Sequence[int],
+    *,
+    options: Mapping[str, Any] | None = None,
+    counts: Mapping[str, int] = COUNTS,
+    cache: Path | None = None,
+    processes: int = 1,
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Episode]:
+    """Plays, or finds in the cache, the standard test episodes of an environment.
+
+    Args:
+        env_id: A Meta-World environment of this package.
+        frame_steps: The steps whose frames are rendered, 0 among them.
+        options: What else to make the environment with, such as ``camera``.
+        counts: How many of each kind; see `COUNTS`.
+        cache: A folder for finished episodes; None keeps none.
+        processes: How many to play at a time.
+        tick: Told how many episodes are done, and of how many.
+
+    Raises:
+        ValueError: The environment has no scripted policy.
+    """
+    task = scripted_task(env_id)
+    unknown = set(counts) - set(COUNTS)
+    if unknown:
+        raise ValueError(f"no such kinds {sorted(unknown)}: expected {list(COUNTS)}")
+    chosen = tuple(sorted((options or {}).items()))
+    steps = tuple(frame_steps)
+    others = [name for name in OTHERS if name != task][:3]
+    total = sum(counts.values()) + (len(others) if counts.get("other-task") else 0)
+    done = 0
+    episodes: list[Episode] = []
+    with _players(processes) as play_all:
+        for kind, count in counts.items():
+            # One more of each other task is its goal in the confusion matrix.
+            wanted = {f"metaworld/{task}": count}
+            if kind == "other-task":
+                shares = np.array_split(np.arange(count), len(others))
+                wanted = {
+                    f"metaworld/{other}": len(share) + 1
+                    for other, share in zip(others, shares, strict=True)
+                    if count
+                }
+            for where, needed in wanted.items():
+                jobs = (
+                    Job(where, chosen, kind, _seed(kind, i), steps)
+                    for i in range(PATIENCE * needed)
+                )
+                for episode in _take(jobs, needed, play_all, cache):
+                    episodes.append(episode)
+                    done += 1
+                    tick(done, total)
+    return episodes
+
+
+def altered(episodes: Sequence[Episode], wanted: Sequence[int] = ()) -> list[Episode]:
+    """The successes played backwards, shifted, and with another brightness.
+
+    Args:
+        episodes: The test episodes.
+        wanted: Steps whose frames will be looked at. What was recorded without those
+            at the other end cannot be played backwards.
+    """
+    changed = []
+    for episode in episodes:
+        if episode.info["kind"] != "success":
+            continue
+        rng = np.random.default_rng(episode.info["seed"])
+        needed = {0, *(int(step) for step in wanted if step <= len(episode))}
+        if needed <= set((len(episode) - episode.frame_steps).tolist()):
+            changed.append(_derive(_backwards(episode), "reversed"))
+        changed += [
+            _derive(replace(episode, frames=_shift(episode.frames, rng)), "shifted"),
+            _derive(
+                replace(episode, frames=_brighten(episode.frames, rng)), "brightness"
+            ),
+        ]
+    return changed
+
+
+def check_seeds(goal: GoalBundle, encoder_steps: Sequence[Mapping[str, Any]]) -> None:
+    """Raises if the goal, its nets or its encoder were made from test seeds.
+
+    Args:
+        goal: Its provenance says which seeds were recorded and trained on.
+        encoder_steps: The same of the encoder's training, if known.
+    """
+    for step in (*goal.provenance, *encoder_steps):
+        seeds = step.get("seeds") or _starts(step)
+        if not seeds:
+            continue
+        low, high = min(seeds), max(seeds)
+        if low < SEEDS.stop and high >= SEEDS.start:
+            raise ValueError(
+                f"{goal!r}: its step {step.get('step')!r} used the seeds {low} to "
+                f"{high}, and the test episodes have the seeds {SEEDS.start} to "
+                f"{SEEDS.stop - 1}: a reward must not be judged on what made it. "
+                "Make the goal from other seeds"
+            )
+
+
+def _starts(step: Mapping[str, Any]) -> list[int]:
+    """The seeds of the first frames that a generator continued, if this is its step."""
+    found = [one.get("start_seed") for one in step.get("candidates", ())]
+    return [seed for seed in found if seed is not None]
+
+
+def scripted_task(env_id: str) -> str:
+    """The Meta-World task of an environment's id."""
+    from genreward_wrappers.envs.metaworld import TASKS
+
+    task = env_id.removeprefix("metaworld/")
+    if task == env_id or f"{task}-v3" not in TASKS:
+        raise ValueError(
+            f"env {env_id!r} has no scripted policy to play the test episodes: give "
+            "your own with --rollouts FOLDER, which holds a folder of videos (mp4, "
+            'gif, npy) for each kind: "success", and at least one of "failure", '
+            '"near-miss", "half-way", "noisy", "random", "static"; or a folder of '
+            'episodes that a wrapper recorded (record=); or "minari:<dataset>"'
+        )
+    return task
+
+
+def default_cache() -> Path:
+    """Where test episodes are kept; see `files.cache_folder`."""
+    return cache_folder("rollouts")
+
+
+# Playing
+
+
+def play(job: Job) -> Episode:
+    """Plays one episode."""
+    env = _environment(job.env_id, job.options)
+    horizon = env.spec.max_episode_steps
+    assert horizon is not None
+    act = _policy(job, horizon)
+    wanted = set(job.frame_steps)
+    state, _ = env.reset(seed=job.seed)
+    frames, seen = [env.render()], [0]
+    actions, rewards, success = [], [], []
+    for step in range(1, horizon + 1):
+        action = act(state, step)
+        state, reward, _, _, info = env.step(action)
+        actions.append(np.asarray(action, np.float32))
+        rewards.append(reward)
+        success.append(info["is_success"])
+        if step in wanted:
+            frames.append(env.render())
+            seen.append(step)
+    # A fixed length, whatever happens: successes go on after they succeeded.
+    return Episode(
+        frames=np.stack(frames),
+        frame_steps=np.array(seen, np.int64),
+        actions=np.stack(actions),
+        success=np.array(success, np.bool_),
+        rewards={"env": np.array(rewards, np.float32)},
+        info={
+            "env_id": job.env_id,
+            "kind": job.kind,
+            "seed": job.seed,
+            "group": f"{job.env_id} {job.kind} {job.seed}",
+        },
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _environment(env_id: str, options: tuple[tuple[str, Any], ...]) -> Any:
+    import gymnasium as gym
+
+    return gym.make(env_id, obs="state", render_mode="rgb_array", **dict(options))
+
+
+Play = Callable[[Sequence[Job]], Iterator[Episode]]
+Act = Callable[[NDArray[np.float64], int], NDArray[np.float32]]
+
+
+def _policy(job: Job, horizon: int) -> Act:
+    from genreward_wrappers.envs.metaworld import scripted_policy
+
+    script = scripted_policy(scripted_task(job.env_id))
+    rng = np.random.default_rng(job.seed)
+    strength = rng.uniform(0.1, 0.8)
+    stop = (
+        _way_to_success(job, horizon) * rng.uniform(0.4, 0.6)
+        if job.kind == "half-way"
+        else horizon
+    )
+    wander = Wander(rng, 4)
+
+    def scripted(state: NDArray[np.float64], step: int) -> NDArray[np.float32]:
+        return script(state)
+
+    def near_miss(state: NDArray[np.float64], step: int) -> NDArray[np.float32]:
+        # A policy that takes its hand to be lower than it is goes the same way, higher.
+        mistaken = state.copy()
+        mistaken[2] -= MISS
+        return script(mistaken)
+
+    def half_way(state: NDArray[np.float64], step: int) -> NDArray[np.float32]:
+        action = script(state)
+        return action if step <= stop else action * STILL
+
+    def noisy(state: NDArray[np.float64], step: int) -> NDArray[np.float32]:
+        return _bounded(script(state) + strength * wander())
+
+    def random(state: NDArray[np.float64], step: int) -> NDArray[np.float32]:
+        return _bounded(1.5 * wander())
+
+    def static(state: NDArray[np.float64], step: int) -> NDArray[np.float32]:
+        return np.zeros(4, np.float32)
+
+    policies: dict[str, Act] = {
+        "success": scripted,
+        "near-miss": near_miss,
+        "half-way": half_way,
+        "noisy": noisy,
+        "random": random,
+        "static": static,
+        "other-task": scripted,
+    }
+    return policies[job.kind]
+
+
+def _bounded(action: NDArray[np.float64]) -> NDArray[np.float32]:
+    return np.clip(action, -1, 1).astype(np.float32)
+
+
+def _way_to_success(job: Job, horizon: int) -> int:
+    """Steps until the scripted policy's first success in this episode."""
+    from genreward_wrappers.envs.metaworld import scripted_policy
+
+    env = _environment(job.env_id, job.options)
+    script = scripted_policy(scripted_task(job.env_id))
+    state, _ = env.reset(seed=job.seed)
+    for step in range(1, horizon + 1):
+        state, _, _, _, info = env.step(script(state))
+        if info["is_success"]:
+            return step
+    return horizon
+
+
+def _belongs(episode: Episode) -> bool:
+    """Whether an episode turned out as its kind says."""
+    kind = episode.info["kind"]
+    if kind in ("success", "other-task"):
+        return episode.succeeded
+    if kind in ("near-miss", "half-way"):
+        return not episode.succeeded
+    return True
+
+
+def _seed(kind: str, index: int) -> int:
+    # Kinds do not share positions: nothing about a scene may give its label away.
+    return FIRST_SEED + 1_000 * list(COUNTS).index(kind) + index
+
+
+# The cache and the workers
+
+
+def _take(
+    jobs: Iterator[Job],
+    needed: int,
+    play_all: Play,
+    cache: Path | None,
+) -> list[Episode]:
+    """The first ``needed`` episodes that turn out as wanted, by their seeds."""
+    taken: list[Episode] = []
+    while len(taken) < needed:
+        # No more at a time than are missing, so that the choice does not depend on
+        # how many processes there are.
+        batch = list(itertools.islice(jobs, needed - len(taken)))
+        if not batch:
+            break
+        found = {job: _load(job, cache) for job in batch}
+        missing = [job for job, episode in found.items() if episode is None]
+        for job, episode in zip(missing, play_all(missing), strict=True):
+            found[job] = episode
+            if cache is not None:
+                episode.save(cache / _file_name(job))
+        taken += [e for e in found.values() if e is not None and _belongs(e)]
+    return taken
+
+
+def _load(job: Job, cache: Path | None) -> Episode | None:
+    if cache is None:
+        return None
+    try:
+        return Episode.load(cache / _file_name(job))
+    except (FileError, KeyError, ValueError):
+        # Not there, or damaged: it is made again.
+        return None
+
+
+def _file_name(job: Job) -> str:
+    """Names an episode by everything that it depends on."""
+    key = {"job": asdict(job), "made by": _makers()}
+    return hashlib.sha256(canonical(key).encode()).hexdigest()[:32] + ".safetensors"
+
+
+@functools.lru_cache(maxsize=1)
+def _makers() -> dict[str, str]:
+    """What else the pictures depend on: packages, the GL driver, our own code."""
+    from genreward_wrappers.envs import _gl, metaworld, policies
+
+    _gl.choose_backend()
+    modules = (metaworld, policies, _gl)
+    sources = [Path(__file__), *(Path(str(module.__file__)) for module in modules)]
+    code = b"".join(path.read_bytes() for path in sources)
+    return {
+        "code": hashlib.sha256(code).hexdigest(),
+        "gl": os.environ.get("MUJOCO_GL", ""),
+        **{
+            name: importlib.metadata.version(name)
+            for name in ("metaworld", "mujoco", "numpy")
+        },
+    }
+
+
+class _players:
+    """A map over episodes: in this process, or in several."""
+
+    def __init__(self, processes: int) -> None:
+        self._processes = processes
+        self._stack = ExitStack()
+        self._pool: Workers | None = None
+
+    def __enter__(self) -> Play:
+        return self._map
+
+    def _map(self, jobs: Sequence[Job]) -> Iterator[Episode]:
+        """The episodes in the order of their jobs, each as soon as it is there."""
+        if self._processes <= 1 or len(jobs) <= 1:
+            return map(play, jobs)
+        if self._pool is None:
+            # Not before it is needed: everything may be in the cache.
+            self._pool = self._stack.enter_context(workers(self._processes))
+        futures = [self._pool.submit(play, job) for job in jobs]
+        return (future.result() for future in futures)
+
+    def __exit__(self, *exception: Any) -> None:
+        self._stack.__exit__(*exception)
+
+
+# Altering
+
+
+def _derive(episode: Episode, kind: str) -> Episode:
+    # The group stays: these are the same episode again, not new evidence.
+    return replace(episode, info={**episode.info, "kind": kind})
+
+
+def _backwards(episode: Episode) -> Episode:
+    return replace(
+        episode,
+        frames=episode.frames[::-1].copy(),
+        frame_steps=len(episode) - episode.frame_steps[::-1],
+        actions=-episode.actions[::-1],
+        success=np.zeros(len(episode), np.bool_),
+        # What the environment would have said is not known.
+        rewards={},
+    )
+
+
+def _shift(frames: UInt8, rng: np.random.Generator) -> UInt8:
+    """As if the camera had been turned a little: up to a sixteenth of the picture."""
+    height, width = frames.shape[1:3]
+    reach = max(1, height // 16)
+    down, right = 0, 0
+    while down == right == 0:
+        down, right = rng.integers(-reach, reach + 1, 2)
+    rows = np.clip(np.arange(height) - down, 0, height - 1)
+    columns = np.clip(np.arange(width) - right, 0, width - 1)
+    return np.ascontiguousarray(frames[:, rows][:, :, columns])
+
+
+def _brighten(frames: UInt8, rng: np.random.Generator) -> UInt8:
+    """Times 0.5 to 0.8, or 1.15 to 1.3: visibly darker or brighter."""
+    factor = rng.uniform(0.5, 0.8) if rng.random() < 0.5 else rng.uniform(1.15, 1.3)
+    changed: UInt8 = np.clip(frames * np.float32(factor), 0, 255).astype(np.uint8)
+    return changed

@@ -1,0 +1,1 @@
+"""What a reward is worth on recorded episodes."""

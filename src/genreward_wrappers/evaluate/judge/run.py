@@ -1,0 +1,521 @@
+"""`evaluate`: test episodes, rewards and their controls, figures, verdicts, one page.
+
+Data flows one way: episodes (`rollouts`, `given`) are scored (`score`) under every
+contestant (`contestants`); the scores become figures (`metrics`), the figures a
+sentence (`verdict`), and all of it a page (`report`).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genreward_wrappers.core import Float32, RewardModel, UInt8
+from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.data.files import embedded_folder
+from genreward_wrappers.data.frames import sample_steps
+from genreward_wrappers.data.goals import GoalBundle, GoalError, load_goal
+from genreward_wrappers.evaluate.episodes.rollouts import (
+    COUNTS,
+    altered,
+    check_seeds,
+    default_cache,
+    record_rollouts,
+)
+from genreward_wrappers.evaluate.episodes.user_episodes import load_rollouts
+from genreward_wrappers.evaluate.judge.bootstrap import Estimate, undefined
+from genreward_wrappers.evaluate.judge.epic import canonical
+from genreward_wrappers.evaluate.judge.judged_rewards import (
+    Contestant,
+    Maker,
+    needs_goal,
+)
+from genreward_wrappers.evaluate.judge.metrics import (
+    ORDINARY,
+    Curve,
+    Labelled,
+    confusion,
+    differences,
+    measure,
+)
+from genreward_wrappers.evaluate.judge.score import score_episodes, wanted_steps
+from genreward_wrappers.evaluate.judge.verdict import Verdict, verdict
+from genreward_wrappers.rewards.frame_level import FrameLevel
+from genreward_wrappers.rewards.video_level import VideoLevel
+
+#: Steps that the EPIC distance is taken over, states and actions that it averages
+#: over, and how few steps are too few.
+TRANSITIONS, COVERAGE, FEW_TRANSITIONS = 200, 8, 20
+
+Tell = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One reward's scores and what they say.
+
+    Attributes:
+        contestant: The reward.
+        paid: (T,) what it paid in each episode, NaN where nothing was due.
+        metrics: The figures, by name.
+        verdict: What they come to; None for controls and the environment's reward.
+        confusion: Other tasks' successes against other tasks' goals, if there are any.
+    """
+
+    contestant: Contestant
+    paid: Sequence[Float32]
+    metrics: Mapping[str, Estimate]
+    verdict: Verdict | None = None
+    confusion: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that `evaluate` found out.
+
+    Attributes:
+        env_id: The environment.
+        goal: The goal bundle, if one was needed.
+        horizon: Steps of the longest episode.
+        episodes: The test episodes, the altered ones included.
+        scored: The rewards under test, their controls, the environment's own.
+        facts: Versions and settings, to be shown.
+    """
+
+    env_id: str
+    goal: GoalBundle | None
+    horizon: int
+    episodes: Sequence[Episode]
+    scored: Sequence[Scored]
+    facts: Mapping[str, str]
+
+
+def evaluate(
+    env_id: str,
+    rewards: Sequence[str | RewardModel[Any]] = ("genreward",),
+    goal: str | os.PathLike[str] | GoalBundle | None = None,
+    *,
+    rollouts: str | None = None,
+    frames: int = 65,
+    counts: Mapping[str, int] = COUNTS,
+    cache: Path | None = None,
+    processes: int = 1,
+    camera: str | None = None,
+    device: str = "auto",
+    dtype: str | None = None,
+    resamples: int = 1000,
+    tell: Tell = lambda what, done, total: None,
+) -> Evaluation:
+    """Judges rewards on episodes of known worth.
+
+    Args:
+        env_id: The environment; one of Meta-World's has scripted test episodes.
+        rewards: Their names and options, see `contestants.REWARDS`; or reward models
+            of one's own.
+        goal: As for the wrappers; None is the environment's embedded one.
+        rollouts: Test episodes of one's own; see `given.load_rollouts`.
+        frames: Frames of an episode that the per-frame reading looks at. It pays at
+            these steps what it pays there in training.
+        counts: Test episodes of each kind.
+        cache: Where recorded test episodes are kept; None is `default_cache`.
+        processes: How many episodes to record at a time.
+        camera: The environment's; None is its default one.
+        device: Of the encoders.
+        dtype: What they compute in.
+        resamples: Of the bootstrap.
+        tell: Told what is being done, and how far.
+    """
+    given = None
+    bundle: GoalBundle | None = None
+    asked = [spec for spec in rewards if isinstance(spec, str) and spec != "env"]
+    if any(goal is not None or needs_goal(spec) for spec in asked):
+        bundle = load_goal(goal, env_id)
+    if rollouts is not None:
+        size = bundle.frame_size if bundle else None
+        given = load_rollouts(rollouts, frames, size)
+        horizon = _given_horizon(env_id, given)
+    else:
+        horizon = _horizon(env_id)
+        if bundle is not None:
+            check_seeds(bundle, training_of(bundle))
+    maker = Maker(bundle, horizon, frames, device, dtype)
+    contestants = _contestants(maker, rewards)
+    models = [model for c in contestants for model, _ in c.parts]
+    wanted = wanted_steps(models, horizon)
+    if given is None:
+        options = _options(env_id, bundle, camera)
+        steps = np.union1d(wanted, sample_steps(frames, horizon))
+        # Played backwards, an episode is looked at at the other end.
+        steps = np.union1d(steps, horizon - steps)
+        episodes = record_rollouts(
+            env_id,
+            steps.tolist(),
+            options=options,
+            counts=counts,
+            cache=cache or default_cache(),
+            processes=processes,
+            tick=lambda done, total: tell("test episodes", done, total),
+        )
+    else:
+        episodes = given
+    tests, spare = _set_apart(episodes, env_id)
+    everything = [*tests, *altered(tests, wanted.tolist())]
+    found = []
+    for index, contestant in enumerate(contestants):
+        tell("rewards", index, len(contestants))
+        found.append((contestant, _pay(contestant, everything)))
+    tell("rewards", len(contestants), len(contestants))
+    tell("figures", 0, 1)
+    scored = _judge(found, everything, resamples)
+    even = sample_steps(min(frames, horizon + 1), horizon)
+    scored = [
+        replace(
+            one,
+            metrics={**one.metrics, **_epic(one.contestant, everything)},
+            confusion=_confusion(maker, one, tests, spare, env_id, even),
+        )
+        for one in scored
+    ]
+    tell("figures", 1, 1)
+    return Evaluation(
+        env_id, bundle, horizon, everything, scored, _facts(env_id, bundle, frames)
+    )
+
+
+def labels(episodes: Sequence[Episode]) -> list[Labelled]:
+    """What is known of each episode, as the metrics take it."""
+    return [
+        Labelled(
+            kind=str(e.info["kind"]),
+            group=str(e.info["group"]),
+            success=_wins(e),
+            level=2 if _wins(e) else int(e.info["kind"] == "half-way"),
+            length=len(e),
+        )
+        for e in episodes
+    ]
+
+
+def curve(paid: Float32) -> Curve:
+    """The steps at which something was due, and the scores there."""
+    due = np.flatnonzero(~np.isnan(paid))
+    return Curve(due + 1, paid[due].astype(np.float64))
+
+
+def _wins(episode: Episode) -> bool:
+    kind = episode.info["kind"]
+    # Another task's success is no success of this one.
+    if kind in ("other-task", "reversed"):
+        return False
+    return bool(kind in ("shifted", "brightness", "success") or episode.succeeded)
+
+
+def _contestants(
+    maker: Maker, rewards: Sequence[str | RewardModel[Any]]
+) -> list[Contestant]:
+    """Those asked for, their controls, and the environment's own; each once."""
+    made: dict[str, Contestant] = {}
+    for spec in rewards:
+        for one in maker.make(spec) if isinstance(spec, str) else [_own(spec)]:
+            made.setdefault(one.name, one)
+    for spec in rewards:
+        for one in maker.controls(spec) if isinstance(spec, str) else []:
+            made.setdefault(one.name, one)
+    made.setdefault("env", maker.environment())
+    return list(made.values())
+
+
+def _own(model: RewardModel[Any]) -> Contestant:
+    return Contestant(
+        model.name,
+        "reward",
+        f"{type(model).__module__}.{type(model).__qualname__}",
+        [(model, 1.0)],
+        why_not_markov="nobody says that it looks at single transitions",
+    )
+
+
+def _pay(contestant: Contestant, episodes: Sequence[Episode]) -> list[Float32]:
+    """(T,) what the whole of a contestant pays in each episode."""
+    totals: list[Any] = [np.full(len(e), np.nan) for e in episodes]
+    for model, weight in contestant.parts:
+        for i, paid in enumerate(score_episodes(model, episodes)):
+            totals[i] = _add(totals[i], weight * paid.astype(np.float64))
+    if contestant.env_weight:
+        for i, episode in enumerate(episodes):
+            own = episode.rewards.get("env")
+            if own is None:
+                # Nobody knows what the environment would have paid: no sum, either.
+                totals[i] = np.full(len(episode), np.nan)
+            else:
+                totals[i] = _add(totals[i], contestant.env_weight * own)
+    if contestant.thinned:
+        # Steps that are left out here only to save time would be paid in training:
+        # without its video part, a sum is none.
+        video = contestant.parts[0][0]
+        for total in totals:
+            total[~video.wants(np.arange(1, len(total) + 1))] = np.nan
+    return [total.astype(np.float32) for total in totals]
+
+
+def _add(total: Any, more: Any) -> Any:
+    """Where either is due; what is not due counts as nothing."""
+    due = ~(np.isnan(total) & np.isnan(more))
+    return np.where(due, np.nan_to_num(total) + np.nan_to_num(more), np.nan)
+
+
+def _judge(
+    found: Sequence[tuple[Contestant, Sequence[Float32]]],
+    episodes: Sequence[Episode],
+    resamples: int,
+) -> list[Scored]:
+    known = labels(episodes)
+    own = [curve(paid) for c, paids in found if c.name == "env" for paid in paids]
+    figures = {}
+    for contestant, paids in found:
+        curves = [curve(paid) for paid in paids]
+        # What the environment would have paid is not known of every episode: rewards
+        # that contain it are judged on the others.
+        kept = [i for i in range(len(known)) if own[i].steps.size]
+        if not contestant.env_weight:
+            kept = list(range(len(known)))
+        figures[contestant.name] = measure(
+            [curves[i] for i in kept],
+            [known[i] for i in kept],
+            env_curves=[own[i] for i in kept]
+            if any(c.steps.size for c in own)
+            else None,
+            resamples=resamples,
+        )
+    # Pixels that were asked for as a reward are what they are.
+    plain = ("pixels", "random")
+    controls = {c.name: p for c, p in found if c.name.partition(":")[0] in plain}
+    scored = []
+    for contestant, paids in found:
+        judged = None
+        # The environment's own reward has no controls, nor has a sum that holds it.
+        if contestant.role == "reward" and contestant.parts:
+            mine = [curve(paid) for paid in paids]
+            ahead = {
+                name: differences(
+                    mine, [curve(p) for p in theirs], known, resamples=resamples
+                )
+                for name, theirs in controls.items()
+                if name != contestant.name
+            }
+            judged = verdict(figures[contestant.name], ahead)
+        elif contestant.role in ("reward", "sum"):
+            judged = verdict(figures[contestant.name])
+        scored.append(Scored(contestant, paids, figures[contestant.name], judged))
+    return scored
+
+
+def _epic(one: Contestant, episodes: Sequence[Episode]) -> dict[str, Estimate]:
+    """The EPIC distance to the environment's own reward, or why there is none."""
+    if one.role != "reward" or not one.parts:
+        return {}
+    if one.why_not_markov:
+        return {"epic_distance": undefined(0, f"refused: {one.why_not_markov}")}
+    model = one.parts[0][0]
+    assert isinstance(model, FrameLevel)
+
+    def own(states: UInt8, actions: Any, next_states: UInt8) -> Any:
+        return model.values(states, actions).astype(np.float64)
+
+    states, actions, next_states, paid = _transitions(episodes)
+    if len(paid) < FEW_TRANSITIONS or paid.std() == 0:
+        return {"epic_distance": undefined(len(paid), "no transitions that differ")}
+    rng = np.random.default_rng(0)
+    shaped = canonical(
+        own,
+        states,
+        actions,
+        next_states,
+        states[rng.choice(len(states), COVERAGE)],
+        actions[rng.choice(len(actions), COVERAGE)],
+        model.nets.config.discount,
+    )
+    # What the environment would pay from other states is not known. Where its reward
+    # depends on the action and on what comes of it, as Meta-World's does, its
+    # canonical form is itself but for a constant.
+    alike = np.corrcoef(shaped, paid)[0, 1] if shaped.std() > 0 else 0.0
+    distance = float(np.sqrt(max(0.0, 1 - alike) / 2))
+    return {"epic_distance": Estimate(distance, None, None, len(paid))}
+
+
+def _transitions(episodes: Sequence[Episode]) -> tuple[UInt8, Any, UInt8, Any]:
+    """Some steps whose frames before and after are there, from all over."""
+    found = []
+    for episode in episodes:
+        if "env" not in episode.rewards or episode.info["kind"] not in ORDINARY:
+            continue
+        place = {int(step): i for i, step in enumerate(episode.frame_steps)}
+        found += [
+            (episode, place[t], place[t + 1], t)
+            for t in range(len(episode))
+            if t in place and t + 1 in place
+        ]
+    rng = np.random.default_rng(0)
+    chosen = rng.permutation(len(found))[:TRANSITIONS]
+    some = [found[i] for i in chosen]
+    if not some:
+        none = np.zeros((0, 1, 1, 3), np.uint8)
+        return none, np.zeros((0, 1)), none, np.zeros(0)
+    return (
+        np.stack([e.frames[i] for e, i, _, _ in some]),
+        np.stack([e.actions[t] for e, _, _, t in some]),
+        np.stack([e.frames[j] for e, _, j, _ in some]),
+        np.array([e.rewards["env"][t] for e, _, _, t in some], np.float64),
+    )
+
+
+def _set_apart(
+    episodes: Sequence[Episode], env_id: str
+) -> tuple[list[Episode], dict[str, Episode]]:
+    """The test episodes, and the first of each other task, which becomes its goal."""
+    spare: dict[str, Episode] = {}
+    tests = []
+    for episode in episodes:
+        task = str(episode.info.get("env_id", env_id))
+        if episode.info["kind"] != "other-task":
+            tests.append(episode)
+        elif task != env_id and task not in spare:
+            spare[task] = episode
+        else:
+            # What its own environment said of it is nothing that this one says.
+            never = np.zeros(len(episode), np.bool_)
+            tests.append(replace(episode, rewards={}, success=never))
+    return tests, spare
+
+
+def _confusion(
+    maker: Maker,
+    one: Scored,
+    tests: Sequence[Episode],
+    spare: Mapping[str, Episode],
+    env_id: str,
+    even: Sequence[int],
+) -> Mapping[str, Any] | None:
+    """Each task's successes under each task's goal, by the mean score."""
+    parts = one.contestant.parts
+    if not spare or one.contestant.role == "sum" or len(parts) != 1:
+        return None
+    model = parts[0][0]
+    if not isinstance(model, VideoLevel) or maker.goal is None:
+        return None
+    goals = {env_id: maker.goal} | {
+        task: maker.goal.with_(
+            # What other rewards look at besides is not evenly spread over the time.
+            videos=episode.frames[None, np.isin(episode.frame_steps, even)],
+            key_frames=(),
+            env_id=task,
+            nets={},
+        )
+        for task, episode in spare.items()
+    }
+    performances: dict[str, list[Episode]] = {task: [] for task in goals}
+    for episode in tests:
+        if episode.info["kind"] in ("success", "other-task"):
+            task = str(episode.info.get("env_id", env_id))
+            performances.setdefault(task, []).append(episode)
+    tasks = [task for task in goals if performances[task]]
+    table = []
+    for task in tasks:
+        row = []
+        for other in tasks:
+            against = model.with_goal(goals[other])
+            scores = score_episodes(against, performances[task])
+            row.append(float(np.mean([np.nanmean(s) for s in scores])))
+        table.append(row)
+    diagonal, accuracy = confusion(np.array(table))
+    return {
+        "tasks": tasks,
+        "goals": tasks,
+        "matrix": table,
+        "diagonal_minus_off": diagonal,
+        "argmax_accuracy": accuracy,
+    }
+
+
+def _horizon(env_id: str) -> int:
+    import gymnasium as gym
+
+    from genreward_wrappers.evaluate.episodes.rollouts import scripted_task
+
+    scripted_task(env_id)
+    horizon = gym.spec(env_id).max_episode_steps
+    assert horizon is not None
+    return horizon
+
+
+def _given_horizon(env_id: str, episodes: Sequence[Episode]) -> int:
+    """The environment's time limit where it has one: episodes may all end early."""
+    import gymnasium as gym
+
+    longest = max(map(len, episodes))
+    # Videos do not say how many steps they show.
+    if any(e.actions.shape[1:] == (0,) for e in episodes) or env_id not in gym.registry:
+        return longest
+    return max(longest, gym.spec(env_id).max_episode_steps or 0)
+
+
+def _options(
+    env_id: str, goal: GoalBundle | None, camera: str | None
+) -> dict[str, Any]:
+    """What the environment has to be made with."""
+    from genreward_wrappers.envs.metaworld import CAMERAS
+
+    shown = camera or CAMERAS[0]
+    if goal is not None and goal.camera and goal.camera != shown:
+        # As in the wrappers: what is judged here is what would be trained on there.
+        raise GoalError(
+            f"{goal!r} was filmed by the camera {goal.camera!r}, {env_id} shows "
+            f"{shown!r}: give --camera {goal.camera}, and make the environment with "
+            f"camera={goal.camera!r} to train on it; or make a goal with its camera"
+        )
+    options: dict[str, Any] = {} if camera is None else {"camera": camera}
+    if goal is not None:
+        height, width = goal.frame_size
+        options["size"] = height if height == width else (height, width)
+    return options
+
+
+def training_of(goal: GoalBundle) -> list[dict[str, Any]]:
+    """What is known of the training of the goal's encoder, if it came with us."""
+    import json
+
+    from genreward_wrappers.encoders.registry import MARKERS
+
+    source = str(goal.encoder.get("source", ""))
+    if not source.startswith("embedded:"):
+        return []
+    file = embedded_folder(source, MARKERS, "encoder") / "training.json"
+    if not file.is_file():
+        return []
+    return [{"step": f"training of {source}", **json.loads(file.read_text())}]
+
+
+def _facts(env_id: str, goal: GoalBundle | None, frames: int) -> dict[str, str]:
+    facts = {"environment": env_id}
+    if goal is not None:
+        facts |= {
+            "goal": f"{goal!r}",
+            "goal sha256": goal.digest[:16],
+            "goal made by": goal.generator or "not said",
+            "encoder": str(goal.encoder.get("source", "not said")),
+        }
+    installed = {d.name: d.version for d in metadata.distributions()}
+    named = ("genreward-wrappers", "torch", "gymnasium", "metaworld", "mujoco")
+    versions = [f"{name} {installed[name]}" for name in named if name in installed]
+    return {
+        **facts,
+        "frames an episode": str(frames),
+        "versions": ", ".join([*versions, f"Python {platform.python_version()}"]),
+    }

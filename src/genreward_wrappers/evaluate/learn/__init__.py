@@ -1,0 +1,1 @@
+"""What an agent learns from a reward."""

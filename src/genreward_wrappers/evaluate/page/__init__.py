@@ -1,0 +1,1 @@
+"""An evaluation as a table, as JSON and as a page."""

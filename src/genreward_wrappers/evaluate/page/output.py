@@ -1,0 +1,270 @@
+"""An `Evaluation` as a table, as JSON and as a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.data.files import write_atomic
+from genreward_wrappers.evaluate.judge.bootstrap import Estimate
+from genreward_wrappers.evaluate.judge.metrics import METRICS
+from genreward_wrappers.evaluate.judge.run import Evaluation, Scored
+from genreward_wrappers.evaluate.learn.runs import Progress, Run, outcome
+from genreward_wrappers.evaluate.page.report import (
+    GoalVideo,
+    Report,
+    RewardInfo,
+    Shown,
+    report_json,
+    write_page,
+)
+from genreward_wrappers.rewards.video_level import VideoLevel
+
+#: The rows of the table in the terminal; the page has all.
+SHORT = (
+    "auc_mean",
+    "auc_final",
+    "near_auc_mean",
+    "shifted_auc",
+    "brightness_auc",
+    "voc_spearman",
+    "rank_tau_b",
+    "static_place",
+    "hover_share",
+    "near_share",
+)
+
+EPIC = (
+    "How far the reward is from the environment's own once shaping and scale are taken "
+    "out: 0 the same, 0.71 unrelated, 1 opposite."
+)
+
+Learned = Mapping[Run, Progress]
+
+
+def write(
+    evaluation: Evaluation, folder: Path, learned: Learned, runs: Path, command: str
+) -> list[Path]:
+    """Writes ``report.json`` and ``report.html``.
+
+    Args:
+        evaluation: What was found.
+        folder: Where to; made if need be.
+        learned: Learning runs, if there were any.
+        runs: The folder of their episodes.
+        command: What made the report, to be shown.
+    """
+    report = make_report(evaluation, learned, runs, command)
+    figures = report_json(report)
+    # The episodes' curves are in the page; here they would bury the figures.
+    figures["episodes"] = [
+        {k: v for k, v in episode.items() if k not in ("curves", "matrix")}
+        for episode in figures["episodes"]
+    ]
+    paths = [folder / "report.json", folder / "report.html"]
+    write_atomic(paths[0], (json.dumps(figures, indent=1) + "\n").encode())
+    write_page(paths[1], report)
+    return paths
+
+
+def make_report(
+    evaluation: Evaluation, learned: Learned, runs: Path, command: str
+) -> Report:
+    """Everything that the page shows."""
+    goal = evaluation.goal
+    scored = evaluation.scored
+    return Report(
+        title=f"{evaluation.env_id}: is this reward worth training on?",
+        facts={**evaluation.facts, "command": command},
+        prompt=goal.prompt if goal else "",
+        goals=[
+            GoalVideo(video, key)
+            for video, key in zip(goal.videos, goal.key_frames, strict=True)
+        ]
+        if goal
+        else [],
+        rewards=[
+            RewardInfo(
+                one.contestant.name,
+                one.contestant.name,
+                one.contestant.role,
+                one.contestant.about,
+            )
+            for one in scored
+        ],
+        episodes=[*_shown(evaluation), *_trained(learned, runs, evaluation)],
+        metrics={
+            one.contestant.name: {k: v.to_json() for k, v in one.metrics.items()}
+            for one in scored
+        },
+        metric_notes={**METRICS, "epic_distance": EPIC},
+        verdicts=[
+            {"reward": one.contestant.name, **asdict(one.verdict)}
+            for one in scored
+            if one.verdict is not None
+        ],
+        confusion={
+            one.contestant.name: one.confusion
+            for one in scored
+            if one.confusion is not None
+        },
+        learning=[_curve(run, progress) for run, progress in learned.items()],
+        notes=[
+            "Figures are over recorded episodes. What an optimiser finds is another "
+            "matter: genreward evaluate --learn.",
+            "Intervals are 95 % percentiles over episodes drawn again, an altered "
+            "episode always together with its source.",
+            "The shifted camera is a picture moved by some pixels, not a camera that "
+            "was moved.",
+        ],
+    )
+
+
+def table(evaluation: Evaluation) -> Any:
+    """The figures that matter most, for `rich`."""
+    from rich import box
+    from rich.table import Table
+
+    title = f"{evaluation.env_id}: {len(evaluation.episodes)} test episodes"
+    found = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    found.add_column("", no_wrap=True)
+    for one in evaluation.scored:
+        role = one.contestant.role
+        name = one.contestant.name
+        title = name if role == "reward" else f"{name}\n{role}"
+        found.add_column(title, justify="right")
+    for metric in SHORT:
+        cells = [one.metrics.get(metric) for one in evaluation.scored]
+        found.add_row(metric, *map(_cell, cells))
+    return found
+
+
+def _cell(estimate: Estimate | None) -> str:
+    if estimate is None or estimate.value is None:
+        return "-"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.2f}"
+    return f"{estimate.value:.2f}\n{estimate.low:.2f}\N{EN DASH}{estimate.high:.2f}"
+
+
+def _shown(evaluation: Evaluation) -> list[Shown]:
+    model = _first_video(evaluation.scored)
+    counts: dict[str, int] = {}
+    shown = []
+    for index, episode in enumerate(evaluation.episodes):
+        kind = str(episode.info["kind"])
+        counts[kind] = counts.get(kind, 0) + 1
+        rewards = {one.contestant.name: one.paid[index] for one in evaluation.scored}
+        choice, matrix = -1, {}
+        if model is not None:
+            name, video = model
+            choice = video.nearest(episode.frames[0])
+            matrix = {name: video.compare(episode.frames, choice)}
+        shown.append(
+            Shown(
+                replace(episode, rewards=rewards),
+                id=f"{kind}-{counts[kind]}",
+                kind=kind,
+                label=_label(episode, counts[kind]),
+                goal=choice,
+                matrix=matrix,
+            )
+        )
+    return shown
+
+
+def _label(episode: Episode, number: int) -> str:
+    kind = str(episode.info["kind"])
+    where = str(episode.info.get("env_id", ""))
+    said = f"{kind} {number}"
+    if kind == "other-task":
+        said += f", {where.removeprefix('metaworld/')}"
+    return said
+
+
+def _first_video(scored: Sequence[Scored]) -> tuple[str, VideoLevel] | None:
+    for one in scored:
+        for model, _ in one.contestant.parts:
+            if isinstance(model, VideoLevel) and one.contestant.role == "reward":
+                return one.contestant.name, model
+    return None
+
+
+def _trained(learned: Learned, runs: Path, evaluation: Evaluation) -> list[Shown]:
+    """What agents did that were trained on the rewards, early and late."""
+    shown = []
+    for run in learned:
+        for path in sorted((runs / run.name).glob("episode-*.safetensors")):
+            episode = Episode.load(path)
+            number = int(episode.info["episode"])
+            where = f"{run.reward}, seed {run.seed}, episode {number}"
+            goals = 0 if evaluation.goal is None else len(evaluation.goal.videos)
+            choice = int(episode.info.get("goal", -1))
+            shown.append(
+                Shown(
+                    _total(episode, run),
+                    id=f"{run.name}-{number}",
+                    kind="trained",
+                    label=f"trained on {where}",
+                    goal=choice if choice < goals else -1,
+                    checkpoint=where,
+                )
+            )
+    return shown
+
+
+def _total(episode: Episode, run: Run) -> Episode:
+    """Under the name of the reward that was trained on."""
+    rewards = dict(episode.rewards)
+    if "video" in rewards and run.reward not in rewards:
+        rewards[run.reward] = rewards.pop("video")
+    return replace(episode, rewards=rewards)
+
+
+def _curve(run: Run, progress: Progress) -> dict[str, Any]:
+    curve = progress.curve()
+    return {
+        "reward": run.reward,
+        "seed": run.seed,
+        "steps": list(curve),
+        "success": [rate for rate, _ in curve.values()],
+        "return": [total for _, total in curve.values()],
+        "verdict": outcome(progress)[1],
+    }
+
+
+def check_limits(limits: Mapping[str, float]) -> None:
+    """Raises unless there is a figure of each of these names."""
+    for name in limits:
+        if name != "auc" and name not in METRICS:
+            raise ValueError(
+                f"--fail-below {name}: there is no such figure; there are auc (short "
+                f"for auc_mean), {', '.join(METRICS)}"
+            )
+
+
+def below(evaluation: Evaluation, limits: Mapping[str, float]) -> list[str]:
+    """Which of the rewards under test miss which limit, for an exit status."""
+    missed = []
+    for name, limit in limits.items():
+        metric = "auc_mean" if name == "auc" else name
+        for one in evaluation.scored:
+            if one.contestant.role != "reward":
+                continue
+            found = one.metrics.get(metric)
+            if found is None or found.value is None or not found.value >= limit:
+                value = (
+                    "undefined"
+                    if found is None or found.value is None
+                    else (f"{np.round(found.value, 3)}")
+                )
+                missed.append(
+                    f"{one.contestant.name}: {metric} is {value}, wanted {limit:g}"
+                )
+    return missed

@@ -1,0 +1,1 @@
+"""Video pipelines, and the goals they make."""

@@ -1,0 +1,245 @@
+"""What a goal is worth on episodes that nothing was made from.
+
+Fewer episodes and fewer figures than `genreward evaluate` takes, for any environment:
+how often a held-out success scores higher than a held-out failure, and how the scores
+are ordered beside the environment's own reward. A goal that has it the wrong way round
+is found here, and its bundle says so.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genreward_wrappers.core import Int64
+from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.data.goals import GoalBundle
+from genreward_wrappers.envs.policies import check_policy
+from genreward_wrappers.evaluate.episodes.rollouts import FIRST_SEED, check_seeds
+from genreward_wrappers.evaluate.judge.bootstrap import Estimate, undefined
+from genreward_wrappers.evaluate.judge.judged_rewards import Contestant, Maker
+from genreward_wrappers.evaluate.judge.metrics import measure
+from genreward_wrappers.evaluate.judge.run import curve, labels, training_of
+from genreward_wrappers.evaluate.judge.score import score_episodes, wanted_steps
+from genreward_wrappers.goal_pipeline.card import CHECK
+from genreward_wrappers.training.forward_backward.judge import rank_correlation
+
+#: Frames of an episode that the per-frame reading looks at, as `genreward evaluate`.
+FRAMES = 65
+#: Every policy has seeds of its own, so many.
+APART = 1_000
+#: To how many digits figures are kept.
+DIGITS = 4
+
+CHANCE = 0.5
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What the held-out episodes say of one reward.
+
+    Attributes:
+        reward: Its name.
+        auc: How often a success scores higher on average than a failure.
+        rank: The rank correlation of the mean score with what the environment pays for
+            all of the episode; None where either is the same in all.
+    """
+
+    reward: str
+    auc: Estimate
+    rank: float | None
+
+    @property
+    def wrong_way_round(self) -> bool:
+        """Whether it ranks failures above successes, as far as is known."""
+        if self.auc.value is not None:
+            return self.auc.value < CHANCE
+        return self.rank is not None and self.rank < 0
+
+    @property
+    def said(self) -> str:
+        """One sentence."""
+        auc, rank = self.auc, self.rank
+        if auc.value is None:
+            why = f"whether it tells successes from failures is not known ({auc.flag})"
+            if rank is None:
+                return f"{self.reward}: {why}, nor how it goes with the own reward"
+            against = "AGAINST " if rank < 0 else "with "
+            return (
+                f"{self.reward}: {why}; it goes {against}the environment's own reward, "
+                f"rank correlation {rank:.2f}"
+            )
+        figure = f"AUC {auc.value:.2f}"
+        if auc.low is not None and auc.high is not None:
+            figure += f" ({auc.low:.2f} to {auc.high:.2f})"
+        if auc.value < CHANCE:
+            said = "RANKS FAILURES ABOVE SUCCESSES"
+            if auc.high is None or auc.high >= CHANCE:
+                said += ", which with so few episodes may be chance"
+        elif auc.low is None or auc.low <= CHANCE:
+            said = "cannot be told from chance with so few episodes"
+        else:
+            said = "ranks successes above failures"
+        beside = "" if rank is None else f"; rank beside the own reward {rank:.2f}"
+        return f"{self.reward}: {said}: {figure}, {auc.n} episodes{beside}"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What came out.
+
+    Attributes:
+        figures: One a reward.
+        episodes: For each policy how many were played, how many succeeded, and the
+            seed of the first.
+    """
+
+    figures: tuple[Figure, ...]
+    episodes: Mapping[str, Mapping[str, int]]
+
+    @property
+    def wrong_way_round(self) -> bool:
+        """Whether any of the rewards ranks failures above successes."""
+        return any(figure.wrong_way_round for figure in self.figures)
+
+    @property
+    def lines(self) -> list[str]:
+        """A sentence for each reward."""
+        return [figure.said for figure in self.figures]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, which `from_json` reads."""
+        return {
+            "figures": [_rounded(asdict(figure)) for figure in self.figures],
+            "episodes": {name: dict(value) for name, value in self.episodes.items()},
+        }
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Check:
+        """What `to_json` gave."""
+        figures = tuple(
+            Figure(one["reward"], Estimate(**one["auc"]), one["rank"])
+            for one in found["figures"]
+        )
+        return cls(figures, found["episodes"])
+
+    def step(self) -> dict[str, Any]:
+        """The step of the bundle's provenance."""
+        return {
+            "step": CHECK,
+            **self.to_json(),
+            "said": self.lines,
+            "wrong way round": self.wrong_way_round,
+        }
+
+
+def policies_of(env_id: str) -> tuple[str, ...]:
+    """Who plays the held-out episodes, if nobody says: those that cost little."""
+    try:
+        check_policy("scripted", env_id)
+    except (ValueError, ImportError):
+        return ("random",)
+    return ("random", "scripted", "noisy")
+
+
+def first_seed(policy: int) -> int:
+    """Of the held-out episodes of the so-manieth policy."""
+    return FIRST_SEED + APART * policy
+
+
+def check_goal(
+    goal: GoalBundle,
+    recorded: Mapping[str, Sequence[Path]],
+    horizon: int,
+    *,
+    device: str = "auto",
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> Check:
+    """Scores held-out episodes.
+
+    Args:
+        goal: The goal; its nets are judged, too, if it has any.
+        recorded: Episodes of `goal_pipeline.collect`, by their policy.
+        horizon: Steps of an episode.
+        device: Of the encoders.
+        tick: Told how many rewards are scored, and of how many.
+
+    Raises:
+        ValueError: The goal was made from test seeds.
+    """
+    check_seeds(goal, training_of(goal))
+    with warnings.catch_warnings():
+        # What is wrong with the nets was told when they were trained.
+        warnings.simplefilter("ignore", UserWarning)
+        made = Maker(goal, horizon, FRAMES, device).make("genreward")
+    # Their sum holds the environment's own reward, which knows the answer.
+    rewards = [one for one in made if one.role == "reward"]
+    models = [model for one in rewards for model, _ in one.parts]
+    wanted = wanted_steps(models, horizon)
+    episodes = [
+        _labelled(_thinned(Episode.load(path), wanted), policy, i)
+        for policy, paths in recorded.items()
+        for i, path in enumerate(paths)
+    ]
+    figures = []
+    tick(0, len(rewards))
+    for done, reward in enumerate(rewards, 1):
+        figures.append(_figure(reward, episodes))
+        tick(done, len(rewards))
+    counts = {
+        policy: {
+            "episodes": len(paths),
+            "successes": sum(
+                e.succeeded for e in episodes if e.info["policy"] == policy
+            ),
+            "first seed": first_seed(i),
+        }
+        for i, (policy, paths) in enumerate(recorded.items())
+    }
+    return Check(tuple(figures), counts)
+
+
+def _figure(reward: Contestant, episodes: Sequence[Episode]) -> Figure:
+    paid = score_episodes(reward.parts[0][0], episodes)
+    # An episode may be over before anything is due.
+    told = [i for i, one in enumerate(paid) if not np.isnan(one).all()]
+    curves, known = [curve(paid[i]) for i in told], [episodes[i] for i in told]
+    if not told:
+        return Figure(reward.name, undefined(0, "nothing was due"), None)
+    found = measure(curves, labels(known))
+    means = np.array([one.values.mean() for one in curves])
+    own = np.array([episode.rewards["env"].sum() for episode in known])
+    rank = None
+    if np.ptp(means) > 0 and np.ptp(own) > 0:
+        rank = rank_correlation(means, own)
+    return Figure(reward.name, found["auc_mean"], rank)
+
+
+def _thinned(episode: Episode, wanted: Int64) -> Episode:
+    """Without the frames that nobody looks at, which are most of its size."""
+    kept = np.isin(episode.frame_steps, wanted)
+    return replace(
+        episode, frames=episode.frames[kept], frame_steps=episode.frame_steps[kept]
+    )
+
+
+def _labelled(episode: Episode, policy: str, index: int) -> Episode:
+    kind = policy if policy in ("random", "noisy") else "failure"
+    if kind == "failure" and episode.succeeded:
+        kind = "success"
+    info = {"kind": kind, "group": f"{policy} {index}", "policy": policy}
+    return replace(episode, info={**episode.info, **info})
+
+
+def _rounded(value: Any) -> Any:
+    """Digits beyond these are those of the machine."""
+    if isinstance(value, float):
+        return round(value, DIGITS)
+    if isinstance(value, Mapping):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return value

@@ -1,0 +1,1 @@
+"""The methods that GenReward is compared with."""

@@ -1,0 +1,199 @@
+"""LeRobot's reward models: Robometer, TOPReward and its success classifier.
+
+Weights: whatever LeRobot loads, from a folder or the hub; they and their preprocessing
+are LeRobot's own (`lerobot.rewards`, in lerobot 0.6 and later, which needs Python
+3.12).
+
+Reward: what the model's `compute_reward` gives. Robometer and TOPReward look at the
+episode so far, as `length` frames spread over it, and at a text: progress in [0, 1],
+and the log-probability that the text is true of the video. The classifier looks at one
+frame: 1 for success.
+
+Paid: every `every` steps. The models are large; 16 is cheap beside 1.
+
+SARM is not among them: it reads the robot's state beside the pictures, and a
+`RewardModel` sees frames and actions alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genreward_wrappers.core import (
+    Bool,
+    Int64,
+    RewardModel,
+    Score,
+    Transition,
+    UInt8,
+    UInt64,
+)
+from genreward_wrappers.encoders.base import resolve_device
+from genreward_wrappers.encoders.texts import as_texts
+from genreward_wrappers.rewards.peers.history import History, add, begin, sample
+
+#: Which look at a video and a text, and which at one frame.
+VIDEO, FRAME = ("robometer", "topreward"), ("reward_classifier",)
+
+
+@dataclass(frozen=True, slots=True)
+class LeRobotMemory:
+    """Of each row the frames so far; only the first where a frame is all it takes."""
+
+    seen: tuple[History, ...]
+
+
+class LeRobotReward(RewardModel[LeRobotMemory]):
+    """Pays what a reward model of LeRobot gives."""
+
+    name = "lerobot"
+
+    def __init__(
+        self,
+        variant: str,
+        prompt: str | None = None,
+        *,
+        path: str | None = None,
+        every: int = 16,
+        length: int = 8,
+        device: str = "auto",
+    ) -> None:
+        """Loads the model.
+
+        Args:
+            variant: "robometer", "topreward" or "reward_classifier".
+            prompt: The task in words, for the first two.
+            path: A folder or hub id of LeRobot's; None is LeRobot's own, which the
+                classifier does not have.
+            every: Steps between two payments.
+            length: Frames of a video.
+            device: "auto", "cpu", "cuda" or "cuda:<index>".
+
+        Raises:
+            ImportError: lerobot is not installed, or has no reward models.
+            ValueError: There is no such variant, or its text or weights are missing.
+        """
+        if variant not in VIDEO + FRAME:
+            raise ValueError(
+                f"lerobot:{variant}: expected one of {', '.join(VIDEO + FRAME)}"
+                + (
+                    "; SARM reads the robot's state beside the pictures, which a "
+                    "reward of frames does not have"
+                    if variant == "sarm"
+                    else ""
+                )
+            )
+        if (variant in VIDEO) == (prompt is None):
+            raise ValueError(
+                f"lerobot:{variant} {'needs' if prompt is None else 'takes no'} "
+                f"prompt=, got {prompt!r}"
+            )
+        if every < 1 or length < 1:
+            raise ValueError(
+                f"every={every}, length={length}: expected at least 1 of each"
+            )
+        if variant in FRAME and path is None:
+            raise ValueError(
+                f"lerobot:{variant} needs path=, a folder or hub id of its weights: "
+                "LeRobot publishes none"
+            )
+        self._prompt = None if prompt is None else as_texts(prompt, "prompt")[0]
+        self._every, self._length = every, length
+        self._reward = _load(variant, path, resolve_device(device), self._prompt)
+
+    def wants(self, steps: Int64) -> Bool:
+        """Every step for a video, the paid ones for a frame."""
+        if self._prompt is not None:
+            return np.ones(len(steps), np.bool_)
+        wanted: Bool = steps % self._every == 0
+        return wanted
+
+    def reset(
+        self, memory: LeRobotMemory | None, frames: UInt8, mask: Bool, seeds: UInt64
+    ) -> LeRobotMemory:
+        """Begins new videos."""
+        return LeRobotMemory(
+            begin(None if memory is None else memory.seen, frames, mask)
+        )
+
+    def step(
+        self, memory: LeRobotMemory, transition: Transition
+    ) -> tuple[Score, LeRobotMemory]:
+        """Pays every so many steps."""
+        t = transition
+        due = t.active & (t.steps % self._every == 0)
+        seen = memory.seen
+        if self._prompt is not None:
+            seen = add(seen, t.next_frames, t.active)
+        value = np.zeros(len(due), np.float32)
+        # One by one: padding to the longest of a batch would change the others.
+        for row in np.flatnonzero(due):
+            video = (
+                t.next_frames[row][None]
+                if self._prompt is None
+                else sample(seen[row], self._length)
+            )
+            value[row] = self._reward(torch.from_numpy(video))
+        return Score(value, due), LeRobotMemory(seen)
+
+
+def _load(
+    variant: str, path: str | None, device: torch.device, prompt: str | None
+) -> Callable[[Tensor], float]:
+    """What turns a video uint8 (T, H, W, 3) into its reward."""
+    try:
+        from lerobot.configs.rewards import RewardModelConfig
+        from lerobot.rewards import (
+            make_reward_model,
+            make_reward_model_config,
+            make_reward_pre_post_processors,
+        )
+    except ImportError as error:
+        raise ImportError(
+            "reward models of LeRobot need lerobot 0.6 or later (Python 3.12): "
+            f'pip install "genreward-wrappers[lerobot]" ({error})'
+        ) from error
+    if path is None:
+        config = make_reward_model_config(variant, device=str(device))
+    else:
+        config = RewardModelConfig.from_pretrained(path)
+        if config.type != variant:
+            raise ValueError(
+                f"{path!r} holds a {config.type!r} of LeRobot, not a {variant!r}"
+            )
+        config.device, config.pretrained_path = str(device), path
+    # TOPReward has no weights of its own, and asks a language model.
+    strict = {"strict": True} if config.pretrained_path else {}
+    model = make_reward_model(config, **strict).eval()
+    keys = [config.image_key] if prompt is not None else _cameras(config)
+    prepare = None
+    if prompt is not None:
+        prepare, _ = make_reward_pre_post_processors(config)
+
+    @torch.inference_mode()
+    def reward(video: Tensor) -> float:
+        # LeRobot's pictures lie in [0, 1], channels first.
+        frames = video.permute(0, 3, 1, 2).float() / 255
+        if prepare is None:
+            batch: dict[str, Any] = {keys[0]: frames.to(device)}
+        else:
+            batch = prepare({keys[0]: frames[None], config.task_key: [prompt]})
+        return float(model.compute_reward(batch).reshape(-1)[0])
+
+    return reward
+
+
+def _cameras(config: Any) -> list[str]:
+    """The one picture that a classifier looks at."""
+    keys = [key for key in config.input_features if key.startswith("observation.image")]
+    if len(keys) != 1:
+        raise ValueError(
+            f"a classifier of one camera is expected, this one looks at {keys}"
+        )
+    return keys

@@ -1,0 +1,150 @@
+"""LIV: the cosine of a frame and a goal, a text or a picture, as a value.
+
+Paper: Ma et al., "LIV: Language-Image Representations and Rewards for Robotic Control"
+(ICML 2023, arXiv 2306.00958).
+
+Weights: CLIP RN50, trained further by the authors on EpicKitchens. ``genreward convert
+liv`` turns their checkpoint into a folder for ``encoder=``. Any other CLIP model works
+too, and is then that model and not LIV.
+
+Formula: S(o) = cos(phi(o), psi(goal)). ``form="plain"`` pays S(o'), for the frame o'
+that the action led to, ``form="difference"`` pays S(o') - S(o).
+
+Paid: at every step.
+
+Needs: a goal text or a goal picture.
+
+Pictures: shortest edge 224, the middle cut out, CLIP's mean and deviation.
+
+Where the released code differs: the formula is the same, and what is paid when is left
+to whoever trains with it. A tensor is divided by 255 there if its largest number is
+above 10, so that the same dark picture is read in two ways, depending on what else is
+in the batch; and tensors are scaled without antialiasing, where pictures from files are
+not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genreward_wrappers.core import (
+    Bool,
+    Float32,
+    RewardModel,
+    Score,
+    Transition,
+    UInt8,
+    UInt64,
+)
+from genreward_wrappers.data.goals import GoalBundle, load_goal
+from genreward_wrappers.encoders.base import VideoEncoder
+from genreward_wrappers.encoders.registry import load_encoder
+from genreward_wrappers.encoders.texts import as_texts, text_tower
+
+FORMS = ("plain", "difference")
+
+
+@dataclass(frozen=True, slots=True)
+class LIVMemory:
+    """The value of each row's newest frame, for the difference."""
+
+    value: Float32
+
+
+class LIV(RewardModel[LIVMemory]):
+    """Pays for frames whose embedding points where the goal's does."""
+
+    name = "liv"
+
+    def __init__(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        goal: GoalBundle | UInt8 | str | None = None,
+        *,
+        encoder: VideoEncoder | str,
+        form: str = "plain",
+        device: str = "auto",
+        dtype: str | None = None,
+    ) -> None:
+        """Binds the goal: it is encoded here, once.
+
+        Args:
+            prompt: The goal in words; of several the mean value is paid.
+            goal: The goal as a picture (H, W, 3), or as a bundle (or what `load_goal`
+                finds one by), whose key frames are taken; of several the mean value
+                is paid. One of the two, not both.
+            encoder: "open_clip:<folder>" with what ``genreward convert liv`` wrote, or
+                any other encoder; for a prompt one that reads texts.
+            form: "plain" or "difference".
+            device: "auto", "cpu", "cuda" or "cuda:<index>".
+            dtype: What the encoder computes in; None is float32.
+
+        Raises:
+            ValueError: There is no goal, or two, or the encoder reads no texts.
+        """
+        if form not in FORMS:
+            raise ValueError(f"form={form!r}: expected one of {FORMS}")
+        if (prompt is None) == (goal is None):
+            raise ValueError(
+                "expected one of prompt=, the goal in words, and goal=, the goal as a "
+                f"picture; got prompt={prompt!r} and goal={goal!r}"
+            )
+        texts = [] if prompt is None else as_texts(prompt, "prompt")
+        if isinstance(encoder, str):
+            encoder = load_encoder(encoder, device=device, dtype=dtype)
+        self.encoder, self._form = encoder, form
+        if texts:
+            self._goals = text_tower(encoder).encode_texts(texts)
+        else:
+            self._goals = self._units(_pictures(goal))
+
+    def reset(
+        self, memory: LIVMemory | None, frames: UInt8, mask: Bool, seeds: UInt64
+    ) -> LIVMemory:
+        """Takes the value of the first frames, for the difference."""
+        value = np.zeros(len(mask), np.float32) if memory is None else memory.value
+        if self._form == "difference":
+            value = value.copy()
+            value[mask] = self.values(frames[mask])
+        return LIVMemory(value)
+
+    def step(
+        self, memory: LIVMemory, transition: Transition
+    ) -> tuple[Score, LIVMemory]:
+        """Pays at every step."""
+        active = transition.active
+        value = memory.value.copy()
+        value[active] = self.values(transition.next_frames[active])
+        paid = value - memory.value if self._form == "difference" else value
+        score = Score(np.where(active, paid, np.float32(0)), active)
+        return score, LIVMemory(value)
+
+    @torch.inference_mode()
+    def values(self, frames: UInt8) -> Float32:
+        """(n,) S of frames."""
+        similarity: Float32 = (
+            (self._units(frames) @ self._goals.T).mean(1).cpu().numpy()
+        )
+        return similarity
+
+    def _units(self, frames: UInt8) -> Tensor:
+        embeddings = self.encoder.encode_images(frames).flatten(1)
+        return torch.nn.functional.normalize(embeddings, dim=-1)
+
+
+def _pictures(goal: Any) -> UInt8:
+    """(K, H, W, 3) the pictures of a goal."""
+    if isinstance(goal, np.ndarray):
+        if goal.dtype != np.uint8 or goal.ndim != 3 or goal.shape[-1] != 3:
+            raise ValueError(
+                "goal: expected one uint8 picture of shape (height, width, 3), RGB, or "
+                f"a goal bundle; got {goal.dtype} {goal.shape}"
+            )
+        return goal[None]
+    return load_goal(goal).key_pictures

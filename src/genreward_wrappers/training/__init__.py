@@ -1,0 +1,1 @@
+"""What is trained here: forward-backward nets, priors, video generators."""

@@ -1,0 +1,420 @@
+"""From a generator and a data set to a fine-tuned generator: the run as a whole."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from genreward_wrappers.data.files import cache_folder
+from genreward_wrappers.encoders.base import resolve_device
+from genreward_wrappers.generators.checkpoints import load_pipeline
+from genreward_wrappers.generators.pipeline import (
+    Generator,
+    Model,
+    Sampling,
+    memory_limit,
+)
+from genreward_wrappers.training.finetuning.clips import CaptionedClip, find_clips
+from genreward_wrappers.training.finetuning.denoising import Denoising
+from genreward_wrappers.training.finetuning.latents import (
+    Cache,
+    Latents,
+    Recipe,
+    Tick,
+    digest_of,
+)
+from genreward_wrappers.training.finetuning.objective import Objective
+from genreward_wrappers.training.finetuning.place import Place, find_place
+from genreward_wrappers.training.finetuning.settings import Finetuning, Plan
+from genreward_wrappers.training.finetuning.tuner import Tuner, split
+from genreward_wrappers.training.finetuning.vae import Reconstruction
+from genreward_wrappers.training.finetuning.validate import Samples
+from genreward_wrappers.training.finetuning.weights import (
+    Weights,
+    cast,
+    check_output,
+    import_peft,
+)
+
+#: The class of pipelines that can be fine-tuned.
+KIND = "CogVideoXImageToVideoPipeline"
+TEXT_PARTS = ("text_encoder", "tokenizer")
+
+Shape = tuple[int, tuple[int, int]]
+Figures = dict[str, float]
+
+
+def finetune(
+    model: str | Model,
+    data: str | PathLike[str],
+    output: str | PathLike[str],
+    *,
+    plan: Plan,
+    training: Finetuning | None = None,
+    prompt: str = "",
+    prompts: Mapping[str, str] | None = None,
+    failures: bool = False,
+    camera: str = "",
+    frames: int | None = None,
+    size: tuple[int, int] | None = None,
+    cache: str | PathLike[str] | None = None,
+    tick: Tick = lambda done, total: None,
+) -> Path:
+    """Fine-tunes a generator; goes on where an earlier call was stopped.
+
+    Args:
+        model: A folder or hub id of a `CogVideoXImageToVideoPipeline`, or a `Model`
+            with the device, and the dtype to compute in.
+        data: What to train on; see `clips.find_clips`.
+        output: A folder. For LoRA it gets ``pytorch_lora_weights.safetensors``, which
+            ``genreward generate --lora`` reads; else it becomes a pipeline.
+        plan: How long, and what to do on the way.
+        training: How to train.
+        prompt: Of clips that have none of their own.
+        prompts: Likewise, by the name of a file or the id of an environment.
+        failures: Whether episodes that did not succeed are taken, too.
+        camera: Of a LeRobotDataset; needed where it has several.
+        frames: Of a clip; None is the transformer's own number.
+        size: (height, width) of a clip; None is the transformer's own.
+        cache: A folder for latents and embeddings of prompts.
+        tick: Told how many clips are encoded, and of how many.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        ValueError: Data or pipeline do not do, the checkpoint is of another run, or
+            the memory does not suffice.
+        FileNotFoundError: There is no such pipeline here, nor a way to fetch it.
+        ImportError: A package is missing.
+    """
+    training = training or Finetuning()
+    output = Path(output)
+    check_output(output)
+    if training.method == "lora":
+        import_peft()
+    asked = model if isinstance(model, Model) else Model(model)
+    place = find_place(resolve_device(asked.device))
+    generator = _generator(replace(asked, device=str(place.device)))
+    shape = _shape(generator, frames, size)
+    clips = find_clips(
+        data, prompt=prompt, prompts=prompts, failures=failures, camera=camera
+    )
+    if len(split(len(clips), training.held_out)[0]) == 0:
+        raise ValueError(f"{len(clips)} clip is too little to train on")
+    beside = output.with_name(f"{output.name}.validation")
+    folder = cache_folder("latents") if cache is None else Path(cache)
+    with memory_limit(generator.model.source, _ways(training, generator.model, shape)):
+        begin = _begin_vae if training.method == "vae" else _begin
+        begun = begin(generator, clips, shape, training, plan, place, folder, tick)
+        tuner = begun.tuner
+        if plan.videos and not (begun.samples and len(tuner.held_rows)):
+            raise ValueError(
+                f"videos={plan.videos}: a transformer makes them, of clips that are "
+                f"held out; held_out={training.held_out} leaves none of {len(clips)}"
+                + (", and this is the VAE" if training.method == "vae" else "")
+            )
+        run = {
+            **training.as_dict(),
+            "model": generator.found.revision,
+            "data": begun.digest,
+            "dtype": generator.identity["dtype"],
+        }
+        path = plan.checkpoint or output.with_name(f"{output.name}.checkpoint")
+        if path.exists():
+            tuner.restore(path, run)
+        place.wait()
+
+        def judge() -> Figures:
+            samples = begun.samples(beside) if begun.samples else None
+            drawn = samples.make(tuner.step, tuner.weights) if samples else {}
+            return {**tuner.judge(), **drawn}
+
+        figures = _fit(tuner, plan, lambda: tuner.save(path, run), judge)
+    if place.rank == 0:
+        card = {
+            "step": "finetune",
+            "source": generator.model.source,
+            **run,
+            "clips": len(tuner.trained_rows),
+            "held out": len(tuner.held_rows),
+            "prompts": sorted({clip.prompt for clip in clips}),
+            "frames": shape[0],
+            "size": list(shape[1]),
+            "steps": tuner.step,
+            "processes": place.count,
+            "figures": figures,
+        }
+        tuner.weights.save(generator.found, generator.found.kind, output, card)
+    place.wait()
+    return output
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A run that is ready to begin, or to go on."""
+
+    tuner: Tuner
+    digest: str
+    samples: Callable[[Path], Samples] | None = None
+
+
+def _begin(
+    generator: Generator,
+    clips: list[CaptionedClip],
+    shape: Shape,
+    training: Finetuning,
+    plan: Plan,
+    place: Place,
+    folder: Path,
+    tick: Tick,
+) -> _Begun:
+    """A transformer, on the latents of the clips."""
+    store = Cache(folder, _recipe(generator, shape, training))
+    pipeline, latents = _encode(generator, store, clips, training, place, tick)
+    objective = Objective(pipeline, *shape, place.device)
+    transformer = pipeline.transformer.to(place.device)
+    weights = Weights(transformer, training, generator.dtype)
+    _save_memory(transformer, training, place)
+    task = Denoising(
+        transformer, objective, latents, training, place.device, generator.dtype
+    )
+    tuner = Tuner(weights, task, len(clips), training, place)
+    held = tuner.held_rows.tolist()
+
+    def samples(beside: Path) -> Samples:
+        return Samples(pipeline, task, held, shape, plan, beside)
+
+    return _Begun(tuner, latents.digest, samples if plan.videos else None)
+
+
+def _begin_vae(
+    generator: Generator,
+    clips: list[CaptionedClip],
+    shape: Shape,
+    training: Finetuning,
+    plan: Plan,
+    place: Place,
+    folder: Path,
+    tick: Tick,
+) -> _Begun:
+    """A VAE, on the clips themselves."""
+    # It encodes eight frames at a time and decodes two latents at a time, the rest with
+    # the first ones: clips of other lengths do not come back as they went in.
+    chunk = 2 * int(generator.found.config("vae").get("temporal_compression_ratio", 4))
+    if shape[0] % chunk != 1:
+        raise ValueError(
+            f"frames={shape[0]}: the VAE gives back clips of {chunk} k + 1 frames, as "
+            f"{chunk + 1} or {2 * chunk + 1}"
+        )
+    pipeline = load_pipeline(
+        generator.found, torch.float32, without=(*TEXT_PARTS, "transformer")
+    )
+    vae = pipeline.vae.to(place.device)
+    _save_memory(vae, training, place)
+    videos = []
+    for done, clip in enumerate(clips):
+        tick(done, len(clips))
+        videos.append(clip.frames(*shape))
+    tick(len(clips), len(clips))
+    weights = Weights(vae, training, torch.float32)
+    task = Reconstruction(vae, videos, place.device, generator.dtype)
+    tuner = Tuner(weights, task, len(clips), training, place)
+    digest = digest_of([[clip.digest for clip in clips], shape])
+    return _Begun(tuner, digest)
+
+
+def _fit(
+    tuner: Tuner,
+    plan: Plan,
+    save: Callable[[], None],
+    judge: Callable[[], Figures],
+) -> Figures:
+    """Trains until the plan's end, from wherever the tuner is."""
+    place = tuner.place
+    losses: list[float] = []
+    figures: Figures = {}
+    judged: Figures = {}
+    over = False
+
+    def alone(act: Callable[[], Any]) -> Any:
+        # What one process does for all, while the others wait.
+        found = act() if place.rank == 0 else {}
+        place.wait()
+        return found
+
+    with _stopping() as stopped:
+        while (done := plan.done(tuner.step, tuner.elapsed)) < 1:
+            begun = time.monotonic()
+            rate = tuner.training.rate_at(tuner.step, done)
+            found = tuner.update(rate)
+            took = time.monotonic() - begun
+            # Processes have clocks and signals of their own, and must act as one.
+            took, stop = place.means([took, float(stopped())])
+            tuner.elapsed += took
+            losses.append(found["loss"])
+            over = plan.done(tuner.step, tuner.elapsed) >= 1
+            if tuner.step % plan.report == 0 or over:
+                figures = {
+                    **found,
+                    "loss": sum(losses) / len(losses),
+                    "learning_rate": rate,
+                    "minutes": tuner.elapsed / 60,
+                }
+                losses.clear()
+                if place.rank == 0:
+                    plan.tell(tuner.step, figures)
+            if tuner.step % plan.every == 0 or over or stop:
+                alone(save)
+            if stop:
+                raise KeyboardInterrupt
+            if over or (plan.validate and tuner.step % plan.validate == 0):
+                judged = alone(judge)
+                if place.rank == 0 and judged:
+                    plan.tell(tuner.step, judged)
+        if not over:
+            # It was over when it was stopped.
+            judged = alone(tuner.judge)
+    return {**figures, **judged}
+
+
+@contextmanager
+def _stopping() -> Iterator[Callable[[], bool]]:
+    """Lets a step end before Ctrl-C, or the end of a cluster's time, stops the run.
+
+    Yields:
+        Whether it is to stop. The second Ctrl-C stops at once.
+    """
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        # Signals reach the main thread alone.
+        yield lambda: False
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, ask) for number in numbers]
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _generator(model: Model) -> Generator:
+    if model.lora or model.offload != "none":
+        raise ValueError(
+            "fine-tuning takes a pipeline without LoRA and without offload"
+        )
+    generator = Generator(model)
+    if generator.name != KIND:
+        raise ValueError(
+            f"{model.source} is a {generator.name}: only a {KIND} can be fine-tuned"
+        )
+    return generator
+
+
+def _shape(
+    generator: Generator, frames: int | None, size: tuple[int, int] | None
+) -> Shape:
+    """Frames and size of a clip, as the pipeline itself allows them."""
+    settings = generator.settings(Sampling("a video", frames=frames, size=size))
+    height, width = int(settings["height"]), int(settings["width"])
+    return int(settings["num_frames"]), (height, width)
+
+
+def _recipe(generator: Generator, shape: Shape, training: Finetuning) -> Recipe:
+    found = generator.found
+    return Recipe(
+        vae=found.hash_of("vae"),
+        text=found.hash_of(*TEXT_PARTS),
+        tokens=int(found.config("transformer").get("max_text_seq_length", 226)),
+        frames=shape[0],
+        size=shape[1],
+        noised=training.noised,
+        dtype=str(_encoding_dtype(generator)).removeprefix("torch."),
+    )
+
+
+def _encoding_dtype(generator: Generator) -> torch.dtype:
+    # On a CPU, half precision is no faster for the VAE, and only less exact.
+    return torch.float32 if generator.device.type == "cpu" else generator.dtype
+
+
+def _encode(
+    generator: Generator,
+    store: Cache,
+    clips: Sequence[CaptionedClip],
+    training: Finetuning,
+    place: Place,
+    tick: Tick,
+) -> tuple[Any, Latents]:
+    """The pipeline without its text encoder, and the encoded clips."""
+    device, dtype = generator.device, _encoding_dtype(generator)
+    texts = [clip.prompt for clip in clips]
+    # What is trained as a whole is trained in full precision.
+    loaded = torch.float32 if training.method == "full" else dtype
+    with place.first():
+        without = () if store.lacks_prompts(texts) else TEXT_PARTS
+        pipeline = load_pipeline(generator.found, loaded, without=without)
+        if not without:
+            cast(pipeline.text_encoder, dtype)
+            store.encode_prompts(pipeline, texts, device)
+            pipeline.text_encoder = None
+    vae = cast(pipeline.vae, dtype).to(device)
+    if generator.model.tiling:
+        vae.enable_tiling()
+    if generator.model.slicing:
+        vae.enable_slicing()
+    # Each process encodes its share.
+    store.encode_clips(vae, clips[place.rank :: place.count], device, tick)
+    place.wait()
+    vae.to("cpu")
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return pipeline, store.latents(clips)
+
+
+def _save_memory(module: Any, training: Finetuning, place: Place) -> None:
+    on_gpu = place.device.type == "cuda"
+    if on_gpu if training.checkpointing is None else training.checkpointing:
+        module.enable_gradient_checkpointing()
+
+
+def _ways(
+    training: Finetuning, model: Model, shape: Shape
+) -> Callable[[bool], list[str]]:
+    """What would help where the memory does not suffice."""
+
+    def ways(on_cpu: bool) -> list[str]:
+        found = []
+        if training.method == "full":
+            found.append("--method lora")
+        if training.batch > 1:
+            found.append(f"--batch 1 --accumulate {training.batch}")
+        if training.checkpointing is False or (
+            training.checkpointing is None and on_cpu
+        ):
+            found.append("--checkpointing")
+        if model.dtype in (None, "float32"):
+            found.append("--dtype bfloat16")
+        if not (model.tiling and model.slicing):
+            found.append("--tiling --slicing, if it fails while encoding")
+        if training.ema:
+            found.append("--ema 0")
+        return [*found, f"fewer --frames than {shape[0]} or a smaller --size"]
+
+    return ways

@@ -1,0 +1,178 @@
+"""What F and B see of a state: the features of its picture, of one encoder.
+
+One encoder serves F, B and the goal, and its fingerprint travels with the nets: nets
+that are asked with other features than they were trained on answer nonsense. A stack of
+the last k pictures shows velocities, which one picture does not.
+
+Features are frozen, so those of recorded episodes are computed once and kept in half
+precision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from genreward_wrappers.core import UInt8
+from genreward_wrappers.data.files import (
+    FileError,
+    cache_folder,
+    canonical,
+    load_tensors,
+    save_tensors,
+)
+from genreward_wrappers.data.goals import GoalBundle
+from genreward_wrappers.encoders.base import VideoEncoder, encoder_card
+from genreward_wrappers.encoders.binding import bind_encoder
+
+KEY = "genreward_features"
+SCHEMA = 1
+
+#: The name of features that are the environment's own numbers.
+STATE = "state"
+
+#: Pictures that go through the encoder at once; on a CPU more of them are slower.
+CHUNK = 16
+
+
+@dataclass(frozen=True)
+class Features:
+    """How a state is described.
+
+    Attributes:
+        encoder: Of single pictures; None where the environment's own numbers are the
+            features.
+        stack: How many of the last pictures are seen, the newest one last. Before
+            there were that many, the first one stands in for those that are missing.
+    """
+
+    encoder: VideoEncoder | None
+    stack: int = 1
+
+    @classmethod
+    def for_goal(
+        cls,
+        goal: GoalBundle,
+        encoder: str | None = None,
+        stack: int = 1,
+        *,
+        device: str = "auto",
+    ) -> Features:
+        """Those that a goal's nets are trained on.
+
+        Args:
+            goal: The goal.
+            encoder: None is the goal's own, "state" the environment's own numbers.
+            stack: How many pictures are seen at once.
+            device: Of the encoder.
+        """
+        if encoder == STATE:
+            return cls(None, stack)
+        # Another encoder than the goal's own has its own size.
+        free = goal if encoder is None else goal.with_(encoder={})
+        return cls(bind_encoder(free, encoder, device=device), stack)
+
+    def __post_init__(self) -> None:
+        if self.stack < 1:
+            raise ValueError(f"stack={self.stack}: expected at least 1 picture")
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What a bundle keeps about the features of its nets."""
+        encoder = {} if self.encoder is None else encoder_card(self.encoder)
+        return {"encoder": encoder, "stack": self.stack}
+
+    def encode(self, frames: UInt8) -> NDArray[np.float16]:
+        """(n, features) of single pictures, in half precision."""
+        encoder = self._needed()
+        parts = [
+            encode_flat(encoder, frames[i : i + CHUNK]).cpu().numpy().astype(np.float16)
+            for i in range(0, len(frames), CHUNK)
+        ]
+        return np.concatenate(parts)
+
+    def encode_once(self, frames: UInt8, cache: Path | None) -> NDArray[np.float16]:
+        """As `encode`, from the cache where these pictures have been there before."""
+        if cache is None:
+            return self.encode(frames)
+        path = cache / f"{self._name(frames)}.safetensors"
+        try:
+            tensors, _ = load_tensors(
+                path, KEY, "file of features", "genreward train-fb", SCHEMA
+            )
+            kept: NDArray[np.float16] = tensors["features"]
+            return kept
+        except (FileError, KeyError):
+            # Not there, or damaged: it is made again.
+            pass
+        made = self.encode(frames)
+        save_tensors(path, {"features": made}, KEY, {"schema": SCHEMA})
+        return made
+
+    def of_goal(self, frames: UInt8) -> Tensor:
+        """(K, features) of goals' key frames.
+
+        At the goal nothing moves: a stack is the key frame over and over. Those before
+        it are of another speed, that of the video.
+        """
+        single = encode_flat(self._needed(), frames)
+        return single.repeat(1, self.stack)
+
+    def _needed(self) -> VideoEncoder:
+        if self.encoder is None:
+            raise ValueError("these features are states, not pictures: no encoder")
+        return self.encoder
+
+    def _name(self, frames: UInt8) -> str:
+        digest = hashlib.sha256(canonical(self._needed().fingerprint).encode())
+        digest.update(str(frames.shape).encode())
+        digest.update(np.ascontiguousarray(frames).data)
+        return digest.hexdigest()[:32]
+
+
+@torch.inference_mode()
+def encode_flat(encoder: VideoEncoder, frames: UInt8) -> Tensor:
+    """(n, features) of single pictures, on the encoder's device."""
+    return encoder.encode_images(frames).flatten(1)
+
+
+def stack_before(
+    states: NDArray[Any], rows: NDArray[Any], firsts: NDArray[Any], stack: int
+) -> NDArray[Any]:
+    """(n, stack * features) the states up to some, the newest one last.
+
+    Args:
+        states: (S, features) of several episodes, one after the other.
+        rows: (n,) which states.
+        firsts: (n,) where the episode of each begins.
+        stack: How many.
+    """
+    back = np.arange(stack - 1, -1, -1)
+    index = np.maximum(rows[:, None] - back, firsts[:, None])
+    stacked: NDArray[Any] = states[index].reshape(len(rows), -1)
+    return stacked
+
+
+def default_cache() -> Path:
+    """Where features are kept; see `files.cache_folder`."""
+    return cache_folder("features")
+
+
+def card_of(
+    nets_config: Mapping[str, Any], encoder: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The card of a bundle's nets; without one they see single pictures of its encoder.
+
+    Args:
+        nets_config: The bundle's.
+        encoder: The card of the bundle's encoder.
+    """
+    return {"encoder": dict(encoder), "stack": 1, **nets_config.get("input", {})}

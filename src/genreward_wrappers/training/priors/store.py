@@ -1,0 +1,162 @@
+"""`Prior`: a codec, a prior over its codes and what is known of both, in one file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from genreward_wrappers.data.files import FileError, load_tensors, save_tensors
+from genreward_wrappers.encoders.base import resolve_device
+from genreward_wrappers.training.priors.transformer import PriorConfig, VideoTransformer
+from genreward_wrappers.training.priors.vq import VQCodec, VQConfig
+from genreward_wrappers.training.priors.vq_diffusion import DiffusionConfig, VQDiffusion
+
+KEY = "genreward_prior"
+SCHEMA = 1
+
+#: The prior of each method, its configuration, and the command that trains it.
+KINDS: Mapping[str, tuple[type[Any], type[Any]]] = {
+    "viper": (VideoTransformer, PriorConfig),
+    "diffusion-reward": (VQDiffusion, DiffusionConfig),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """A trained codec and prior. Its nets are frozen.
+
+    Attributes:
+        kind: "viper" or "diffusion-reward".
+        codec: Frames to codes.
+        net: The prior over codes.
+        statistics: ``mean`` and ``std`` of the reward over the training videos.
+        provenance: What it was trained on, and how.
+    """
+
+    kind: str
+    codec: VQCodec
+    net: Any
+    statistics: Mapping[str, float] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_kind(self.kind)
+        codec, net = self.codec.config, self.net.config
+        if (codec.codes, codec.positions) != (net.codes, net.positions):
+            raise ValueError(
+                f"a codec of {codec.codes} codes at {codec.positions} positions does "
+                f"not fit a prior of {net.codes} at {net.positions}"
+            )
+        for module in (self.codec, self.net):
+            module.eval().requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the nets are."""
+        return self.codec.device
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes everything, all or nothing."""
+        header = {
+            "schema": SCHEMA,
+            "kind": self.kind,
+            "codec": dataclasses.asdict(self.codec.config),
+            "net": dataclasses.asdict(self.net.config),
+            "statistics": dict(self.statistics),
+            "provenance": dict(self.provenance),
+        }
+        modules = {"codec": self.codec, "net": self.net}
+        save_tensors(Path(path), arrays_of(modules), KEY, header)
+
+    @classmethod
+    def load(
+        cls, path: str | PathLike[str], kind: str | None = None, device: str = "auto"
+    ) -> Prior:
+        """Reads what `save` wrote.
+
+        Args:
+            path: The file.
+            kind: What is expected, None for any.
+            device: "auto", "cpu", "cuda" or "cuda:<index>".
+
+        Raises:
+            FileError: It is missing, damaged, of another kind, or its weights are not
+                those that its configuration has.
+        """
+        path = Path(path)
+        command = f"genreward train-{kind or 'viper'}"
+        tensors, header = load_tensors(path, KEY, "video prior", command, SCHEMA)
+        if kind is not None and header.get("kind") != kind:
+            raise FileError(
+                f"{path} is the prior of {header.get('kind')!r}, expected one of "
+                f"{kind!r}: make it with {command}"
+            )
+        where = resolve_device(device)
+        try:
+            build, config = KINDS[header["kind"]]
+            codec = VQCodec(VQConfig(**header["codec"]))
+            net = build(config(**header["net"]))
+            fill({"codec": codec, "net": net}, tensors)
+            return cls(
+                header["kind"],
+                codec.to(where),
+                net.to(where),
+                header["statistics"],
+                header["provenance"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileError(f"{path} is no valid video prior: {error}") from error
+
+
+def check_kind(kind: str) -> None:
+    """Raises unless there is such a prior."""
+    if kind not in KINDS:
+        raise ValueError(f"kind={kind!r}: expected one of {', '.join(KINDS)}")
+
+
+def arrays_of(modules: Mapping[str, nn.Module]) -> dict[str, NDArray[Any]]:
+    """The weights of some modules as ``<module>/<weight>``."""
+    return {
+        f"{part}/{name}": tensor.detach().cpu().contiguous().numpy()
+        for part, module in modules.items()
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def fill(modules: Mapping[str, nn.Module], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Puts weights into modules; exactly those that `arrays_of` gave.
+
+    Raises:
+        ValueError: The names or shapes differ, and the message has both.
+    """
+    own: dict[str, Tensor] = {
+        f"{part}/{name}": tensor
+        for part, module in modules.items()
+        for name, tensor in module.state_dict().items()
+    }
+    if own.keys() != arrays.keys():
+        raise ValueError(
+            "the weights have other names.\n"
+            f"  missing:    {sorted(own.keys() - arrays.keys())}\n"
+            f"  unexpected: {sorted(arrays.keys() - own.keys())}"
+        )
+    for name, tensor in own.items():
+        if tuple(tensor.shape) != arrays[name].shape:
+            raise ValueError(
+                f"the weight {name!r} is {arrays[name].shape}, expected "
+                f"{tuple(tensor.shape)}"
+            )
+        if not np.isfinite(arrays[name]).all():
+            raise ValueError(f"the weight {name!r} holds NaN or infinity")
+        with torch.no_grad():
+            # A state's tensors share their memory with the module.
+            tensor.copy_(torch.from_numpy(np.array(arrays[name])))

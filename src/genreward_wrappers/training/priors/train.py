@@ -1,0 +1,487 @@
+"""Training a codec and a prior over its codes on videos of one task.
+
+First the codec learns to write frames as codes; then it is frozen, and the prior learns
+the codes of the videos. What is kept of both is the exponential moving average of their
+weights. Last, the mean and the spread of the reward over the training videos are
+measured and stored with them.
+
+`PriorTrainer` fits into one file: a run that is killed goes on from there, on a CPU bit
+for bit.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from genreward_wrappers.core import UInt8
+from genreward_wrappers.data.files import FileError, load_tensors, save_tensors
+from genreward_wrappers.encoders.base import resolve_device
+from genreward_wrappers.encoders.video_vae import hash_tensors
+from genreward_wrappers.training.priors.store import (
+    KINDS,
+    Prior,
+    arrays_of,
+    check_kind,
+    fill,
+)
+from genreward_wrappers.training.priors.vq import VQCodec, VQConfig, VQLoss
+from genreward_wrappers.training.priors.vq_diffusion import certainty
+
+KEY = "genreward_prior_training"
+SCHEMA = 1
+
+#: Windows of the training videos that the reward's mean and spread are measured over.
+MEASURED = 256
+#: Of the averages: at most so much of the weights is new after few updates.
+WARM_UP = 10
+
+
+#: Windows of an update: those of VIPER are longer.
+BATCH = {"viper": 4, "diffusion-reward": 32}
+
+
+@dataclass(frozen=True)
+class PriorTraining:
+    """How codec and prior are trained, saved with them.
+
+    Attributes:
+        codec_steps: Updates of the codec.
+        steps: Updates of the prior after it.
+        codec_batch: Frames of an update.
+        batch: Windows of an update; see `BATCH`.
+        codec_rate: Adam's learning rate for the codec.
+        rate: For the prior.
+        average: How much of the averaged weights an update leaves as it was.
+        revive: After so many updates, rows of the codebook that nothing used are put
+            where frames are; in the second half of the codec's training no more.
+        seed: Of weights and of all that is drawn afterwards.
+    """
+
+    codec_steps: int = 600
+    steps: int = 300
+    codec_batch: int = 8
+    batch: int = 8
+    codec_rate: float = 1e-3
+    rate: float = 1e-3
+    average: float = 0.98
+    revive: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("codec_steps", "steps", "codec_batch", "batch", "revive"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
+        for name, high in (("codec_rate", math.inf), ("rate", math.inf)):
+            value = getattr(self, name)
+            if not 0 < value < high:
+                raise ValueError(f"{name}={value}: expected a positive number")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average={self.average}: expected from 0 to below 1")
+
+
+class PriorTrainer:
+    """A codec, a prior, and all that training them needs."""
+
+    def __init__(
+        self,
+        kind: str,
+        videos: Sequence[UInt8],
+        codec: VQConfig | VQCodec | None = None,
+        training: PriorTraining | None = None,
+        *,
+        device: str = "auto",
+        **net: Any,
+    ) -> None:
+        """Builds untrained nets.
+
+        Args:
+            kind: "viper" or "diffusion-reward".
+            videos: (T, H, W, 3) each, of the codec's size or larger.
+            codec: The codec's shape, or a trained one: of another prior over the same
+                kind of pictures, say. That one is taken as it is.
+            training: How to train.
+            device: "auto", "cpu", "cuda" or "cuda:<index>".
+            **net: The prior's shape: ``frames`` or ``context``, ``width``, ``layers``
+                and what else its configuration has.
+
+        Raises:
+            ValueError: There are no videos, or they are too short.
+        """
+        check_kind(kind)
+        build, config = KINDS[kind]
+        self.kind = kind
+        self.training = training or PriorTraining(batch=BATCH[kind])
+        trained = codec if isinstance(codec, VQCodec) else None
+        look = codec.config if isinstance(codec, VQCodec) else codec or VQConfig()
+        #: Updates of the codec; the others are of the prior.
+        self.codec_steps = 0 if trained else self.training.codec_steps
+        shape = config(codes=look.codes, positions=look.positions, **net)
+        #: Frames that the prior is shown at once.
+        self.window = shape.frames if kind == "viper" else shape.context + 1
+        _check_videos(videos)
+        self.videos = [np.asarray(video) for video in videos]
+        self.digest = digest_of(self.videos)
+        self.device = resolve_device(device)
+        self.step = 0
+        self._given = trained and hash_tensors(trained.state_dict().items())
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.training.seed)
+            self.codec = VQCodec(look).to(self.device)
+            self.net: Any = build(shape).to(self.device)
+        if trained is not None:
+            self.codec.load_state_dict(trained.state_dict())
+        self.codec_average = copy.deepcopy(self.codec).requires_grad_(False)
+        self.net_average = copy.deepcopy(self.net).requires_grad_(False)
+        self._codec_adam = self._adam(self.codec, self.training.codec_rate)
+        self._net_adam = self._adam(self.net, self.training.rate)
+        self._generator = torch.Generator().manual_seed(self.training.seed)
+        self._used = torch.zeros(look.codes, dtype=torch.int64)
+        self._codes: list[Tensor] | None = None
+
+    @property
+    def steps(self) -> int:
+        """Updates of a whole run."""
+        return self.codec_steps + self.training.steps
+
+    @property
+    def codes(self) -> list[Tensor]:
+        """(T, positions) each, the videos as the trained codec writes them."""
+        if self._codes is None:
+            if self.step < self.codec_steps:
+                raise ValueError("the codec is still being trained")
+            self._codes = [self.codec_average.encode(v).cpu() for v in self.videos]
+        return self._codes
+
+    def update(self) -> dict[str, float]:
+        """One gradient step, of the codec or of the prior, as its turn is.
+
+        Raises:
+            FloatingPointError: The loss is not finite; the weights are left as they
+                were.
+        """
+        if self.step < self.codec_steps:
+            return self._update_codec()
+        loss = self._net_loss(self._windows())
+        self._descend(loss, self._net_adam)
+        self._follow(self.net, self.net_average, self.step - self.codec_steps)
+        self.step += 1
+        return {"loss": loss.item()}
+
+    def finish(self) -> Prior:
+        """The averaged weights, with the reward's mean and spread over the videos.
+
+        Raises:
+            ValueError: Training is not over.
+        """
+        if self.step < self.steps:
+            raise ValueError(f"{self.step} of {self.steps} updates are done")
+        reward = self._rewards()
+        statistics = {
+            "mean": float(reward.mean()),
+            "std": float(reward.std()),
+            "windows": float(len(reward)),
+        }
+        # Copies, since a trainer may go on; these are frozen.
+        return Prior(
+            self.kind,
+            copy.deepcopy(self.codec_average),
+            copy.deepcopy(self.net_average),
+            statistics,
+            self.provenance(),
+        )
+
+    def provenance(self) -> dict[str, Any]:
+        """What the result depends on."""
+        told = {
+            "step": f"train-{self.kind}",
+            "training": dataclasses.asdict(self.training),
+            "videos": len(self.videos),
+            "frames": sum(len(video) for video in self.videos),
+            "sha256": self.digest,
+        }
+        return told if self._given is None else {**told, "codec": self._given}
+
+    def save(self, path: Path) -> None:
+        """Writes everything that the next update depends on, all or nothing."""
+        tensors = arrays_of(self._modules())
+        for name, adam in self._adams():
+            for index, entries in adam.state_dict()["state"].items():
+                for key, tensor in entries.items():
+                    tensors[f"{name}_adam/{index}/{key}"] = tensor.cpu().numpy()
+        tensors["generator"] = self._generator.get_state().numpy()
+        tensors["used"] = self._used.numpy()
+        header = {"schema": SCHEMA, "step": self.step, "run": self._run()}
+        save_tensors(path, tensors, KEY, header)
+
+    def restore(self, path: Path) -> None:
+        """Puts a trainer, newly made with the same arguments, where the saved one was.
+
+        Raises:
+            FileError: It is missing, damaged, or of another run.
+        """
+        tensors, header = load_tensors(
+            path, KEY, "checkpoint", f"genreward train-{self.kind}", SCHEMA
+        )
+        if header.get("run") != self._run():
+            raise FileError(
+                f"{path} is the checkpoint of another run.\n  saved:    "
+                f"{header.get('run')}\n  expected: {self._run()}\n"
+                "Finish that one, delete it, or give another output"
+            )
+        try:
+            self._restore(tensors, int(header["step"]))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise FileError(f"{path} is no valid checkpoint: {error}") from error
+
+    def _run(self) -> dict[str, Any]:
+        shapes = {"codec": self.codec.config, "net": self.net.config}
+        told = {name: dataclasses.asdict(shape) for name, shape in shapes.items()}
+        # As JSON gives it back: lists for tuples.
+        told["codec"] = {
+            k: list(v) if isinstance(v, tuple) else v for k, v in told["codec"].items()
+        }
+        return {**self.provenance(), **told}
+
+    def _restore(self, tensors: Mapping[str, NDArray[Any]], step: int) -> None:
+        rest = dict(tensors)
+        generator, used = rest.pop("generator"), rest.pop("used")
+        states: dict[str, dict[int, dict[str, Tensor]]] = {}
+        for name in [name for name in rest if "_adam/" in name]:
+            part, index, key = name.split("/")
+            entry = states.setdefault(part, {}).setdefault(int(index), {})
+            entry[key] = torch.from_numpy(np.array(rest.pop(name)))
+        fill(self._modules(), rest)
+        for name, adam in self._adams():
+            state = states.pop(f"{name}_adam", {})
+            updates = min(step, self.codec_steps)
+            begun = (updates if name == "codec" else step - updates) > 0
+            _check_state(state, adam.param_groups[0]["params"] if begun else [], name)
+            adam.load_state_dict({**adam.state_dict(), "state": state})
+        self._generator.set_state(torch.from_numpy(np.array(generator)))
+        self._used = torch.from_numpy(np.array(used))
+        self.step, self._codes = step, None
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {
+            "codec": self.codec,
+            "codec_average": self.codec_average,
+            "net": self.net,
+            "net_average": self.net_average,
+        }
+
+    def _adams(self) -> Iterator[tuple[str, torch.optim.Optimizer]]:
+        yield "codec", self._codec_adam
+        yield "net", self._net_adam
+
+    def _adam(self, module: nn.Module, rate: float) -> torch.optim.Optimizer:
+        return torch.optim.Adam(module.parameters(), lr=rate)
+
+    def _update_codec(self) -> dict[str, float]:
+        lengths = torch.tensor([len(video) for video in self.videos])
+        drawn = self._integers(int(lengths.sum()), self.training.codec_batch)
+        frames = np.stack([self._frame(int(i)) for i in drawn])
+        if self.step == 0:
+            # Rows that begin where frames are get used; those that do not, hardly do.
+            self._revive(self.codec.loss(frames))
+        found = self.codec.loss(frames)
+        self._descend(found.total, self._codec_adam)
+        self._follow(self.codec, self.codec_average, self.step)
+        self._used += torch.bincount(found.codes.cpu(), minlength=len(self._used))
+        self.step += 1
+        figures = {
+            "pixels": found.pixels.item(),
+            "codes": float((self._used > 0).sum()),
+        }
+        if self.step % self.training.revive == 0:
+            if self.step <= self.codec_steps // 2:
+                self._revive(found)
+            self._used.zero_()
+        return figures
+
+    @torch.no_grad()
+    def _revive(self, found: VQLoss) -> None:
+        """Puts rows of the codebook that nothing used to latents drawn from a batch."""
+        rows = torch.nonzero(self._used == 0)[:, 0].to(self.device)
+        picked = self._integers(len(found.latents), len(rows)).to(self.device)
+        for codec in (self.codec, self.codec_average):
+            codec.codebook[rows] = found.latents[picked]
+
+    def _net_loss(self, windows: Tensor) -> Tensor:
+        """What the prior loses on (n, window, positions), per code."""
+        if self.kind == "viper":
+            likely = self.net.log_likelihood(windows)
+            loss: Tensor = -likely.mean() / self.net.config.positions
+            return loss
+        n, _, positions = windows.shape
+        t = 1 + self._integers(self.net.config.steps, n)
+        u = torch.rand(n, positions, generator=self._generator)
+        lost: Tensor = self.net.loss(
+            windows[:, -1], windows[:, :-1], t.to(self.device), u.to(self.device)
+        )
+        return lost
+
+    def _windows(self) -> Tensor:
+        """(batch, window, positions) drawn from the videos.
+
+        As in an episode, a window may begin with copies of the first frame.
+        """
+        lengths = torch.tensor([len(video) for video in self.videos])
+        # A window for each of its last frames but the first of a video.
+        ends = torch.cumsum(lengths - 1, 0)
+        drawn = self._integers(int(ends[-1]), self.training.batch)
+        return self._windows_at(drawn.tolist()).to(self.device)
+
+    def _windows_at(self, drawn: Sequence[int]) -> Tensor:
+        found = []
+        lengths = [len(video) - 1 for video in self.videos]
+        for index in drawn:
+            which = 0
+            while index >= lengths[which]:
+                index -= lengths[which]
+                which += 1
+            times = torch.arange(index + 2 - self.window, index + 2).clamp(min=0)
+            found.append(self.codes[which][times])
+        return torch.stack(found)
+
+    def _frame(self, index: int) -> UInt8:
+        for video in self.videos:
+            if index < len(video):
+                frame: UInt8 = video[index]
+                return frame
+            index -= len(video)
+        raise IndexError(index)
+
+    @torch.no_grad()
+    def _rewards(self) -> NDArray[np.float64]:
+        """What the reward pays for windows spread over the videos, as an agent's."""
+        total = sum(len(video) - 1 for video in self.videos)
+        count = min(MEASURED, total)
+        which = np.unique(np.rint(np.linspace(0, total - 1, count)).astype(int))
+        found = []
+        for first in range(0, len(which), self.training.batch):
+            drawn = which[first : first + self.training.batch].tolist()
+            windows = self._windows_at(drawn).to(self.device)
+            if self.kind == "viper":
+                likely = self.net_average.log_likelihood(windows, 1)
+                found.append(likely[:, 0].double().cpu().numpy())
+            else:
+                seed = self.training.seed
+                keys = [np.random.default_rng([seed, index]) for index in drawn]
+                # What an agent is asked at these frames: how certain is what follows.
+                context = windows[:, 1:]
+                found.append(certainty(self.net_average, context, keys))
+        return np.concatenate(found)
+
+    def _integers(self, below: int, count: int) -> Tensor:
+        return torch.randint(below, (count,), generator=self._generator)
+
+    def _descend(self, loss: Tensor, adam: torch.optim.Optimizer) -> None:
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss of update {self.step + 1} is {loss.item()}: training has "
+                "diverged; give a smaller learning rate"
+            )
+        adam.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        adam.step()
+
+    @torch.no_grad()
+    def _follow(self, module: nn.Module, average: nn.Module, step: int) -> None:
+        keep = min(self.training.average, (step + 1) / (step + WARM_UP))
+        for slow, fast in zip(average.parameters(), module.parameters(), strict=True):
+            slow.lerp_(fast, 1 - keep)
+
+
+def train(
+    trainer: PriorTrainer,
+    output: Path,
+    *,
+    every: int = 100,
+    tell: Callable[[str], None] = print,
+) -> Prior:
+    """Runs a training to its end and writes the prior; goes on where it was stopped.
+
+    Args:
+        trainer: Newly made.
+        output: The prior's file. The checkpoint stands beside it until it is there.
+        every: Updates between two checkpoints and lines of progress.
+        tell: Takes those lines.
+
+    Raises:
+        ValueError: There is something else at ``output``.
+    """
+    if every < 1:
+        raise ValueError(f"every={every}: expected at least 1 update")
+    if output.exists():
+        done = Prior.load(output, trainer.kind, str(trainer.device))
+        if done.provenance != trainer.provenance():
+            raise ValueError(
+                f"{output} is there already, from another run: {done.provenance}. "
+                "Delete it, or give another output"
+            )
+        tell(f"{output} is there already, from the same run")
+        return done
+    checkpoint = output.with_name(f"{output.name}.checkpoint")
+    if checkpoint.exists():
+        trainer.restore(checkpoint)
+        tell(f"goes on at update {trainer.step} of {trainer.steps}")
+    while trainer.step < trainer.steps:
+        part = "codec" if trainer.step < trainer.codec_steps else "prior"
+        figures = trainer.update()
+        if trainer.step % every == 0 or trainer.step == trainer.steps:
+            said = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            tell(f"{trainer.step}/{trainer.steps}  {part}  {said}")
+            trainer.save(checkpoint)
+    prior = trainer.finish()
+    prior.save(output)
+    checkpoint.unlink(missing_ok=True)
+    return prior
+
+
+def digest_of(videos: Sequence[UInt8]) -> str:
+    """A hash of all frames, in order."""
+    digest = hashlib.sha256()
+    for video in videos:
+        digest.update(str(video.shape).encode())
+        digest.update(np.ascontiguousarray(video).data)
+    return digest.hexdigest()
+
+
+def _check_videos(videos: Sequence[UInt8]) -> None:
+    if len(videos) == 0:
+        raise ValueError("there are no videos to train on")
+    for index, video in enumerate(videos):
+        right = video.dtype == np.uint8 and video.ndim == 4 and video.shape[-1] == 3
+        if not right or len(video) < 2:
+            raise ValueError(
+                f"video {index}: expected uint8 frames (time, height, width, 3), at "
+                f"least 2 of them, got {video.dtype} {video.shape}"
+            )
+
+
+def _check_state(
+    state: Mapping[int, Mapping[str, Tensor]], parameters: list[Tensor], name: str
+) -> None:
+    """What the optimiser itself would only miss at its next step."""
+    expected = {
+        index: {"step": (), "exp_avg": tuple(p.shape), "exp_avg_sq": tuple(p.shape)}
+        for index, p in enumerate(parameters)
+    }
+    shapes = {
+        index: {key: tuple(tensor.shape) for key, tensor in entries.items()}
+        for index, entries in state.items()
+    }
+    if shapes != expected:
+        raise ValueError(f"the optimiser of the {name} has {shapes}, not {expected}")
