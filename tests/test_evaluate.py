@@ -650,7 +650,7 @@ def test_episodes_of_two_sizes(goal):
 def test_wanted_steps(goal):
     frames = VideoLevel(goal, "pixels", horizon=H, length=5)
     window = VideoLevel(
-        goal, "pixels", reading="window", window=8, length=2, every=8, horizon=H
+        goal, "pixels", reading="window", window=8, length=2, stride=8, horizon=H
     )
     assert wanted_steps([], H).tolist() == [0]
     assert wanted_steps([frames], H).tolist() == [0, 10, 20, 30, 40]
@@ -832,12 +832,12 @@ def test_controls_differ_in_the_encoder_alone(small_goal, spec):
     sources = [c.parts[0][0].encoder.source for c in controls]
     assert sources == ["pixels:8", f"random:{EMBEDDED}"]
     for control in controls:
-        assert control.parts[0][0]._options == judged.parts[0][0]._options
+        assert control.parts[0][0].options == judged.parts[0][0].options
     for control, name in zip(controls, ("pixels", "random"), strict=True):
         # Their names say how to ask for them.
         (again,) = maker.make(control.name)
         assert control.name.startswith(name)
-        assert again.parts[0][0]._options == control.parts[0][0]._options
+        assert again.parts[0][0].options == control.parts[0][0].options
 
 
 def test_other_rewards_have_no_controls(small_goal):
@@ -915,7 +915,7 @@ def test_two_of_a_name_are_both_judged(small_goal):
     specs = ["genreward:encoder=pixels", "genreward:encoder=pixels,score=motion"]
     made = run._contestants(maker, specs)
     videos = [c.parts[0][0] for c in made if c.role == "reward"]
-    assert sorted(v._options["score"] for v in videos) == ["motion", "tracking"]
+    assert sorted(v.options.score for v in videos) == ["motion", "tracking"]
 
 
 def test_an_unknown_preset(small_goal):
@@ -1118,7 +1118,7 @@ def test_a_goal_that_does_not_say_what_it_is_for(cache, recorded, judged):
 
 def test_a_reward_that_looks_at_uneven_steps(cache, recorded):
     """Backwards, it looks at the steps at the other end."""
-    reward = "pixels:reading=window,window=100,length=3,every=100"
+    reward = "pixels:reading=window,window=100,length=3,stride=100"
     judged = judge(cache, [reward], counts={"success": 1, "static": 1})
     for paid in judged.scored[0].paid:
         assert (np.flatnonzero(~np.isnan(paid)) + 1).tolist() == [100, 200]
