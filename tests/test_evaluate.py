@@ -87,6 +87,12 @@ def judged(cache, recorded):
 
 
 @pytest.fixture(scope="module")
+def summed(cache, recorded):
+    """The sum with the environment's own reward."""
+    return judge(cache, ["genreward:env_weight=1"])
+
+
+@pytest.fixture(scope="module")
 def full(cache, recorded):
     """Everything that the command does by default, on fewer episodes and frames."""
     return judge(cache, ["genreward"])
@@ -573,7 +579,7 @@ def arena(wrap, tmp_path, **kwargs):
         {},
         {"length": 9, "payment": "difference", "goals": "max"},
         {"reading": "stream", "length": 17, "payment": "hold"},
-        {"reading": "window", "window": 12, "length": 5, "every": 3},
+        {"reading": "window", "window": 12, "length": 5, "stride": 3},
     ],
     ids=str,
 )
@@ -815,7 +821,7 @@ def small_goal():
 @pytest.mark.parametrize(
     "spec",
     [
-        "video:encoder=pixels:4,score=motion,contrast=2",
+        "video:encoder=pixels:4,score=tracking,contrast=2",
         "video:reading=stream,length=17,payment=hold",
         "paper",
         "paper:window=64,goals=max",
@@ -944,7 +950,11 @@ def test_the_sum_is_what_the_wrapper_paid(goal, tmp_path):
             paid = episode.rewards[part.name.partition(":")[0]]
             np.testing.assert_allclose(value, paid, atol=1e-6)
     # A weight of 0 leaves a part out.
-    *parts, total = Maker(bundle, H, 9, "cpu").make("genreward:frame_weight=0")
+    assert [one.name for one in Maker(bundle, H, 9, "cpu").make(
+        "genreward:frame_weight=0")] == ["video"], "a sum of one is none"  # fmt: skip
+    *parts, total = Maker(bundle, H, 9, "cpu").make(
+        "genreward:frame_weight=0,env_weight=1"
+    )
     assert [part.name for part in parts] == ["video"]
     for value, episode in zip(run._pay(total, episodes), episodes, strict=True):
         # Steps without the video part would have one in training: there is no sum.
@@ -1057,11 +1067,12 @@ def test_everything_by_default(full):
     assert not np.array_equal(values[0], values[2], equal_nan=True)
 
 
-def test_the_sum_is_judged_where_all_of_it_is_known(full):
+def test_the_sum_is_judged_where_all_of_it_is_known(summed):
     video, frame, env, total = (
-        scored(full, name) for name in ("video", "frame", "env", "genreward")
+        scored(summed, name)
+        for name in ("video", "frame", "env", "genreward:env_weight=1")
     )
-    for i, episode in enumerate(full.episodes):
+    for i, episode in enumerate(summed.episodes):
         if episode.info["kind"] in ("other-task", "reversed"):
             assert np.isnan(total.paid[i]).all()
             continue
@@ -1077,6 +1088,16 @@ def test_the_sum_is_judged_where_all_of_it_is_known(full):
     assert video.metrics["auc_mean"].n == 9
     assert total.metrics["auc_mean"].n == 7
     assert total.metrics["auc_mean"].value > 0.9
+
+
+def test_a_sum_is_judged_for_what_it_adds(summed):
+    """Never good for the merit of the environment's own reward."""
+    total = scored(summed, "genreward:env_weight=1")
+    assert scored(summed, "env").metrics["auc_mean"].value == 1
+    assert total.verdict.level == "weak"
+    assert "nothing shows that it adds" in total.verdict.headline
+    said = "the environment's own reward, which leaves no room"
+    assert any(said in line for line in total.verdict.findings)
 
 
 def test_progress_is_told(cache, recorded):
