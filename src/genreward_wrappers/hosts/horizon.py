@@ -9,7 +9,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
 #: Where wrappers that repeat actions keep how often.
-REPEATS = ("_skip", "_num_repeats", "frame_skip", "_frame_skip", "action_repeat")
+REPEATS = ("frame_skip", "_frame_skip", "_skip", "num_repeats", "_num_repeats")
 
 
 def known_horizon(
@@ -44,12 +44,13 @@ def known_horizon(
 
 def _repeats(wrapper: gym.Wrapper[Any, Any, Any, Any]) -> int:
     """How many steps of what is inside one step of a wrapper is."""
-    own = vars(wrapper)
-    for name in REPEATS:
-        if isinstance(own.get(name), int):
-            return int(own[name])
-    if _looks_repeating(type(wrapper).__name__):
-        raise ValueError(_unknown(type(wrapper).__name__))
+    name, own = type(wrapper).__name__, vars(wrapper)
+    # Others count something else in attributes of these names.
+    for where in REPEATS if _looks_repeating(name) else REPEATS[:2]:
+        if isinstance(own.get(where), int):
+            return int(own[where])
+    if _looks_repeating(name):
+        raise ValueError(_unknown(name))
     return 1
 
 
