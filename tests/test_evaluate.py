@@ -20,6 +20,7 @@ from genreward_wrappers import (
     Score,
     VideoLevelReward,
     load_goal,
+    load_reward,
 )
 from genreward_wrappers.cli.main import main
 from genreward_wrappers.core import RewardModel
@@ -608,6 +609,75 @@ def test_models_are_told_what_the_wrapper_told_them(tmp_path):
     episodes, _ = arena(partial(RewardModelWrapper, model=Ends()), tmp_path)
     for value, episode in zip(score_episodes(Ends(), episodes), episodes, strict=True):
         np.testing.assert_array_equal(value, episode.rewards["ends"])
+
+
+def on_states(goal, numbers, actions):
+    """The goal with untrained nets over the environment's own numbers."""
+    torch.manual_seed(0)
+    config = FBConfig(features=numbers, actions=actions, z=8, hidden=16)
+    nets, config = FBNets(config).to_arrays()
+    card = {"encoder": {}, "stack": 1, "goal_states": [[0.1] * numbers]}
+    statistics = {"mean": 0.0, "std": 1.0}
+    config = {**config, "input": card, "statistics": statistics}
+    return goal.with_(nets=nets, nets_config=config)
+
+
+@pytest.mark.parametrize("options", [{}, {"every": 2}, {"form": "difference"}], ids=str)
+def test_nets_on_states_are_judged_as_they_pay(goal, options):
+    """Trained on states, they see states here too; in a wrapper at every k-th step."""
+    bundle = on_states(goal, 4, 2)
+    model = load_reward("frame", goal=bundle, device="cpu", **options)
+    assert model.sees_states
+    env = RewardModelWrapper(PointMass(size=32, obs="dict", horizon=9), model)
+    episodes, online = [], []
+    for seed in range(2):
+        observation, _ = env.reset(seed=seed, options={"target": (5, 5)})
+        env.action_space.seed(seed)
+        states, actions, paid = [observation["state"]], [], []
+        for _ in range(9 - seed):
+            actions.append(env.action_space.sample())
+            observation, _, _, _, info = env.step(actions[-1])
+            states.append(observation["state"])
+            due = info["reward_frame_due"]
+            paid.append(info["reward_frame"] if due else np.nan)
+        frames = np.zeros((1, 32, 32, 3), np.uint8)
+        done = np.zeros(len(actions), bool)
+        episodes.append(Episode(frames, np.zeros(1, np.int64), np.stack(actions), done,
+                                states=np.stack(states)))  # fmt: skip
+        online.append(paid)
+    for values, paid in zip(score_episodes(model, episodes), online, strict=True):
+        np.testing.assert_allclose(values, paid, rtol=1e-5, atol=1e-6)
+        assert np.isfinite(values).any()
+    with pytest.raises(ValueError, match="'frame' looks at.*states, and the episode"):
+        score_episodes(model, [replace(episodes[0], states=None)])
+
+
+def test_evaluate_judges_nets_on_states(cache, recorded):
+    assert all(len(e.states) == len(e) + 1 for e in recorded)
+    bundle = on_states(load_goal(ENV), 39, 4)
+    found = judge(cache, ["frame"], goal=bundle)
+    frame = scored(found, "frame")
+    assert frame.verdict is not None
+    assert frame.metrics["auc_mean"].value is not None
+    assert frame.metrics["epic_distance"].value is not None
+    backwards = of_kind(found.episodes, "reversed")[0]
+    forwards = of_kind(found.episodes, "success")[0]
+    np.testing.assert_array_equal(backwards.states, forwards.states[::-1])
+    with pytest.raises(GoalError, match="take 3 action entries"):
+        judge(cache, ["frame"], goal=on_states(load_goal(ENV), 39, 3))
+
+
+def test_the_sums_frame_level_part_has_options_and_precision(goal):
+    bundle = with_nets(goal, statistics={"mean": 0.0, "std": 1.0})
+    maker = Maker(bundle, H, 9, "cpu", "bfloat16")
+    *_, frame, total = maker.make("genreward:frame_form=difference,frame_discount=0.5")
+    assert frame.name == "frame:form=difference,discount=0.5"
+    model = frame.parts[0][0]
+    assert (model.options.form, model.options.discount) == ("difference", 0.5)
+    assert model.encoder.dtype == torch.bfloat16
+    assert total.parts[1][0].options == model.options
+    (again,) = maker.make(frame.name)
+    assert again.parts[0][0].options == model.options
 
 
 def test_a_missing_frame_is_named(goal, recorded):

@@ -6,6 +6,7 @@ the tests of a model of your own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -343,9 +344,11 @@ def _check_in_hosts(
     films = [
         partial(_Film, frames[:, row], states[:, row], actions) for row in range(count)
     ]
-    inside = SyncVectorEnv(
-        [lambda f=film: RewardModelWrapper(f(), model) for film in films]
-    )
+
+    def wrapped(film: Callable[[], _Film]) -> RewardModelWrapper:
+        return RewardModelWrapper(film(), model)
+
+    inside = SyncVectorEnv([partial(wrapped, film) for film in films])
     outside = Outside(SyncVectorEnv(films), model)
     paid = []
     for envs in (inside, outside):

@@ -18,7 +18,6 @@ is the potential difference, which does not pay for hovering near the goal.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +36,7 @@ from genreward_wrappers.core import (
     Transition,
     UInt8,
     UInt64,
+    warn_caller,
 )
 from genreward_wrappers.data.frames import sample_steps
 from genreward_wrappers.data.goals import GoalBundle, GoalError, load_goal
@@ -189,11 +189,7 @@ class FrameLevel(RewardModel[FrameMemory]):
             )
         wrong = complaints(statistics or {})
         if wrong:
-            warnings.warn(
-                f"the frame-level reward of {goal!r}: {'; '.join(wrong)}",
-                UserWarning,
-                stacklevel=2,
-            )
+            warn_caller(f"the frame-level reward of {goal!r}: {'; '.join(wrong)}")
         self._discount = np.float32(
             self.nets.config.discount if how.discount is None else how.discount
         )
