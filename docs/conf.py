@@ -69,6 +69,20 @@ class WrapperTable(SphinxDirective):
         return [_table(("wrapper", "in", "what it does"), rows)]
 
 
+class OptionsTable(SphinxDirective):
+    """A row for every option of a reward, from its dataclass."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Reads the fields."""
+        from genreward_wrappers.rewards.registry import find_reward
+
+        make, _ = find_reward(self.arguments[0])
+        rows = [(name, default, about) for name, default, about in make.Options.table()]
+        return [_table(("option", "default", "what it does"), rows)]
+
+
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> nodes.table:
     group = nodes.tgroup(cols=len(head))
     for width in (25, 25, 50):
@@ -91,3 +105,4 @@ def _row(cells: tuple[str, ...], code: int = 0) -> nodes.row:
 def setup(app: object) -> None:
     """Registers the directive."""
     app.add_directive("wrapper-table", WrapperTable)  # type: ignore[attr-defined]
+    app.add_directive("options-table", OptionsTable)  # type: ignore[attr-defined]

@@ -99,11 +99,11 @@ def run_demo(
         progress.advance(task)
     console.print(_table(env_id, episodes))
     console.print(
-        "reward_total is what the agent is given: the environment's own reward, "
+        "reward_total is what the agent is given: the video-level score"
         + (
-            "the video-level score, and a quarter of the frame-level one."
+            " and a quarter of the frame-level one."
             if bundle.nets
-            else "and the video-level score. This goal has no frame-level part."
+            else ". This goal has no frame-level part."
         )
     )
     console.print(f"picture: {picture.resolve()}", soft_wrap=True)
