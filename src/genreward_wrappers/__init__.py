@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         VideoLevelReward,
     )
     from genreward_wrappers.rewards.registry import load_reward
+    from genreward_wrappers.rewards.spec import RewardSpec
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ _HOME = {
     "GoalError": "data.goals",
     "RewardModel": "core",
     "RewardModelWrapper": "hosts.gymnasium",
+    "RewardSpec": "rewards.spec",
     "Score": "core",
     "Session": "core",
     "TapFrames": "data.frames",
@@ -57,6 +59,7 @@ __all__ = [
     "GoalError",
     "RewardModel",
     "RewardModelWrapper",
+    "RewardSpec",
     "Score",
     "Session",
     "TapFrames",

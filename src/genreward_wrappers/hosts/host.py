@@ -213,7 +213,9 @@ class Host:
             recorder=self._recorder(options.record, inside, built),
         )
         self._ended = np.zeros(inside.num_envs, np.bool_)
-        self._saved_kwargs = {**recorded, **options.given()}
+        if not hasattr(self, "_saved_kwargs"):
+            # A subclass may have recorded arguments of its own.
+            self._saved_kwargs = {**recorded, **options.given()}
         self._wrap(env, space)
         if built.env_weight == BALANCED:
             self._head.balance(self._play_randomly)
