@@ -376,6 +376,7 @@ def _add_hub(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     pull.add_argument(
         "address", metavar="hf://OWNER/REPO/FILE[@REVISION]", help="best with a commit"
     )
+    pull.add_argument("--sha256", help="what the file's is expected to be")
     pull.add_argument("--output", type=Path, required=True)
     pull.set_defaults(run=_pull)
 
@@ -396,7 +397,7 @@ def _pull(args: argparse.Namespace) -> int:
     from genreward_wrappers.goal_pipeline.card import forbidding
     from genreward_wrappers.goal_pipeline.hub import pull
 
-    pulled = pull(args.address, args.output)
+    pulled = pull(args.address, args.output, sha256=args.sha256)
     for licence in forbidding(pulled.goal):
         print(f"not for commercial use: {licence}")
     if pulled.advice:

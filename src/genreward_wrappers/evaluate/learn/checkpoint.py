@@ -14,10 +14,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from genreward_wrappers.data.files import load_tensors, save_tensors
+from genreward_wrappers.data.files import Layout, load_tensors, save_tensors
+from genreward_wrappers.data.schema import Record, Whole
 
-KEY = "genreward_agent"
-SCHEMA = 1
+LAYOUT = Layout(
+    "genreward_agent",
+    "checkpoint of a learning run",
+    "genreward evaluate --learn",
+    schema=1,
+    header=Record(
+        {
+            "notes": dict,
+            **dict.fromkeys(("steps", "updates", "episodes"), Whole()),
+            "buffer": (Whole(), bool),
+            "numpy": (str, Whole(), Whole(0, 1), float),
+            "actions": dict,
+        }
+    ),
+    # A replay buffer of pictures may be larger than other files.
+    limit=1 << 40,
+)
 BUFFER = (
     "observations",
     "next_observations",
@@ -49,7 +65,6 @@ def save_agent(agent: Any, path: Path, notes: dict[str, Any]) -> None:
     tensors["numpy"] = np.asarray(keys)
     tensors["torch"] = torch.get_rng_state().numpy()
     header = {
-        "schema": SCHEMA,
         "notes": notes,
         "steps": agent.num_timesteps,
         "updates": agent._n_updates,
@@ -58,7 +73,7 @@ def save_agent(agent: Any, path: Path, notes: dict[str, Any]) -> None:
         "numpy": [str(kind), int(position), int(has_gauss), float(gauss)],
         "actions": agent.action_space.np_random.bit_generator.state,
     }
-    save_tensors(path, tensors, KEY, header)
+    save_tensors(path, tensors, LAYOUT, header)
 
 
 def restore_agent(agent: Any, path: Path) -> dict[str, Any]:
@@ -70,9 +85,7 @@ def restore_agent(agent: Any, path: Path) -> dict[str, Any]:
     Raises:
         FileError: There is no such file, or it is damaged.
     """
-    tensors, header = load_tensors(
-        path, KEY, "checkpoint of a learning run", "genreward evaluate --learn", SCHEMA
-    )
+    tensors, header = load_tensors(path, LAYOUT)
     states = agent.get_parameters()
     for name, state in states.items():
         prefix = f"{name}/"

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from genreward_wrappers.data.files import cache_folder
+from genreward_wrappers.data.cache import cache_folder
 from genreward_wrappers.encoders.base import resolve_device
 from genreward_wrappers.generators.checkpoints import load_pipeline
 from genreward_wrappers.generators.pipeline import (
@@ -26,8 +26,8 @@ from genreward_wrappers.generators.pipeline import (
 from genreward_wrappers.training.finetuning.clips import CaptionedClip, find_clips
 from genreward_wrappers.training.finetuning.denoising import Denoising
 from genreward_wrappers.training.finetuning.latents import (
-    Cache,
     Latents,
+    LatentsCache,
     Recipe,
     Tick,
     digest_of,
@@ -179,7 +179,7 @@ def _begin(
     tick: Tick,
 ) -> _Begun:
     """A transformer, on the latents of the clips."""
-    store = Cache(folder, _recipe(generator, shape, training))
+    store = LatentsCache(folder, _recipe(generator, shape, training))
     pipeline, latents = _encode(generator, store, clips, training, place, tick)
     objective = Objective(pipeline, *shape, place.device)
     transformer = pipeline.transformer.to(place.device)
@@ -356,7 +356,7 @@ def _encoding_dtype(generator: Generator) -> torch.dtype:
 
 def _encode(
     generator: Generator,
-    store: Cache,
+    store: LatentsCache,
     clips: Sequence[CaptionedClip],
     training: Finetuning,
     place: Place,

@@ -28,8 +28,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from genreward_wrappers.data.files import FileError, load_tensors, save_tensors
+from genreward_wrappers.data.files import FileError, Layout, load_tensors, save_tensors
 from genreward_wrappers.data.goals import GoalBundle
+from genreward_wrappers.data.schema import Record, Whole, record_of
 from genreward_wrappers.encoders.base import resolve_device
 from genreward_wrappers.training.forward_backward import losses
 from genreward_wrappers.training.forward_backward.data import Batch
@@ -39,9 +40,6 @@ from genreward_wrappers.training.forward_backward.nets import (
     FBNets,
     Standardise,
 )
-
-KEY = "genreward_fb"
-SCHEMA = 1
 
 #: Rows that go through the nets at once where no gradient is needed.
 CHUNK = 4096
@@ -100,6 +98,22 @@ class FBTraining:
             # Not the other way about: NaN is in no range.
             if not (low <= value <= high and math.isfinite(value)):
                 raise ValueError(f"{name}={value}: expected from {low} to {high}")
+
+
+LAYOUT = Layout(
+    "genreward_fb",
+    "forward-backward checkpoint",
+    "FBTrainer.save",
+    schema=1,
+    header=Record(
+        {
+            "config": record_of(FBConfig),
+            "training": record_of(FBTraining, seed=(1 << 64) - 1),
+            "step": Whole(),
+        },
+        {"notes": dict},
+    ),
+)
 
 
 class FBTrainer:
@@ -383,13 +397,12 @@ class FBTrainer:
         }
         tensors["generator"] = self._generator.get_state().numpy()
         header = {
-            "schema": SCHEMA,
             "config": dataclasses.asdict(self.config),
             "training": dataclasses.asdict(self.training),
             "step": self.step,
             "notes": dict(notes or {}),
         }
-        save_tensors(Path(path), tensors, KEY, header)
+        save_tensors(Path(path), tensors, LAYOUT, header)
 
     @classmethod
     def load(
@@ -410,18 +423,17 @@ class FBTrainer:
             FileError: It is missing, damaged, or of another configuration.
         """
         path = Path(path)
-        tensors, header = load_tensors(
-            path, KEY, "forward-backward checkpoint", "FBTrainer.save", SCHEMA
-        )
+        tensors, header = load_tensors(path, LAYOUT)
         try:
-            trainer = cls(
-                FBConfig.from_dict(header["config"]),
-                FBTraining(**header["training"]),
-                device=device,
-            )
-            step = int(header["step"])
-            trainer._restore(tensors, step)
-            trainer.notes = dict(header.get("notes", {}))
+            shape = FBConfig.from_dict(header["config"])
+            # Before there is a net of any size that a file may name.
+            for name, wanted in FBNets.shapes(shape).items():
+                found = tensors[f"nets/{name}"].shape
+                if found != wanted:
+                    raise ValueError(f"{name!r} is {found}, expected {wanted}")
+            trainer = cls(shape, FBTraining(**header["training"]), device=device)
+            trainer._restore(tensors, header["step"])
+            trainer.notes = header.get("notes", {})
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise FileError(
                 f"{path} is no valid forward-backward checkpoint: {error}"
