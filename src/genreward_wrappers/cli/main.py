@@ -20,6 +20,7 @@ from genreward_wrappers.cli.arguments import (
 from genreward_wrappers.cli.arguments import add_options as _add_options
 from genreward_wrappers.cli.arguments import read_options as _options
 from genreward_wrappers.cli.arguments import read_size as _size
+from genreward_wrappers.cli.cache import add_cache
 from genreward_wrappers.cli.finetune import add_finetune
 from genreward_wrappers.cli.make_goal import add_make_goal
 
@@ -93,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_generate(commands)
     _add_train_fb(commands)
     add_make_goal(commands)
+    add_cache(commands)
 
     inspect = commands.add_parser("inspect", help="say what a goal bundle holds")
     inspect.add_argument("goal", help="a path, hf:// address or environment id")

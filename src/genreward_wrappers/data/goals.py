@@ -37,7 +37,15 @@ from genreward_wrappers.data.files import (
     save_tensors,
     unpack_videos,
 )
-from genreward_wrappers.data.schema import ENCODER, FRAMES, SHAPE, Maybe, Record, Whole
+from genreward_wrappers.data.schema import (
+    ENCODER,
+    FRAMES,
+    SHAPE,
+    Each,
+    Maybe,
+    Record,
+    Whole,
+)
 from genreward_wrappers.extras import require
 
 SCHEMA = 1
@@ -65,7 +73,7 @@ _NETS = Record(
         "conditioned": bool,
         "discount": float,
         "input": Record(optional={"encoder": ENCODER, "stack": _SIZE}, open=True),
-        "statistics": dict,
+        "statistics": Each(float),
     },
     open=True,
 )

@@ -43,6 +43,13 @@ class Maybe:
 
 
 @dataclass(frozen=True)
+class Each:
+    """An object of any fields that all hold the same."""
+
+    spec: Any
+
+
+@dataclass(frozen=True)
 class Record:
     """An object.
 
@@ -58,7 +65,8 @@ class Record:
 
 
 #: ``str``, ``bool``, ``float`` (any finite number), ``dict`` (any object), a `Whole`,
-#: `Maybe` or `Record`, ``[spec]`` for a list, ``(spec, spec)`` for one of that length.
+#: `Maybe`, `Each` or `Record`, ``[spec]`` for a list, ``(spec, spec)`` for one of that
+#: length.
 Spec = Any
 
 SHAPE = (Whole(1, FRAMES), Whole(1, SIDE), Whole(1, SIDE), Whole(3, 3))
@@ -142,6 +150,12 @@ def fault(value: Any, spec: Spec, name: str = "header") -> str:
     """
     if isinstance(spec, Maybe):
         return "" if value is None else fault(value, spec.spec, name)
+    if isinstance(spec, Each):
+        spec = (
+            Record(optional=dict.fromkeys(value, spec.spec))
+            if isinstance(value, dict)
+            else Record()
+        )
     if isinstance(spec, Record):
         return _record_fault(value, spec, name)
     if isinstance(spec, (list, tuple)):

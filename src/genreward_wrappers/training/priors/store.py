@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from genreward_wrappers.data.files import FileError, Layout, load_tensors, save_tensors
-from genreward_wrappers.data.schema import Record, fault, record_of
+from genreward_wrappers.data.schema import Each, Record, fault, record_of
 from genreward_wrappers.encoders.base import resolve_device
 from genreward_wrappers.training.priors.transformer import PriorConfig, VideoTransformer
 from genreward_wrappers.training.priors.vq import VQCodec, VQConfig
@@ -39,7 +39,7 @@ LAYOUT = Layout(
             "codec": record_of(VQConfig, layers=64, channels=1 << 12),
             # That of its kind, which is looked at next.
             "net": dict,
-            "statistics": Record(optional={"mean": float, "std": float}),
+            "statistics": Each(float),
             "provenance": dict,
         }
     ),

@@ -1,0 +1,75 @@
+"""``genreward cache``: what is cached, how large it is, and how to get rid of it."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+
+def add_cache(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the command to the parser."""
+    cache = commands.add_parser(
+        "cache",
+        help="list or clean what is cached on this machine",
+        description="Lists what is cached: everything in it can be made again. The "
+        "cache is GENREWARD_CACHE, by default genreward below XDG_CACHE_HOME or "
+        "~/.cache. GENREWARD_CACHE_LIMIT, for example 20GB, bounds it at all times.",
+    )
+    cache.add_argument(
+        "kinds",
+        nargs="*",
+        metavar="KIND",
+        help="rollouts, features, latents or generated; all of them by default",
+    )
+    cache.add_argument("--clean", action="store_true", help="remove all of it")
+    cache.add_argument(
+        "--limit",
+        metavar="SIZE",
+        help="remove what was not used for longest until the rest fits, for example "
+        "20GB; what was used in the last hour stays",
+    )
+    cache.set_defaults(run=run_cache)
+
+
+def run_cache(args: argparse.Namespace) -> int:
+    """Removes what is asked for, and lists what is left."""
+    from genreward_wrappers.data.cache import (
+        KINDS,
+        cache_root,
+        entries,
+        parse_size,
+        remove,
+        trim,
+    )
+
+    unknown = set(args.kinds) - set(KINDS)
+    if unknown:
+        raise ValueError(
+            f"no such kinds {sorted(unknown)}: expected {', '.join(KINDS)}"
+        )
+    if args.clean and args.limit:
+        raise ValueError("--clean removes everything: give it or --limit, not both")
+    kinds = args.kinds or list(KINDS)
+    if args.clean or args.limit:
+        gone = remove(kinds) if args.clean else trim(parse_size(args.limit), kinds)
+        print(f"removed {len(gone)} entries, {_size(sum(e.size for e in gone))}")
+    print(cache_root())
+    total = 0
+    for kind in kinds:
+        there = list(entries([kind]))
+        size = sum(entry.size for entry in there)
+        total += size
+        days = (time.time() - min((e.used for e in there), default=time.time())) / 86400
+        oldest = f", the oldest last used {days:.0f} days ago" if there else ""
+        print(f"  {kind:10} {_size(size):>9} in {len(there)} entries{oldest}")
+        print(f"  {'':10} {KINDS[kind]}")
+    print(f"  {'together':10} {_size(total):>9}")
+    return 0
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
