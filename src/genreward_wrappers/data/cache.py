@@ -106,7 +106,8 @@ class Cache(Generic[T]):
         except FileError:
             return None
         with suppress(OSError):
-            os.utime(path)
+            # When it was written stays, and says whether it was made again.
+            os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
         return found
 
     def put(self, name: str, value: T) -> None:
@@ -189,7 +190,8 @@ def entries(kinds: Iterable[str] = KINDS) -> Iterator[Entry]:
                 # Another process may remove it now.
                 with suppress(OSError):
                     about = path.lstat()
-                    yield Entry(kind, path, about.st_size, about.st_mtime)
+                    used = max(about.st_atime, about.st_mtime)
+                    yield Entry(kind, path, about.st_size, used)
 
 
 def remove(kinds: Iterable[str] = KINDS) -> list[Entry]:
