@@ -656,7 +656,7 @@ def test_the_commands(folders, tmp_path, capsys):
     line += ["--frames", "9", "--candidates", "1", "--pipeline-arg", "eta=0.5"]
     line += ["--tiling", "--slicing", "--device", "cpu", "--output", str(out)]
     assert main(line) == 0
-    assert f"{out}: 1 candidates, to be seen in {SHEET}" in capsys.readouterr().out
+    assert f"{out}: 1 candidates, shown in {SHEET}" in capsys.readouterr().out
     assert (out / SHEET).is_file()
     card = json.loads((out / "candidate-1000000-1000000.json").read_text())
     assert card["settings"]["eta"] == 0.5
