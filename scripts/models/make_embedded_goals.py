@@ -1,6 +1,6 @@
 r"""Makes the embedded goals: videos that the embedded generator made of first frames.
 
-    python scripts/make_embedded_goals.py --work runs/goals --data runs/episodes
+    python scripts/models/make_embedded_goals.py --work runs/goals --data runs/episodes
 
 Of sixteen first frames two videos each, of which the embedded CLIP keeps the eight
 that fit the task's words best, and their key frames. Forward-backward nets, where a
