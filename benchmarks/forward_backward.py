@@ -36,7 +36,8 @@ from genreward_wrappers.training.forward_backward.judge import (
     time_rank,
 )
 from genreward_wrappers.training.forward_backward.nets import FBConfig
-from genreward_wrappers.training.forward_backward.train import FBTrainer, FBTraining
+from genreward_wrappers.training.forward_backward.settings import FBTraining
+from genreward_wrappers.training.forward_backward.train import FBTrainer
 
 RESULTS = Path(__file__).parent / "results" / "forward_backward.jsonl"
 #: What scripts/models/make_embedded_nets.py found.

@@ -3,8 +3,8 @@
     python scripts/lowest_versions.py sb3 video > lowest.txt
     pip install -c lowest.txt ".[sb3,video]"
 
-The package's own requirements always count, extras those that are named, with the extras
-that they include.
+The package's own requirements always count, and those of the extras that are named,
+with the extras that they include.
 """
 
 from __future__ import annotations

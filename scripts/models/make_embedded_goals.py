@@ -39,8 +39,9 @@ from genreward_wrappers.training.forward_backward.features import (
 from genreward_wrappers.training.forward_backward.fit import HELD_OUT, NORMALISED_OVER
 from genreward_wrappers.training.forward_backward.judge import success_rank, time_rank
 from genreward_wrappers.training.forward_backward.nets import FBNets
+from genreward_wrappers.training.forward_backward.settings import FBTraining
 from genreward_wrappers.training.forward_backward.sources import load_trajectories
-from genreward_wrappers.training.forward_backward.train import FBTrainer, FBTraining
+from genreward_wrappers.training.forward_backward.train import FBTrainer
 
 STARTS, CANDIDATES, KEEP = 16, 2, 8
 STEPS, FRAMES = 20, 17

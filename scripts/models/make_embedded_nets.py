@@ -37,8 +37,8 @@ from genreward_wrappers.training.forward_backward.fit import (
     train_fb,
 )
 from genreward_wrappers.training.forward_backward.judge import rank_correlation
+from genreward_wrappers.training.forward_backward.settings import FBTraining
 from genreward_wrappers.training.forward_backward.sources import load_trajectories
-from genreward_wrappers.training.forward_backward.train import FBTraining
 
 ROOT = Path(__file__).parents[2]
 ASSETS = ROOT / "src/genreward_wrappers/assets/goals"

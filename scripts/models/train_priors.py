@@ -23,11 +23,10 @@ from rounding import round_weights
 from training import log
 
 from genreward_wrappers.data.frames import evenly
+from genreward_wrappers.training.priors.settings import BATCH, PriorTraining
 from genreward_wrappers.training.priors.store import Prior
 from genreward_wrappers.training.priors.train import (
-    BATCH,
     PriorTrainer,
-    PriorTraining,
     train,
 )
 from genreward_wrappers.training.priors.vq import VQConfig

@@ -239,11 +239,10 @@ def _add_train(
 
 
 def _train(args: argparse.Namespace) -> int:
+    from genreward_wrappers.training.priors.settings import BATCH, PriorTraining
     from genreward_wrappers.training.priors.store import Prior
     from genreward_wrappers.training.priors.train import (
-        BATCH,
         PriorTrainer,
-        PriorTraining,
         train,
     )
     from genreward_wrappers.training.priors.vq import VQConfig

@@ -17,8 +17,8 @@ from genreward_wrappers.training.forward_backward.fit import (
     Plan,
     train_fb,
 )
+from genreward_wrappers.training.forward_backward.settings import FBTraining
 from genreward_wrappers.training.forward_backward.sources import load_trajectories
-from genreward_wrappers.training.forward_backward.train import FBTraining
 
 #: What the bar shows of an update.
 SHOWN = ("loss_measure", "mass", "spread", "directions")

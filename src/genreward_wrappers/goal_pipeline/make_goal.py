@@ -50,11 +50,11 @@ from genreward_wrappers.training.forward_backward.fit import (
     Plan,
     train_fb,
 )
+from genreward_wrappers.training.forward_backward.settings import FBTraining
 from genreward_wrappers.training.forward_backward.sources import (
     MINARI,
     load_trajectories,
 )
-from genreward_wrappers.training.forward_backward.train import FBTraining
 
 GENERATOR = EMBEDDED
 CLIP = "embedded:clip-64"
