@@ -33,7 +33,8 @@ from train_clip import Pictures, disturb
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.frames import evenly
 from genreward_wrappers.envs.stages import sentences
-from genreward_wrappers.generators.pipeline import Generator, Model, Sampling
+from genreward_wrappers.generators.pipeline import Generator
+from genreward_wrappers.generators.settings import Model, Sampling
 
 TASKS = sorted(PROMPTS)
 Frames = NDArray[np.uint8]

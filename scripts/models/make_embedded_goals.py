@@ -27,7 +27,7 @@ from genreward_wrappers import load_goal
 from genreward_wrappers.data.goals import GoalBundle, embedded_goals
 from genreward_wrappers.encoders.binding import bind_encoder
 from genreward_wrappers.envs.stages import sentences
-from genreward_wrappers.generators.pipeline import Model, Sampling
+from genreward_wrappers.generators.settings import Model, Sampling
 from genreward_wrappers.goal_pipeline.generate import first_frames, generate
 from genreward_wrappers.goal_pipeline.pack import pack_candidates
 from genreward_wrappers.goal_pipeline.select import select

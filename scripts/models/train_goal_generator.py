@@ -34,7 +34,7 @@ from training import forget_origin, log, write_json
 from words import LENGTH, tokenizer
 
 from genreward_wrappers.data.episodes import outcome
-from genreward_wrappers.generators.pipeline import Model
+from genreward_wrappers.generators.settings import Model
 from genreward_wrappers.training.finetuning.finetune import finetune
 from genreward_wrappers.training.finetuning.settings import Finetuning, Plan
 

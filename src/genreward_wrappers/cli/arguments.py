@@ -110,7 +110,7 @@ def add_generator(command: argparse.ArgumentParser, size: str = "--size") -> Non
 
 def read_model(args: argparse.Namespace, source: str) -> Any:
     """The `goal_pipeline.generators.Model` of what `add_generator` added."""
-    from genreward_wrappers.generators.pipeline import Model
+    from genreward_wrappers.generators.settings import Model
 
     return Model(
         source,

@@ -97,7 +97,7 @@ def add_finetune(
 def run_finetune(args: argparse.Namespace) -> int:
     """Fine-tunes, says how it goes, and writes the result."""
     from genreward_wrappers.data.frames import image_size
-    from genreward_wrappers.generators.pipeline import Model
+    from genreward_wrappers.generators.settings import Model
     from genreward_wrappers.progress import board, told
     from genreward_wrappers.training.finetuning.finetune import finetune
     from genreward_wrappers.training.finetuning.place import is_first

@@ -440,7 +440,7 @@ def _add_generate(
 
 def _generate(args: argparse.Namespace) -> int:
     from genreward_wrappers.generators.candidates import SHEET
-    from genreward_wrappers.generators.pipeline import Sampling
+    from genreward_wrappers.generators.settings import Sampling
     from genreward_wrappers.goal_pipeline.generate import generate
     from genreward_wrappers.progress import told
 
