@@ -109,15 +109,16 @@ def main() -> int:
         rows, found = mutate(args.mutants, folder / "mutants", args.seed, until)
         head = ["file", "mutants", "refused", "unchanged", "signed", "wrong",
                 "peak MiB", "ms each"]  # fmt: skip
-        print(table(head, rows))
+        table(f"Mutants, seed {args.seed}", head, rows)
         wrong += found
     if args.kills:
         from benchmarks.robust.kills import torture
 
         until = time.time() + args.seconds
         killed, found = torture(args.kills, folder / "kills", args.seed, until)
-        print(table(["command", "kills"], [[n, f"{k}"] for n, k in killed.items()]))
-        print(f"{sum(killed.values())} kills, {len(found)} found\n")
+        rows = [[name, f"{times}"] for name, times in killed.items()]
+        said = f"{sum(killed.values())} kills, after which {len(found)} were wrong"
+        table(said, ["command", "kills"], rows)
         wrong += found
     if args.soak:
         from benchmarks.robust.soak import soak
@@ -125,7 +126,7 @@ def main() -> int:
         rows = [
             [name, f"{args.soak}", f"{more:+.1f}"] for name, more in soak(args.soak)
         ]
-        print(table(["host", "steps", "MiB in the second half"], rows))
+        table("Soak", ["host", "steps", "MiB in the second half"], rows)
     for said in wrong:
         print(said)
     return 1 if wrong else 0

@@ -1,4 +1,4 @@
-"""Long commands, killed with SIGKILL: what was finished stays, what follows is the same.
+"""Long commands, killed with SIGKILL: what was finished stays, what follows is as ever.
 
 Each command runs once undisturbed. Then it is killed, again and again, at a random time
 or at one of its renames, in the folder that the one before has left; after each kill
@@ -142,6 +142,7 @@ def torture(
         folder: Where to run them; it is emptied.
         seed: Of when they are killed.
         until: When to stop, by `time.time`.
+        commands: Which.
 
     Returns:
         Kills by command; and what was lost or left behind.
@@ -253,16 +254,22 @@ def _state(out: Path, command: Command) -> set[str]:
 
 def _faults(out: Path, before: set[str], command: Command) -> list[str]:
     found = [f"{name} is gone" for name in before - set(_seen(out))]
-    for name, path in _seen(out).items():
-        try:
-            _check(path)
-        except Exception as error:
-            found.append(f"{name} is not whole: {error!r:.200}")
+    found += [
+        f"{n} is not whole: {s}" for n, p in _seen(out).items() if (s := _fault(p))
+    ]
     return found
 
 
+def _fault(path: Path) -> str:
+    """Why a file is not whole; empty if it is."""
+    try:
+        _check(path)
+    except Exception as error:
+        return f"{error!r:.200}"
+    return ""
+
+
 def _check(path: Path) -> None:
-    """Raises unless a file is whole."""
     if path.suffix == ".json":
         json.loads(path.read_text())
     elif path.suffix in (".png", ".mp4"):

@@ -33,6 +33,10 @@ def soak(steps: int) -> Iterator[tuple[str, float]]:
         yield name, (process.memory_info().rss - middle) / 2**20
 
 
+def _step(host: Any, actions: Any, number: int) -> None:
+    host.step(actions)
+
+
 def _hosts() -> dict[str, Callable[[], Callable[[int], None]]]:
     rng = np.random.default_rng(0)
     videos = rng.integers(0, 256, (1, 9, SIZE, SIZE, 3)).astype(np.uint8)
@@ -58,7 +62,7 @@ def _hosts() -> dict[str, Callable[[], Callable[[int], None]]]:
         host = vector.VideoLevelReward(SyncVectorEnv([env] * 2), goal, **options)
         host.reset(seed=0)
         actions = np.ones((2, 2), np.float32)
-        return lambda _: [host.step(actions)] and None
+        return partial(_step, host, actions)
 
     def sb3() -> Callable[[int], None]:
         from stable_baselines3.common.vec_env import DummyVecEnv
@@ -68,6 +72,6 @@ def _hosts() -> dict[str, Callable[[], Callable[[int], None]]]:
         host = VecVideoLevelReward(DummyVecEnv([env] * 2), goal, **options)
         host.reset()
         actions = np.ones((2, 2), np.float32)
-        return lambda _: [host.step(actions)] and None
+        return partial(_step, host, actions)
 
     return {"single": single, "vector": several, "stable-baselines3": sb3}

@@ -5,30 +5,37 @@ from __future__ import annotations
 import argparse
 import time
 
+from genreward_wrappers.cli.arguments import Commands, add_command
 
-def add_cache(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the command to the parser."""
-    cache = commands.add_parser(
+
+def add_cache(commands: Commands) -> None:
+    """Adds the command."""
+    command = add_command(
+        commands,
         "cache",
-        help="list or clean what is cached on this machine",
-        description="Lists what is cached: everything in it can be made again. The "
-        "cache is GENREWARD_CACHE, by default genreward below XDG_CACHE_HOME or "
-        "~/.cache. GENREWARD_CACHE_LIMIT, for example 20GB, bounds it at all times.",
+        run_cache,
+        "list or clean what is cached on this machine",
+        "Lists the caches with their sizes. Everything in them can be made again. They "
+        "are in GENREWARD_CACHE, by default genreward below XDG_CACHE_HOME or ~/.cache. "
+        "GENREWARD_CACHE_LIMIT, for example 20GB, bounds their size at all times.",
+        "--limit 20GB",
     )
-    cache.add_argument(
+    command.add_argument(
         "kinds",
         nargs="*",
         metavar="KIND",
-        help="rollouts, features, latents or generated; all of them by default",
+        help="The caches to look at: rollouts, features, latents or generated; all of "
+        "them by default.",
     )
-    cache.add_argument("--clean", action="store_true", help="remove all of it")
-    cache.add_argument(
+    command.add_argument(
+        "--clean", action="store_true", help="Remove everything in them."
+    )
+    command.add_argument(
         "--limit",
         metavar="SIZE",
-        help="remove what was not used for longest until the rest fits, for example "
-        "20GB; what was used in the last hour stays",
+        help="Remove the least recently used entries until the others fit, for example "
+        "20GB; those used in the last hour stay.",
     )
-    cache.set_defaults(run=run_cache)
 
 
 def run_cache(args: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ text encoder is needed afterwards.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.cache import Arrays, Cache, array_cache, expected
 from genreward_wrappers.data.files import canonical
+from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.training.finetuning.clips import CaptionedClip
 
 SCHEMA = 1
@@ -28,8 +29,6 @@ HELD = 16 << 30
 #: Of the noise that is published for first frames: the normal that its logarithm is.
 NOISE_MEAN, NOISE_STD = -3.0, 0.5
 HALF = "bfloat16"
-
-Tick = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class LatentsCache:
         vae: Any,
         clips: Sequence[CaptionedClip],
         device: torch.device,
-        tick: Tick = lambda done, total: None,
+        on_progress: OnProgress = no_progress,
     ) -> None:
         """Encodes clips with the VAE.
 
@@ -107,7 +106,7 @@ class LatentsCache:
             ValueError: A clip cannot be read, or does not fit.
         """
         for done, clip in enumerate(clips):
-            tick(done, len(clips))
+            on_progress(done, len(clips))
             name = self.recipe.of_clip(clip)
             if self._read(name) is None:
                 frames = clip.frames(self.recipe.frames, self.recipe.size)
@@ -122,7 +121,7 @@ class LatentsCache:
                         "image": torch.stack([_posterior(vae, f) for f in first]),
                     },
                 )
-        tick(len(clips), len(clips))
+        on_progress(len(clips), len(clips))
 
     def latents(self, clips: Sequence[CaptionedClip]) -> Latents:
         """All of them, which have to be there."""

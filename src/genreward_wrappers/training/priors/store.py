@@ -9,14 +9,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from genreward_wrappers.data.files import FileError, Layout, load_tensors, save_tensors
 from genreward_wrappers.data.schema import Each, Record, fault, record_of
 from genreward_wrappers.encoders.base import resolve_device
+from genreward_wrappers.training.checkpoint import load_weights, weight_arrays
 from genreward_wrappers.training.priors.transformer import PriorConfig, VideoTransformer
 from genreward_wrappers.training.priors.vq import VQCodec, VQConfig
 from genreward_wrappers.training.priors.vq_diffusion import DiffusionConfig, VQDiffusion
@@ -90,7 +88,7 @@ class Prior:
             "provenance": dict(self.provenance),
         }
         modules = {"codec": self.codec, "net": self.net}
-        save_tensors(Path(path), arrays_of(modules), LAYOUT, header)
+        save_tensors(Path(path), weight_arrays(modules), LAYOUT, header)
 
     @classmethod
     def load(
@@ -125,9 +123,10 @@ class Prior:
             shape = VQConfig(**header["codec"]), config(**header["net"])
             # Without memory at first: a configuration may say anything.
             with torch.device("meta"):
-                check_fit({"codec": VQCodec(shape[0]), "net": build(shape[1])}, tensors)
+                empty = {"codec": VQCodec(shape[0]), "net": build(shape[1])}
+                load_weights(empty, tensors)
             codec, net = VQCodec(shape[0]), build(shape[1])
-            fill({"codec": codec, "net": net}, tensors)
+            load_weights({"codec": codec, "net": net}, tensors)
             return cls(
                 header["kind"],
                 codec.to(where),
@@ -143,54 +142,3 @@ def check_kind(kind: str) -> None:
     """Raises unless there is such a prior."""
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r}: expected one of {', '.join(KINDS)}")
-
-
-def arrays_of(modules: Mapping[str, nn.Module]) -> dict[str, NDArray[Any]]:
-    """The weights of some modules as ``<module>/<weight>``."""
-    return {
-        f"{part}/{name}": tensor.detach().cpu().contiguous().numpy()
-        for part, module in modules.items()
-        for name, tensor in module.state_dict().items()
-    }
-
-
-def fill(modules: Mapping[str, nn.Module], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Puts weights into modules; exactly those that `arrays_of` gave.
-
-    Raises:
-        ValueError: The names or shapes differ, and the message has both.
-    """
-    for name, tensor in check_fit(modules, arrays).items():
-        with torch.no_grad():
-            # A state's tensors share their memory with the module.
-            tensor.copy_(torch.from_numpy(np.array(arrays[name])))
-
-
-def check_fit(
-    modules: Mapping[str, nn.Module], arrays: Mapping[str, NDArray[Any]]
-) -> dict[str, Tensor]:
-    """The modules' weights by name, if the arrays are those.
-
-    Raises:
-        ValueError: The names or shapes differ, or a weight is not finite.
-    """
-    own: dict[str, Tensor] = {
-        f"{part}/{name}": tensor
-        for part, module in modules.items()
-        for name, tensor in module.state_dict().items()
-    }
-    if own.keys() != arrays.keys():
-        raise ValueError(
-            "the weights have other names.\n"
-            f"  missing:    {sorted(own.keys() - arrays.keys())}\n"
-            f"  unexpected: {sorted(arrays.keys() - own.keys())}"
-        )
-    for name, tensor in own.items():
-        if tuple(tensor.shape) != arrays[name].shape:
-            raise ValueError(
-                f"the weight {name!r} is {arrays[name].shape}, expected "
-                f"{tuple(tensor.shape)}"
-            )
-        if not np.isfinite(arrays[name]).all():
-            raise ValueError(f"the weight {name!r} holds NaN or infinity")
-    return own
