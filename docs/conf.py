@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 sys.path.insert(0, str(Path(__file__).parent))
 
-import genreward_wrappers  # noqa: E402
+import genreward_wrappers
 
 project = "genreward-wrappers"
 author = "The genreward-wrappers developers"

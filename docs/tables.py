@@ -65,9 +65,7 @@ class CommandReference(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Reads the parser and those of its commands."""
-        from genreward_wrappers.cli import main
-
-        make_parser = getattr(main, "make_parser", None) or main._parser
+        from genreward_wrappers.cli.main import make_parser
 
         return [
             node

@@ -68,7 +68,7 @@ def main() -> None:
         shape={"z": 64, "hidden": 384, "backward_hidden": 128},
         batch=512,
         target_rate=0.1,
-        settle=1 / 3,
+        anneal_share=1 / 3,
     )
     goal = world.states + GOAL
     truth = world.best(goal).max(0)
