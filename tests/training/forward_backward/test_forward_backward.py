@@ -237,6 +237,7 @@ def judged(trainer, data, place):
 
 # Chance is 0 and 50 %. Three seeds gave 0.88 to 0.90 and 88 to 90 % (standard), 0.64
 # to 0.69 and 70 % (one-step): the thresholds leave room for other processors.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("look", "conditioned", "updates", "ranked", "named"),
     [("pixels", True, 900, 0.75, 0.75), ("state", False, 600, 0.5, 0.6)],
