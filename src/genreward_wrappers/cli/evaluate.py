@@ -57,7 +57,8 @@ def run_evaluate(
             f"evaluate needs scipy, pillow and rich: {EXTRA} ({error})"
         ) from error
     from genreward_wrappers.evaluate.judge.run import evaluate
-    from genreward_wrappers.evaluate.learn.runs import Run, learn_all, outcome
+    from genreward_wrappers.evaluate.learn.runs import Run, outcome
+    from genreward_wrappers.evaluate.learn.train import learn_all
     from genreward_wrappers.evaluate.page.output import (
         below,
         check_limits,

@@ -193,7 +193,7 @@ def _add_train(
         f"train-{kind}",
         help=f"train a reward on videos: {said}",
         description="Trains a VQ codec and a prior over its codes on videos of a task, "
-        "recorded or generated; goes on where an earlier call stopped.",
+        "recorded or generated; resumes where an earlier call stopped.",
     )
     train.add_argument(
         "videos",

@@ -72,7 +72,8 @@ def regions(c: Comparison) -> Tensor:
     changes it. `tracking` averages over everything, so that an arm that fills the
     picture pays for an object that stays where it is; here every region has to follow.
     """
-    apart = _by_cell((c.agent - c.agent_first) - (c.goal - c.goal_first), c.extent)
+    change = (c.agent - c.agent_first) - (c.goal - c.goal_first)
+    apart = _by_cell(change, c.extent.shape[-1])
     most = c.extent.amax(-1, keepdim=True)
     counted = c.extent >= LEAST * most
     units = torch.where(counted, c.extent, 1.0)[:, :, None]
@@ -148,14 +149,14 @@ def cell_count(latent_shape: Sequence[int]) -> int:
 
 
 def extent(goals: Tensor, cells: int) -> Tensor:
-    """(K, C) the most that each goal (K, T, D) changes each cell from its first frame."""
-    changes = goals - goals[:, :1]
-    return changes.unflatten(-1, (-1, cells)).square().sum(-2).sqrt().amax(1)
+    """(K, C) the most that each goal (K, T, D) changes each cell since its start."""
+    return _by_cell(goals - goals[:, :1], cells).amax(1)
 
 
-def _by_cell(change: Tensor, extent: Tensor) -> Tensor:
+def _by_cell(change: Tensor, cells: int) -> Tensor:
     """(..., C) the length of each cell's change over the channels."""
-    return change.unflatten(-1, (-1, extent.shape[-1])).square().sum(-2).sqrt()
+    apart = change.reshape(*change.shape[:-1], -1, cells)
+    return apart.square().sum(-2).sqrt()
 
 
 def _cosine(agent: Tensor, goal: Tensor, seen: Tensor) -> Tensor:

@@ -38,9 +38,7 @@ class Targets:
     extent: Tensor
 
     @classmethod
-    def of(
-        cls, latents: Tensor, looks: Tensor, contrast: float, cells: int
-    ) -> Targets:
+    def of(cls, latents: Tensor, looks: Tensor, contrast: float, cells: int) -> Targets:
         """One set, of K goals (K, T, D) and the coarse pixels (K, P) of each."""
         return cls(
             latents=latents[None],

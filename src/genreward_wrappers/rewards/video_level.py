@@ -175,8 +175,8 @@ class VideoLevel(RewardModel[VideoMemory]):
                 and 16 for "window".
             window: Steps of a window, for the window reading.
             every: Steps between the starts of two windows.
-            score: "tracking", "regions", "motion", "last_change", "cosine" or "centred"; see
-                `rewards.similarity`.
+            score: "tracking", "regions", "motion", "last_change", "cosine" or
+                "centred"; see `rewards.similarity`.
             contrast: For "tracking": an agent that stands still earns, on average,
                 exp(-contrast) of what following exactly earns.
             payment: "level" pays a score when there is a new one, "hold" pays the

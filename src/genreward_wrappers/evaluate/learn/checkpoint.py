@@ -123,4 +123,4 @@ def _trees(agent: Any) -> dict[str, Any]:
 def _key(name: str, place: Any) -> str:
     import jax
 
-    return name + jax.tree_util.keystr(place)
+    return f"{name}{jax.tree_util.keystr(place)}"

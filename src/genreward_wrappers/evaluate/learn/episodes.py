@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -82,19 +83,23 @@ class Episodes(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: gym.Env[Any, Any], seed: int) -> None:
         super().__init__(env)
         self._first = FIRST_SEED + 10_000 * seed
+        #: Processor seconds before this process.
+        self.seconds = 0.0
+        self._begun = time.process_time()
         self.success: list[bool] = []
         self.returns: list[float] = []
         self._now, self._earned = False, 0.0
 
     @property
     def progress(self) -> Progress:
-        return Progress(tuple(self.success), tuple(self.returns))
+        spent = self.seconds + time.process_time() - self._begun
+        return Progress(tuple(self.success), tuple(self.returns), spent)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         self._now, self._earned = False, 0.0
-        # Whatever the agent asks for: a run that goes on meets the same episodes.
+        # Whatever the agent asks for: a run that resumes meets the same episodes.
         return self.env.reset(seed=self._first + len(self.success), options=options)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -105,5 +110,3 @@ class Episodes(gym.Wrapper[Any, Any, Any, Any]):
             self.success.append(self._now)
             self.returns.append(self._earned)
         return observation, reward, terminated, truncated, info
-
-

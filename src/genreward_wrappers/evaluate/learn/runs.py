@@ -86,10 +86,12 @@ class Progress:
     Attributes:
         success: Whether each episode succeeded at any of its steps.
         returns: What the reward under test paid in each.
+        seconds: Of a processor that they took.
     """
 
     success: Sequence[bool]
     returns: Sequence[float]
+    seconds: float = field(default=0.0, compare=False)
 
     @property
     def steps(self) -> int:

@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,8 @@ def learn(
         while agent.num_timesteps < total and not enough(episodes.progress):
             stretch = min(CHUNK * HORIZON, total - agent.num_timesteps)
             agent.learn(stretch, reset_num_timesteps=False)
-            notes = {"success": episodes.success, "returns": episodes.returns}
-            save_agent(agent, checkpoint, notes)
             progress = episodes.progress
+            save_agent(agent, checkpoint, asdict(progress))
             write_atomic(
                 folder / f"{run.name}.json", canonical(_summary(run, progress)).encode()
             )
@@ -102,16 +102,11 @@ def load_progress(run: Run, folder: Path) -> Progress:
     if not path.is_file():
         return Progress((), ())
     found = json.loads(path.read_text())
-    return Progress(tuple(found["episode_success"]), tuple(found["episode_return"]))
-
-
-def load_progress(run: Run, folder: Path) -> Progress:
-    """How far a run is, from its file; nothing yet if there is none."""
-    path = folder / f"{run.name}.json"
-    if not path.is_file():
-        return Progress((), ())
-    found = json.loads(path.read_text())
-    return Progress(tuple(found["episode_success"]), tuple(found["episode_return"]))
+    return Progress(
+        tuple(found["episode_success"]),
+        tuple(found["episode_return"]),
+        found["cpu_seconds"],
+    )
 
 
 def _resume(agent: Any, episodes: Episodes, path: Path) -> None:
@@ -123,6 +118,7 @@ def _resume(agent: Any, episodes: Episodes, path: Path) -> None:
         raise FileError(f"{error}. Delete it to begin this run again") from error
     episodes.success = list(notes["success"])
     episodes.returns = list(notes["returns"])
+    episodes.seconds = notes["seconds"]
     recorder = getattr(episodes.env, "recorder", None)
     if recorder is not None:
         recorder.number = len(episodes.success)
@@ -135,6 +131,7 @@ def _summary(run: Run, progress: Progress) -> dict[str, Any]:
         "steps": progress.steps,
         "success": {str(step): rate for step, (rate, _) in curve.items()},
         "return": {str(step): total for step, (_, total) in curve.items()},
+        "cpu_seconds": progress.seconds,
         "episode_success": list(progress.success),
         "episode_return": list(progress.returns),
         "outcome": outcome(progress)[1],
