@@ -13,13 +13,13 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from beside import MODELS, TASKS, needs_models
 
 from genreward_wrappers import TapFrames, load_goal, load_reward
 from genreward_wrappers.core import Session
 from genreward_wrappers.data.frames import evenly
 from genreward_wrappers.encoders.s3d import S3D, S3DEncoder, load_s3d
 from genreward_wrappers.envs.stages import sentences
+from tests.beside import MODELS, TASKS, needs_models
 
 WEIGHTS = MODELS / "s3d-64.safetensors"
 

@@ -19,6 +19,7 @@ from genreward_wrappers.training.finetuning.place import Place
 from genreward_wrappers.training.finetuning.settings import Finetuning, Plan
 from genreward_wrappers.training.finetuning.tuner import Tuner, split
 from genreward_wrappers.training.finetuning.weights import Weights
+from tests import ROOT
 
 CPU = torch.device("cpu")
 SETTINGS = Finetuning(
@@ -227,8 +228,9 @@ def test_a_plan_ends_with_what_is_over_first():
 
 TOGETHER = """
 import json, os, sys
+from dataclasses import replace
 from genreward_wrappers.training.finetuning.place import find_place, is_first
-from tests.test_finetune_tuner import CPU, SETTINGS, make_tuner, replace, value
+from tests.training.finetuning.test_tuner import CPU, SETTINGS, make_tuner, value
 place = find_place(CPU)
 tuner = make_tuner(replace(SETTINGS, batch=2, accumulate=2), clips=8, place=place)
 told = [tuner.update(0.1) for _ in range(3)]
@@ -245,8 +247,7 @@ def test_two_processes_take_the_same_steps_as_one(tmp_path):
     """Each has its share of the clips; loss, gradient and weights are those of all."""
     pytest.importorskip("accelerate")
     (tmp_path / "run.py").write_text(TOGETHER)
-    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    path = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [
             sys.executable, "-m", "torch.distributed.run", "--standalone",

@@ -27,6 +27,7 @@ from genreward_wrappers.envs.metaworld import (
     register_metaworld,
     scripted_policy,
 )
+from tests import ROOT
 
 pytest.importorskip("metaworld")
 
@@ -92,11 +93,10 @@ def test_seed_decides_everything_whatever_came_before(make, task):
 
 def test_seed_means_the_same_in_another_process(make):
     code = (
-        "from tests.test_metaworld import *\n"
+        f"from {__name__} import *\n"
         "print(digest(rollout(MetaWorldEnv('reach'), seed=5)))"
     )
-    root = os.path.dirname(os.path.dirname(__file__))
-    path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), root)))
+    path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(ROOT))))
     other = run(code, PYTHONPATH=path, PYTHONHASHSEED="1")
     assert other == digest(rollout(make("reach"), seed=5))
 

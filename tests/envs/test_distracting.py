@@ -21,6 +21,7 @@ from genreward_wrappers.envs.backgrounds import SPLITS, find_videos
 from genreward_wrappers.envs.distracting import DISTRACTIONS, DistractingEnv, moved
 from genreward_wrappers.envs.dm_control import DmControlEnv
 from genreward_wrappers.envs.walks import CameraRange, CameraWalk, ColorWalk, VideoWalk
+from tests import ROOT
 
 needs_dm_control = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("dm_control", "shimmy")),
@@ -353,12 +354,11 @@ def test_seeds(make):
 @needs_dm_control
 def test_frames_are_the_same_in_another_process(make):
     code = (
-        "from tests.test_distracting import *\n"
+        f"from {__name__} import *\n"
         "env = DistractingEnv('cheetah-run', size=48, background='gradients')\n"
         "print(digest(episode(env, seed=5)))"
     )
-    root = os.path.dirname(os.path.dirname(__file__))
-    path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), root)))
+    path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(ROOT))))
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "1"},

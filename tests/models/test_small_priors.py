@@ -10,12 +10,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from beside import MODELS, needs_models
 
 from genreward_wrappers import load_goal, load_reward
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.evaluate.judge.score import score_episodes
 from genreward_wrappers.training.priors.store import Prior
+from tests.beside import MODELS, needs_models
 
 TASKS = ("metaworld/drawer-close", "metaworld/shelf-place", "metaworld/coffee-button")
 

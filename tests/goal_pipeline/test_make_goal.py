@@ -44,7 +44,7 @@ pytest.importorskip("open_clip")
 ENV = "test/make"
 SIZE = (32, 48)
 PROMPT = "push the disc to its target"
-GREEDY = "tests.test_make_goal:greedy"
+GREEDY = f"{__name__}:greedy"
 
 
 def greedy(env, seed):
@@ -417,7 +417,7 @@ def away(env, seed):
     return lambda observation: -act(observation)
 
 
-AWAY = "tests.test_make_goal:away"
+AWAY = f"{__name__}:away"
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """Pictures are right: upright by a marker, the same everywhere, and as they were.
 
-    python tests/test_pictures.py
+    python -m tests.envs.test_pictures
 
-draws the reference pictures in tests/references anew; look at them before they are
+draws the reference pictures in tests/envs/references anew; look at them before they are
 committed.
 """
 
@@ -21,6 +21,7 @@ import pytest
 import genreward_wrappers  # noqa: F401  (registers the environments)
 from genreward_wrappers.data.frames import area_resize
 from genreward_wrappers.envs.metaworld import TASKS, MetaWorldEnv
+from tests import ROOT
 
 pytest.importorskip("metaworld")
 
@@ -286,8 +287,8 @@ def digests_alone():
 @pytest.fixture(scope="module")
 def alone():
     """The same from another process, which works while this one does."""
-    code = "from test_pictures import *; print(*digests_alone())"
-    path = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    code = "from tests.envs.test_pictures import *; print(*digests_alone())"
+    path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     environ = {"PYTHONPATH": os.pathsep.join(path), "PYTHONHASHSEED": "3"}
     with subprocess.Popen(
         [sys.executable, "-c", code],

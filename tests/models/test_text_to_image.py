@@ -7,11 +7,11 @@ import warnings
 
 import numpy as np
 import pytest
-from beside import MODELS, TASKS, needs_models
 
 from genreward_wrappers import load_goal, load_reward
 from genreward_wrappers.data.files import embedded_folder
 from genreward_wrappers.envs.stages import sentences
+from tests.beside import MODELS, TASKS, needs_models
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")

@@ -21,6 +21,7 @@ from gymnasium.utils.env_checker import check_env
 
 from genreward_wrappers.envs import _gl
 from genreward_wrappers.envs.dm_control import TASKS, DmControlEnv, register_dm_control
+from tests import ROOT
 
 # Not importorskip: who imports dm_control chooses how it draws.
 if any(importlib.util.find_spec(name) is None for name in ("dm_control", "shimmy")):
@@ -191,11 +192,10 @@ def test_seed_decides_everything_whatever_came_before(make, task):
 
 def test_seed_means_the_same_in_another_process(make):
     code = (
-        "from tests.test_dm_control import *\n"
+        f"from {__name__} import *\n"
         "print(digest(rollout(DmControlEnv('finger-turn_hard'), seed=5)))"
     )
-    root = os.path.dirname(os.path.dirname(__file__))
-    path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), root)))
+    path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(ROOT))))
     other = run(code, PYTHONPATH=path, PYTHONHASHSEED="1")
     assert other == digest(rollout(make("finger-turn_hard"), seed=5))
 

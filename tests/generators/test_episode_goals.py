@@ -578,6 +578,7 @@ def test_the_short_form_takes_what_comes_with_the_package(folders, monkeypatch):
     own = {"goal-generator-64": Path(folders("cogvideox"))}
     there = files.embedded_folders
     monkeypatch.setattr(
+        files,
         "embedded_folders",
         lambda marker: own if marker == "model_index.json" else there(marker),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-import pipelines
 import pytest
 import torch
 
@@ -14,6 +13,7 @@ from genreward_wrappers.core import Session
 from genreward_wrappers.rewards.peers.denoiser import Denoiser
 from genreward_wrappers.rewards.peers.tadpole import Tadpole, alignment
 from genreward_wrappers.testing import PointMass, check_reward_model
+from tests import pipelines
 
 PROMPT = "a red disc"
 SIZE = 16

@@ -325,7 +325,7 @@ def test_a_run_that_is_stopped_leaves_whole_files(model, tmp_path, monkeypatch):
 
 
 def test_a_video_that_is_stopped_half_way_leaves_nothing(model, tmp_path, monkeypatch):
-    from genreward_wrappers.goal_pipeline import candidates as files
+    from genreward_wrappers.generators import candidates as files
 
     def half(path, frames, fps=20):
         with open(path, "wb") as file:
