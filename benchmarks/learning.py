@@ -50,7 +50,8 @@ SEEDS = {DEFAULT: 5, CEILING: 3}
 
 #: Decisions of a run, two steps of the environment each.
 BUDGET = 100_000
-#: A run without a single success is given up here, but for the first seeds of a task.
+#: A run without a single success is given up here; ``--patient`` takes the first seeds
+#: of a task to the whole budget all the same.
 HOPELESS = 50_000
 PATIENT = 2
 #: A run is over once two windows of episodes in a row succeed this often.
@@ -62,17 +63,17 @@ EVERY = 1_280
 def plan() -> Iterator[Run]:
     """The proof's runs in the order in which they are worth most.
 
-    The default on the first seed of every task between further seeds of the first
-    three, which are short; then its other seeds; then the ceiling's.
+    The default on the first seed of every task, between further seeds of the tasks in
+    front, whose runs are short; then its other seeds; then the ceiling's.
     """
-    first = [(task, 0) for task in TASKS]
-    easy = [(task, seed) for seed in range(1, SEEDS[DEFAULT]) for task in TASKS[:3]]
-    order = first[:3]
-    for index, hard in enumerate(first[3:]):
-        order += [*easy[2 * index : 2 * index + 2], hard]
-    order += easy[2 * len(first[3:]) :]
-    order += [(t, s) for s in range(1, SEEDS[DEFAULT]) for t in TASKS[3:5]]
-    order += [(t, s) for s in range(1, SEEDS[DEFAULT]) for t in TASKS[5:]]
+    easy, hard = TASKS[:3], TASKS[3:]
+    further = range(1, SEEDS[DEFAULT])
+    short = [(task, seed) for seed in further for task in easy]
+    order = [(task, 0) for task in easy]
+    for index, task in enumerate(hard):
+        order += [(task, 0), *short[2 * index : 2 * index + 2]]
+    for tasks in (hard[:2], hard[2:]):
+        order += [(task, seed) for seed in further for task in tasks]
     for task, seed in order:
         yield Run(f"metaworld/{task}", DEFAULT, seed)
     for seed in range(SEEDS[CEILING]):
@@ -80,7 +81,7 @@ def plan() -> Iterator[Run]:
             yield Run(f"metaworld/{task}", CEILING, seed)
 
 
-def over(progress: Progress, seed: int) -> str:
+def over(progress: Progress, patient: bool = False) -> str:
     """Why a run is over; empty while it is not."""
     success = progress.success
     last, before = success[-WINDOW:], success[-2 * WINDOW : -WINDOW]
@@ -88,12 +89,14 @@ def over(progress: Progress, seed: int) -> str:
         return "solved"
     if progress.steps >= BUDGET:
         return "budget"
-    if seed >= PATIENT and progress.steps >= HOPELESS and not any(success):
+    if not patient and progress.steps >= HOPELESS and not any(success):
         return "no success"
     return ""
 
 
-def make(run: Run, folder: Path, steps: int = BUDGET) -> dict[str, Any]:
+def make(
+    run: Run, folder: Path, steps: int = BUDGET, patient: bool = False
+) -> dict[str, Any]:
     """Trains, or resumes training, until the run is over: its line in the results."""
 
     def tell(progress: Progress) -> None:
@@ -106,7 +109,7 @@ def make(run: Run, folder: Path, steps: int = BUDGET) -> dict[str, Any]:
         )
 
     progress = learn(
-        run, folder, steps, tell, lambda progress: bool(over(progress, run.seed))
+        run, folder, steps, tell, lambda progress: bool(over(progress, patient))
     )
     curve = progress.curve(EVERY)
     return {
@@ -117,7 +120,7 @@ def make(run: Run, folder: Path, steps: int = BUDGET) -> dict[str, Any]:
         "goal_digest": run.goal_digest[:12],
         "learner": run.learner.as_dict(),
         "decisions": progress.steps,
-        "over": over(progress, run.seed) or "budget",
+        "over": over(progress, patient) or "budget",
         "outcome": outcome(progress)[0],
         "every": EVERY,
         "success": [round(rate, 4) for rate, _ in curve.values()],
@@ -126,17 +129,10 @@ def make(run: Run, folder: Path, steps: int = BUDGET) -> dict[str, Any]:
     }
 
 
-def key_of(line: dict[str, Any]) -> tuple[Any, ...]:
-    """What tells a line of the results from the others."""
-    learner = tuple(sorted(line["learner"].items()))
-    names = ("task", "reward", "seed", "goal", "goal_digest")
-    return (*(line[name] for name in names), learner)
-
-
 def planned_key(run: Run) -> tuple[Any, ...]:
     """The key of the line that a run will have."""
     goal = run.goal or ("none" if run.reward == CEILING else "embedded")
-    return key_of(
+    return learning_report.key_of(
         {
             "task": run.env_id.rpartition("/")[2],
             "reward": run.reward,
@@ -163,6 +159,11 @@ def main() -> None:
         metavar="KEY=VALUE",
         help="other settings of the learner, such as n_steps=1",
     )
+    parser.add_argument(
+        "--patient",
+        action="store_true",
+        help="resume the first seeds of what was given up without a success",
+    )
     parser.add_argument("--folder", type=Path, default=Path("runs/learning"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--table", action="store_true")
@@ -183,13 +184,19 @@ def main() -> None:
         env_id = f"metaworld/{args.task}"
         learner = Learner(**settings)
         runs = [Run(env_id, args.reward, args.seed, args.goal, learner)]
-    finished = {key_of(line) for line in lines}
+    finished = {
+        learning_report.key_of(line)
+        for line in lines
+        if not (
+            args.patient and line["over"] == "no success" and line["seed"] < PATIENT
+        )
+    }
     unfinished = [run for run in runs if planned_key(run) not in finished]
     for run in unfinished:
         if args.plan:
             print(run.env_id, run.reward, run.seed)
             continue
-        line = make(run, args.folder, args.steps)
+        line = make(run, args.folder, args.steps, args.patient)
         with args.results.open("a") as file:
             file.write(json.dumps(line) + "\n")
 

@@ -21,10 +21,20 @@ RESAMPLES, LEVEL = 2_000, 0.95
 
 
 def read(path: Path) -> list[Line]:
-    """The finished runs of a file; none if there is no file."""
+    """The finished runs of a file; none if there is no file.
+
+    A run that was given up and resumed has several lines: the last one counts.
+    """
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line]
+    lines = [json.loads(line) for line in path.read_text().splitlines() if line]
+    return list({key_of(line): line for line in lines}.values())
+
+
+def key_of(line: Line) -> tuple[Any, ...]:
+    """What tells a run's lines from those of others."""
+    names = ("task", "reward", "seed", "goal", "goal_digest")
+    return (*(line[name] for name in names), *sorted(line["learner"].items()))
 
 
 def interquartile_mean(scores: Floats) -> Floats:

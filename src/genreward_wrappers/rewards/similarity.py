@@ -76,7 +76,8 @@ def regions(c: Comparison) -> Tensor:
     apart = _by_cell(change, c.extent.shape[-1])
     most = c.extent.amax(-1, keepdim=True)
     counted = c.extent >= LEAST * most
-    units = torch.where(counted, c.extent, 1.0)[:, :, None]
+    # A goal that does not move has cells, too: whoever stands still follows it.
+    units = c.extent.clamp_min(TINY)[:, :, None]
     distance = torch.where(counted[:, :, None], apart / units, -1.0)
     worst = distance.sort(dim=-1, descending=True).values
     third = (counted.sum(-1) + 2) // 3

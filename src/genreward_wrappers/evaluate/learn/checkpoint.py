@@ -31,7 +31,7 @@ def save_agent(agent: Any, path: Path, notes: dict[str, Any]) -> None:
     """Writes an off-policy agent, all or nothing.
 
     Args:
-        agent: One of SBX's agents, between two calls of its `learn`.
+        agent: SBX's `SAC`, between two calls of its `learn`.
         path: Where to.
         notes: What else to keep, as JSON.
     """

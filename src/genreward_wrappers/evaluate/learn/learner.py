@@ -9,7 +9,7 @@ learner.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 EXTRA = 'pip install "genreward-wrappers[learn]"'
 
@@ -19,7 +19,6 @@ class Learner:
     """How an agent learns.
 
     Attributes:
-        algorithm: One of SBX's off-policy algorithms.
         n_steps: Rewards that a target sums before it asks the critic.
         discount: Of a decision; 0.95 looks about 20 decisions ahead.
         rate: The actor's learning rate.
@@ -30,7 +29,6 @@ class Learner:
             updates: fewer calls are cheaper.
     """
 
-    algorithm: Literal["SAC", "TQC", "CrossQ"] = "SAC"
     n_steps: int = 3
     discount: float = 0.95
     rate: float = 3e-4
@@ -51,7 +49,7 @@ class Learner:
             ImportError: SBX is not installed; the message names the extra.
         """
         try:
-            import sbx
+            from sbx import SAC
         except ImportError as error:
             raise ImportError(
                 f"learning runs need SBX (sbx-rl): {EXTRA} ({error})"
@@ -61,7 +59,7 @@ class Learner:
         # The reward's encoder shares a core with the agent; on more threads than one
         # the small networks of both wait for one another.
         torch.set_num_threads(1)
-        return getattr(sbx, self.algorithm)(
+        return SAC(
             "MlpPolicy",
             env,
             seed=seed,
