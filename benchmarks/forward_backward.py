@@ -78,7 +78,7 @@ def run_world(job: dict[str, Any]) -> dict[str, Any]:
         shape=shape,
         batch=512,
         target_rate=0.1,
-        settle=1 / 3 if large else 0.0,
+        anneal_share=1 / 3 if large else 0.0,
     )
     mine = of_goals(trainer.nets, world, share)
     truth = (

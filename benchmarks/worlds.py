@@ -142,7 +142,7 @@ def learn(
     updates: int,
     *,
     batch: int = 256,
-    settle: float = 0.0,
+    anneal_share: float = 0.0,
     shape: dict[str, int] | None = None,
     seed: int = 0,
     **training: Any,
@@ -163,7 +163,7 @@ def learn(
         device="cpu",
     )
     rng = np.random.default_rng(seed)
-    rate = Plan(updates, settle=settle).rate
+    rate = Plan(updates, anneal_share=anneal_share).rate
     for step in range(updates):
         some = data.take(rng.integers(len(data), size=batch))
         figures = trainer.update(some, rate(step))

@@ -21,7 +21,7 @@ from prompts import PROMPTS
 
 import genreward_wrappers  # noqa: F401  (registers the environments)
 from genreward_wrappers.goal_pipeline.collect import collect
-from genreward_wrappers.progress import told
+from genreward_wrappers.progress import progress_bar
 
 FRAMES = 33
 #: Of the first training episode and of the first that is held out. Goals begin at one
@@ -60,7 +60,7 @@ def main() -> None:
                     ("training", "held-out"), (TRAINING, HELD_OUT), counts, strict=True
                 )
                 for part, seed, count in lots:
-                    with told(f"{env_id} {policy}, {part}") as tick:
+                    with progress_bar(f"{env_id} {policy}, {part}") as on_progress:
                         collect(
                             env_id,
                             args.output / part / env_id.replace("/", "--"),
@@ -70,7 +70,7 @@ def main() -> None:
                             frames=FRAMES,
                             prompt=prompt,
                             processes=args.processes,
-                            tick=tick,
+                            on_progress=on_progress,
                         )
 
 

@@ -181,12 +181,14 @@ def main() -> None:
             every=100,
             report=25,
             validate=250,
-            tell=lambda step, figures: log(f"{step} {figures}"),
+            on_progress=lambda step, figures: log(f"{step} {figures}"),
         ),
         prompts=PROMPTS,
         failures=True,
         cache=args.work / "latents",
-        tick=lambda done, total: done % 100 == 0 and log(f"clip {done} of {total}"),
+        on_progress=lambda done, total: (
+            done % 100 == 0 and log(f"clip {done} of {total}")
+        ),
     )
     embed(trained, args.output)
 

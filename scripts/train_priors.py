@@ -75,7 +75,7 @@ def main() -> None:
             average=0.99,
         )
         trainer = PriorTrainer(kind, clips, codec, training, device="cpu")
-        prior = train(trainer, args.work / f"{kind}.safetensors", tell=log)
+        prior = train(trainer, args.work / f"{kind}.safetensors", log=log)
         path = args.output / f"{kind}-64.safetensors"
         publish(prior, path)
         # The second prior reads the codes of the first one, as it is published.

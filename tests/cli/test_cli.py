@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
+import json
+import shlex
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from genreward_wrappers import GoalBundle
-from genreward_wrappers.cli.demo import run_demo
-from genreward_wrappers.cli.main import main
+from genreward_wrappers import GoalBundle, cli, progress
+from genreward_wrappers.cli import demo
+from genreward_wrappers.cli.arguments import SHARED
+from genreward_wrappers.cli.main import COMMANDS, main, make_parser
 from genreward_wrappers.data.video_files import read_video, write_video
 from genreward_wrappers.goal_pipeline.pack import pack
 
@@ -100,10 +105,20 @@ def test_video_round_trip(tmp_path):
     assert np.abs(again.astype(int) - frames).mean() < 8
 
 
-def test_demo_plays_draws_and_ranks(tmp_path, capsys):
+def test_demo_plays_draws_and_ranks(tmp_path, capsys, monkeypatch):
     """What the demo is for: the reward pays who does the task more."""
-    episodes = run_demo("metaworld/pick-place", None, tmp_path / "out", 3, "cpu")
-    printed = capsys.readouterr().out
+    played = []
+    play = demo.play_policies
+    monkeypatch.setattr(
+        demo, "play_policies", lambda *a, **k: played.extend(play(*a, **k)) or played
+    )
+    line = ["demo", "--output", str(tmp_path / "out"), "--seed", "3"]
+    assert main([*line, "--device", "cpu"]) == 0
+    episodes = played
+    printed, shown = capsys.readouterr()
+    assert "scripted: 256 of 256" in shown
+    table = printed.splitlines()[:5]
+    assert max(map(len, table)) < 80
     for word in ("scripted", "noisy", "random", "reward_video", "reward_env"):
         assert word in printed
     assert (tmp_path / "out" / "rewards.png").stat().st_size > 20_000
@@ -169,3 +184,164 @@ def test_live_serves_until_it_is_stopped(tmp_path):
         _, errors = server.communicate(timeout=60)
     assert server.returncode == 130
     assert "Traceback" not in errors
+
+
+# What holds for every command
+
+
+def parsers():
+    """Every command's parser by its name."""
+    (action,) = (
+        a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction)
+    )
+    return action.choices
+
+
+def test_help_lists_every_command_in_its_group(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    for name in parsers():
+        assert f"\n  {name} " in said
+    for group in COMMANDS:
+        assert f"\n{group}:\n" in said
+    assert max(map(len, said.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", parsers())
+def test_every_option_is_described_with_its_default(name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    command = parsers()[name]
+    for action in command._actions:
+        if isinstance(action, argparse._HelpAction):
+            continue
+        said = command._get_formatter()._get_help_string(action)
+        assert said[0].isupper(), said
+        assert said.endswith("."), said
+        valued = action.option_strings and action.nargs != 0 and not action.required
+        if valued and action.default != "":
+            assert "efault" in said or "May be given" in said, said
+    text = command.format_help()
+    assert max(map(len, text.splitlines())) <= 80
+    (example,) = text.split("Example:\n")[1:]
+    line = shlex.split(example.replace("\\\n", " "), comments=True)
+    assert line[0] == "genreward"
+    make_parser().parse_args(line[1:])
+
+
+def test_shared_options_are_spelled_once():
+    for path in Path(cli.__path__[0]).glob("*.py"):
+        text = "".join(path.read_text().split())
+        for flag in SHARED:
+            assert f'add_argument("{flag}"' not in text, f"{path.name}: {flag}"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("evaluate --env metaworld/pik-place", "Did you mean: `pick-place`"),
+        ("evaluate --env metaworld/reach --reward vidoe", "no reward 'vidoe'"),
+        ("evaluate --env metaworld/reach --fail-below acu=1", "no such figure"),
+        ("evaluate --env metaworld/reach --frames 1", "--frames 1: expected at least"),
+        ("evaluate --env metaworld/reach --goal no.safetensors", "no.safetensors"),
+        ("evaluate --env CartPole-v1", "no embedded goal for 'CartPole-v1'"),
+        ("collect --env Nothing-v0 --output out", "Nothing"),
+        ("demo --env metaworld/pik-place", "Did you mean: `pick-place`"),
+        ("generate --model m --prompt p --env Nothing-v0 --output o", "Nothing"),
+        ("generate --model m --prompt p --starts 0 --output o", "--starts 0"),
+        ("inspect no.safetensors", "no.safetensors"),
+        ("make-goal --env Nothing-v0 --prompt p --output o.safetensors", "Nothing"),
+        ("pack nowhere.mp4 --output o.safetensors", "no video at nowhere.mp4"),
+        ("select no.safetensors --output o.safetensors", "no.safetensors"),
+        ("train-fb --goal no.safetensors --data d --output o", "no.safetensors"),
+        ("train-viper --goal metaworld/no --output o", "no embedded goal for"),
+    ],
+)
+def test_what_is_wrong_is_said_before_torch_is_imported(
+    line, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    code = (
+        "import sys; from genreward_wrappers.cli.main import main\n"
+        "sys.modules['torch'] = None\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *shlex.split(line)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert message in done.stderr
+    assert done.stderr.startswith(f"genreward {line.split()[0]}: ")
+    assert "torch" not in done.stderr
+
+
+def test_json_for_other_programs(capsys, tmp_path):
+    assert main(["goals", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert "metaworld/pick-place" in {row["env"] for row in rows}
+    assert main(["inspect", "metaworld/pick-place", "--json"]) == 0
+    about = json.loads(capsys.readouterr().out)
+    assert about["environment"] == "metaworld/pick-place"
+    assert about["prompt"]
+
+
+def test_version_and_completion(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["-V"])
+    assert caught.value.code == 0
+    pytest.importorskip("shtab")
+    capsys.readouterr()
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    for name in parsers():
+        assert name in script
+    assert "--fail-below" in script
+
+
+def test_completion_without_shtab_names_the_extra(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main(["completion", "zsh"]) == 1
+    assert '"genreward-wrappers[completion]"' in capsys.readouterr().err
+
+
+def test_quiet_and_traceback_come_before_or_after_the_command():
+    for line in ("--quiet goals", "goals --quiet"):
+        args = make_parser().parse_args(line.split())
+        assert args.quiet
+        assert not args.traceback
+
+
+def test_progress_in_a_pipe_is_lines(capsys, monkeypatch):
+    with progress.progress_bars(["loss"]) as on_progress:
+        for done in range(4):
+            on_progress("clips", done, 3)
+        on_progress("steps", 1, 2, {"loss": 0.25, "other": 1.0})
+    # Not every call, but always the beginning and the end.
+    assert capsys.readouterr().err.splitlines() == [
+        "clips: 0 of 3",
+        "clips: 3 of 3",
+        "steps: 1 of 2  loss 0.25",
+    ]
+    monkeypatch.setattr(progress, "INTERVAL", 0.0)
+    with progress.progress_bar("episodes") as on_progress:
+        for done in range(3):
+            on_progress(done, 2)
+    lines = [f"episodes: {done} of 2" for done in range(3)]
+    assert capsys.readouterr().err.splitlines() == lines
+    with progress.progress_bar("episodes", quiet=True) as on_progress:
+        on_progress(0, 2)
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_in_a_terminal_is_a_bar(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with progress.progress_bars(["loss"]) as on_progress:
+        on_progress("steps", 1, 2, {"loss": 0.25})
+        on_progress("steps", 2, 2)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "100%" in err
+    assert "loss 0.25" in err

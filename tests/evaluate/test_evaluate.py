@@ -38,7 +38,7 @@ from genreward_wrappers.evaluate.judge import run
 from genreward_wrappers.evaluate.judge.judged_rewards import REWARDS, Maker, parse
 from genreward_wrappers.evaluate.judge.metrics import DERIVED, ORDINARY
 from genreward_wrappers.evaluate.judge.score import score_episodes, wanted_steps
-from genreward_wrappers.evaluate.page.output import below
+from genreward_wrappers.evaluate.page.limits import below
 from genreward_wrappers.goal_pipeline.pack import pack
 from genreward_wrappers.rewards.video_level import VideoLevel
 from genreward_wrappers.testing import PointMass
@@ -353,7 +353,9 @@ def test_other_tasks_never_hold_the_task_itself(played):
 def test_ticks(played):
     ticks = []
     counts = {"success": 2, "static": 1, "other-task": 4}
-    record_rollouts(ENV, (0, 9), counts=counts, tick=lambda *at: ticks.append(at))
+    record_rollouts(
+        ENV, (0, 9), counts=counts, on_progress=lambda *at: ticks.append(at)
+    )
     assert ticks == [(i, 10) for i in range(1, 11)]
 
 
@@ -1081,7 +1083,7 @@ def test_the_sum_is_judged_where_all_of_it_is_known(full):
 
 def test_progress_is_told(cache, recorded):
     told = []
-    judge(cache, ["pixels"], tell=lambda *what: told.append(what))
+    judge(cache, ["pixels"], on_progress=lambda *what: told.append(what))
     last = {what: (done, total) for what, done, total in told}
     assert list(last) == ["test episodes", "rewards", "figures"]
     assert all(done == total > 0 for done, total in last.values())

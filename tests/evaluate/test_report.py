@@ -7,6 +7,8 @@ import http.client
 import io
 import json
 import shutil
+import socket
+import struct
 import sys
 import threading
 import time
@@ -846,6 +848,84 @@ def test_nothing_outside_the_folder_is_served(tmp_path, path):
         assert status == 404
         assert "frame_steps" not in body
         assert get(server, "/episode/episode-00000001.json")[0] == 200
+
+
+def test_a_goal_is_not_shown_through_a_link(tmp_path):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    GoalBundle(film(T + 1, 10)[None], prompt="a secret").save(
+        tmp_path / "goal.safetensors"
+    )
+    (inside / "goal.safetensors").symlink_to(tmp_path / "goal.safetensors")
+    with serving(inside) as server:
+        status, body = get(server, "/")
+        assert status == 200
+        assert "a secret" not in body
+        assert "leads out of the folder" in body
+
+
+def test_a_closed_socket_is_no_error(tmp_path, capsys):
+    record(tmp_path, 1)
+    with serving(tmp_path) as server:
+        port = int(server.url.rstrip("/").rsplit(":", 1)[1])
+        for said in (b"", b"GET /episodes.json HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+            one_of_them = socket.create_connection(("127.0.0.1", port))
+            # Closing resets the connection instead of ending it.
+            linger = struct.pack("ii", 1, 0)
+            one_of_them.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            one_of_them.sendall(said)
+            one_of_them.close()
+        assert get(server, "/episodes.json")[0] == 200
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_many_pages_at_once_are_answered(tmp_path):
+    record(tmp_path, 1)
+    server = serve(tmp_path, port=0)
+    port = int(server.url.rstrip("/").rsplit(":", 1)[1])
+    # All of them connect before the server answers anyone.
+    waiting = [
+        socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(200)
+    ]
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        for client in waiting:
+            client.sendall(b"GET /none HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert {client.recv(12) for client in waiting} == {b"HTTP/1.1 404"}
+    finally:
+        for client in waiting:
+            client.close()
+        server.close()
+        thread.join(5)
+
+
+def test_a_slow_file_holds_up_nobody(tmp_path, monkeypatch):
+    record(tmp_path, 1)
+    folder = live_module.Folder(tmp_path)
+    folder.news(0)
+    record(tmp_path, 2)
+    reading, release = threading.Event(), threading.Event()
+    real = folder._entry
+
+    def slow(name):
+        reading.set()
+        assert release.wait(60)
+        return real(name)
+
+    monkeypatch.setattr(folder, "_entry", slow)
+    found = []
+    first = threading.Thread(target=lambda: found.append(folder.news(0)))
+    first.start()
+    assert reading.wait(60)
+    # While one answer waits for the file, another has what is known, and says so.
+    meanwhile = folder.news(0)
+    assert [entry["id"] for entry in meanwhile["episodes"]] == ["episode-00000001"]
+    assert meanwhile["more"]
+    release.set()
+    first.join(60)
+    assert len(found[0]["episodes"]) == 2
+    assert not found[0]["more"]
 
 
 def test_only_this_machine_is_answered(tmp_path):

@@ -132,7 +132,10 @@ def test_what_is_there_is_not_played_again_and_what_is_damaged_is(tmp_path):
     first[1].write_bytes(first[1].read_bytes()[:100])
     ticks = []
     again = collect(
-        ENV, tmp_path, episodes=3, tick=lambda done, total: ticks.append((done, total))
+        ENV,
+        tmp_path,
+        episodes=3,
+        on_progress=lambda done, total: ticks.append((done, total)),
     )
     assert first == again[:2]
     assert first[0].stat().st_mtime_ns == kept
@@ -292,9 +295,9 @@ def test_collections_that_are_refused(change, message, tmp_path):
 def test_the_command(tmp_path, capsys):
     folder = tmp_path / "new"
     line = ["collect", "--env", ENV, "--episodes", "2", "--steps", "4"]
-    line += ["--option", "obs=dict", "--processes", "1", "--output", str(folder)]
+    line += ["--env-arg", "obs=dict", "--processes", "1", "--output", str(folder)]
     assert main(line) == 0
     assert f"{folder}: 2 episodes of the policy 'random'" in capsys.readouterr().out
     assert len(Episode.load(next(folder.iterdir()))) == 4
-    assert main([*line, "--option", "obs"]) == 1
+    assert main([*line, "--env-arg", "obs"]) == 1
     assert "expected KEY=VALUE" in capsys.readouterr().err

@@ -284,7 +284,7 @@ def test_what_is_there_is_not_made_again(candidates, model, tmp_path, monkeypatc
         ticks = []
         again = generate(
             model, ASKED, tmp_path, env_id=ENV, starts=2, candidates=2,
-            tick=lambda *tick: ticks.append(tick),
+            on_progress=lambda *tick: ticks.append(tick),
         )  # fmt: skip
     assert again == sorted(whole)
     assert ticks == [(8, 8)]
@@ -295,7 +295,7 @@ def test_what_is_there_is_not_made_again(candidates, model, tmp_path, monkeypatc
     ticks.clear()
     paths = generate(
         model, ASKED, tmp_path, env_id=ENV, candidates=3,
-        tick=lambda *tick: ticks.append(tick),
+        on_progress=lambda *tick: ticks.append(tick),
     )  # fmt: skip
     assert ticks[0] == (2, 6)
     assert ticks[-1] == (6, 6)
@@ -652,17 +652,17 @@ def test_candidates_that_do_not_pack(candidates, model, goal, tmp_path):
 def test_the_commands(folders, tmp_path, capsys):
     out, goal = tmp_path / "out", tmp_path / "goal.safetensors"
     line = ["generate", "--model", str(folders("cogvideox")), "--prompt", "push"]
-    line += ["--env", ENV, "--option", "size=(64,64)", "--size", "64", "--steps", "1"]
-    line += ["--frames", "9", "--candidates", "1", "--argument", "eta=0.5"]
+    line += ["--env", ENV, "--env-arg", "size=(64,64)", "--size", "64", "--steps", "1"]
+    line += ["--frames", "9", "--candidates", "1", "--pipeline-arg", "eta=0.5"]
     line += ["--tiling", "--slicing", "--device", "cpu", "--output", str(out)]
     assert main(line) == 0
-    assert f"{out}: 1 candidates, to be seen in {SHEET}" in capsys.readouterr().out
+    assert f"{out}: 1 candidates, shown in {SHEET}" in capsys.readouterr().out
     assert (out / SHEET).is_file()
     card = json.loads((out / "candidate-1000000-1000000.json").read_text())
     assert card["settings"]["eta"] == 0.5
     assert card["model"]["tiling"] is True
-    assert main([*line, "--argument", "eta"]) == 1
-    assert "--argument 'eta': expected KEY=VALUE" in capsys.readouterr().err
+    assert main([*line, "--pipeline-arg", "eta"]) == 1
+    assert "--pipeline-arg 'eta': expected KEY=VALUE" in capsys.readouterr().err
     assert main(["pack", str(out), "--output", str(goal)]) == 0
     bundle = GoalBundle.load(goal)
     assert bundle.videos.shape == (1, 129, 64, 64, 3)

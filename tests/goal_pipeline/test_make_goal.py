@@ -256,7 +256,7 @@ def test_a_run_that_is_stopped_goes_on(stop, recipe, whole, tmp_path, calls):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make_goal(recipe, output, tell=interrupted)
+        make_goal(recipe, output, on_progress=interrupted)
     assert not output.exists()
     assert seen[-1] == stop
     before = dict(calls)
@@ -306,9 +306,9 @@ def test_what_is_there_is_not_made_again(recipe, whole, tmp_path, calls, monkeyp
             {"video": 2, "choice": 1, "episode": 0, "update": 40, "figures": 1},
         ),
         (
-            {"done": ["the disc is there"]},
+            {"success_prompt": ["the disc is there"]},
             "choice",
-            "done: None, not ['the disc is there']",
+            "success_prompt: None, not ['the disc is there']",
             {"video": 0, "choice": 1, "episode": 0, "update": 40, "figures": 1},
         ),
         (
@@ -337,11 +337,11 @@ def test_other_settings_are_an_error_that_names_the_stage(
     work, output = tmp_path / "work", tmp_path / "goal.safetensors"
     shutil.copytree(whole.path.with_suffix(".work"), work)
     other = dataclasses.replace(recipe, **change)
-    with pytest.raises(ValueError, match=f"the stage '{stage}'.*--again") as caught:
+    with pytest.raises(ValueError, match=f"the stage '{stage}'.*--overwrite") as caught:
         make_goal(other, output, work=work)
     assert said in str(caught.value)
     assert set(calls.values()) == {0}
-    made = make_goal(other, output, work=work, again=True)
+    made = make_goal(other, output, work=work, overwrite=True)
     assert calls == remade
     assert made.goal != whole.goal
     episodes = len(list((work / "data").glob("*.safetensors")))
@@ -359,7 +359,7 @@ def test_a_stage_that_was_stopped_knows_its_settings(recipe, tmp_path):
 
     output = tmp_path / "goal.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        make_goal(recipe, output, tell=interrupted)
+        make_goal(recipe, output, on_progress=interrupted)
     other = dataclasses.replace(recipe, sampling={"steps": 3, "frames": 9})
     with pytest.raises(ValueError, match="'candidates'.*num_inference_steps: 2, not 3"):
         make_goal(other, output)
@@ -385,7 +385,7 @@ def test_a_stage_follows_those_that_it_is_made_from(tmp_path):
             Stage("two", {}, write("b", "b"), ["b"], after=["one"]),
             Stage("three", {}, write("c", "c"), ["c"]),
         ]
-        work.check(stages, again=False)
+        work.check(stages, overwrite=False)
         return [work.run(stage) for stage in stages]
 
     assert run("x") == [[tmp_path / "a"], [tmp_path / "b"], [tmp_path / "c"]]
@@ -560,7 +560,7 @@ def test_who_plays_the_held_out_episodes():
         ({"check": -1}, ValueError, "check=-1: expected at least 0"),
         ({"length": 1}, ValueError, "length=1: expected at least 2"),
         ({"prior": -1.0}, ValueError, "prior=-1.0"),
-        ({"done": []}, ValueError, "done="),
+        ({"success_prompt": []}, ValueError, "success_prompt="),
         ({"env_id": "no/such-v0"}, ValueError, "no/such"),
         ({"check_policies": ["wild"]}, ValueError, "policy 'wild'"),
         ({"data": "./none"}, ValueError, "there is no such folder"),
@@ -634,7 +634,7 @@ def test_the_command(recipe, whole, tmp_path, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "select", stopped)
-    again = [*line, "--work", str(work), "--done", "there", "--again"]
+    again = [*line, "--work", str(work), "--success-prompt", "there", "--overwrite"]
     assert main(again) == 130
     assert "stopped" in capsys.readouterr().err
 

@@ -28,6 +28,7 @@ from genreward_wrappers.generators.checkpoints import (
 )
 from genreward_wrappers.generators.pictures import to_frames
 from genreward_wrappers.generators.quantisation import check_quantised
+from genreward_wrappers.progress import OnProgress, no_progress
 
 OFFLOADS = ("none", "model", "sequential")
 
@@ -39,8 +40,6 @@ LISTS = (
     "LTXImageToVideoPipeline",
     "LTXPipeline",
 )
-
-Tick = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -249,7 +248,7 @@ class Generator:
             raise ValueError(
                 f"the first frame is {height}x{width} (height x width), another aspect "
                 f"ratio than the video's {size[0]}x{size[1]}: make the environment "
-                f"with frames of that ratio (--option 'size=({size[0]}, {size[1]})' "
+                f"with frames of that ratio (--env-arg 'size=({size[0]}, {size[1]})' "
                 "where it takes a size), or give a --size of the frame's ratio where "
                 "the model allows it"
             )
@@ -259,7 +258,7 @@ class Generator:
         settings: Mapping[str, Any],
         seed: int,
         image: UInt8 | None = None,
-        tick: Tick = lambda done, total: None,
+        on_progress: OnProgress = no_progress,
     ) -> UInt8:
         """Makes one video.
 
@@ -267,7 +266,7 @@ class Generator:
             settings: As `settings` gives them.
             seed: Of the noise, which is drawn on the CPU: no device changes it.
             image: (H, W, 3) uint8 RGB, the first frame.
-            tick: Told how many denoising steps are done, and of how many.
+            on_progress: Called with how many denoising steps are done, and of how many.
 
         Returns:
             (T, height, width, 3) uint8 RGB.
@@ -276,7 +275,7 @@ class Generator:
         given: dict[str, Any] = {"generator": _noise(seed)}
         if image is not None:
             given["image"] = _picture(image)
-        return self._call({**settings, **given}, tick)[0]
+        return self._call({**settings, **given}, on_progress)[0]
 
     def batch(
         self,
@@ -284,7 +283,7 @@ class Generator:
         seeds: Sequence[int],
         images: Sequence[UInt8] | None = None,
         prompts: Sequence[str] | None = None,
-        tick: Tick = lambda done, total: None,
+        on_progress: OnProgress = no_progress,
     ) -> list[UInt8]:
         """Makes several videos, at once where the pipeline takes lists.
 
@@ -295,7 +294,7 @@ class Generator:
             seeds: Of each video's noise.
             images: The first frame of each.
             prompts: Of each; None is the settings' for all of them.
-            tick: Told how many denoising steps are done, and of how many.
+            on_progress: Called with how many denoising steps are done, and of how many.
         """
         for name, given in (("images", images), ("prompts", prompts)):
             if given is not None and len(given) != len(seeds):
@@ -316,20 +315,20 @@ class Generator:
             }
             if images is not None:
                 lists["image"] = [_picture(image) for image in images]
-            return self._call({**settings, **lists}, tick)
+            return self._call({**settings, **lists}, on_progress)
         steps = int(settings.get("num_inference_steps", 1))
         videos = []
         rows = zip(seeds, texts, pictures, strict=True)
         for i, (seed, text, picture) in enumerate(rows):
 
             def after(done: int, of: int, before: int = i * steps) -> None:
-                tick(before + done, steps * len(seeds))
+                on_progress(before + done, steps * len(seeds))
 
             own = {**settings, "prompt": text}
             videos.append(self(own, seed, picture, after))
         return videos
 
-    def _call(self, arguments: dict[str, Any], tick: Tick) -> list[UInt8]:
+    def _call(self, arguments: dict[str, Any], on_progress: OnProgress) -> list[UInt8]:
         """The videos of one call."""
         steps = int(arguments.get("num_inference_steps", 1))
         if "output_type" in self.takes:
@@ -337,7 +336,7 @@ class Generator:
         if "callback_on_step_end" in self.takes:
 
             def after(_: Any, step: int, __: Any, tensors: Any) -> Any:
-                tick(min(step + 1, steps), steps)
+                on_progress(min(step + 1, steps), steps)
                 return tensors
 
             arguments["callback_on_step_end"] = after
@@ -346,7 +345,7 @@ class Generator:
         with memory_told(self.model), torch.inference_mode():
             made = pipeline(**arguments)
         videos = [to_frames(video, self.model.source) for video in made.frames]
-        tick(steps, steps)
+        on_progress(steps, steps)
         return videos
 
     def _load(self) -> Any:

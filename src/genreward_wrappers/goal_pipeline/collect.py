@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from os import PathLike
@@ -33,6 +33,7 @@ from genreward_wrappers.data.frames import (
 )
 from genreward_wrappers.envs.policies import check_policy, make_policy
 from genreward_wrappers.envs.stages import captions, runs
+from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.workers import workers
 
 #: Goals begin at one million, test episodes at two, learning runs at three.
@@ -78,7 +79,7 @@ def collect(
     prompt: str = "",
     options: Mapping[str, Any] | None = None,
     processes: int = 1,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = no_progress,
 ) -> list[Path]:
     """Records episodes; those that are there already are not played again.
 
@@ -97,7 +98,7 @@ def collect(
         prompt: What the task is, in words, noted with each episode.
         options: What else to make the environment with, such as ``size``.
         processes: How many to play at a time.
-        tick: Told how many episodes are there, and of how many.
+        on_progress: Called with how many episodes are there, and of how many.
 
     Returns:
         Their files, in the order of their seeds.
@@ -123,10 +124,10 @@ def collect(
     _check_folder(folder, jobs[0])
     missing = [job for job in jobs if not _is_there(paths[job])]
     done = len(jobs) - len(missing)
-    tick(done, len(jobs))
+    on_progress(done, len(jobs))
     for _ in _play_all(missing, paths, processes):
         done += 1
-        tick(done, len(jobs))
+        on_progress(done, len(jobs))
     return list(paths.values())
 
 

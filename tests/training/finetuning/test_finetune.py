@@ -95,7 +95,7 @@ def test_a_tuned_pipeline_is_a_pipeline(base, data, cache, tmp_path, monkeypatch
         cache,
         steps=40,
         validate=1,
-        tell=lambda step, figures: told.append((step, figures)),
+        on_progress=lambda step, figures: told.append((step, figures)),
     )
     assert sampled(source=str(output)).shape == (FRAMES, *SIZE, 3)
     # All but the transformer is as it was.
@@ -157,7 +157,7 @@ def test_a_stopped_run_ends_as_if_it_had_not_been(
         tmp_path / "again",
         cache,
         training,
-        tell=lambda step, figures: done.append(step),
+        on_progress=lambda step, figures: done.append(step),
     )
     assert done == [5, 6, 6]
     assert not list(tmp_path.glob(".*")), "nothing half-written is left"
@@ -178,7 +178,7 @@ def test_ctrl_c_ends_the_step_and_keeps_it(base, data, cache, tmp_path):
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        tuned(base, data, tmp_path / "out", cache, every=100, tell=interrupt)
+        tuned(base, data, tmp_path / "out", cache, every=100, on_progress=interrupt)
     assert signal.getsignal(signal.SIGINT) is before
     assert not (tmp_path / "out").exists()
     done = []
@@ -188,7 +188,7 @@ def test_ctrl_c_ends_the_step_and_keeps_it(base, data, cache, tmp_path):
         tmp_path / "out",
         cache,
         every=100,
-        tell=lambda step, figures: done.append(step),
+        on_progress=lambda step, figures: done.append(step),
     )
     # It was asked for after the third step, and the fourth was not broken off.
     assert done == [5, 6, 6]
@@ -292,7 +292,7 @@ def test_the_vae_alone(base, data, tmp_path):
         tmp_path,
         training,
         steps=4,
-        tell=lambda step, figures: told.append(figures["loss"]),
+        on_progress=lambda step, figures: told.append(figures["loss"]),
     )
     # All four clips are in every step.
     assert told == sorted(told, reverse=True)
@@ -370,7 +370,7 @@ def test_validation_shows_what_comes_of_held_out_frames(base, data, cache, tmp_p
         validate=1,
         videos=5,
         sampling_steps=2,
-        tell=lambda step, figures: told.append((step, figures)),
+        on_progress=lambda step, figures: told.append((step, figures)),
     )
     folder = tmp_path / "out.validation"
     # One of the four clips is held out.
@@ -471,7 +471,7 @@ def test_a_checkpoint_of_another_run_is_refused(base, data, cache, tmp_path):
         tmp_path / "out",
         cache,
         steps=3,
-        tell=lambda step, figures: done.append(step),
+        on_progress=lambda step, figures: done.append(step),
     )
     assert done == [2, 3, 3]
 

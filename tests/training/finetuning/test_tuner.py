@@ -227,8 +227,14 @@ def test_a_plan_ends_with_what_is_over_first():
 
 
 TOGETHER = """
-import json, os, sys
+import atexit, json, os, sys
 from dataclasses import replace
+import torch.distributed
+def left():
+    path = os.path.join(sys.argv[1], f"left-{place.rank}.json")
+    open(path, "w").write(json.dumps(torch.distributed.is_initialized()))
+# Called after what is registered later.
+atexit.register(left)
 from genreward_wrappers.training.finetuning.place import find_place, is_first
 from tests.training.finetuning.test_tuner import CPU, SETTINGS, make_tuner, value
 place = find_place(CPU)
@@ -268,6 +274,9 @@ def test_two_processes_take_the_same_steps_as_one(tmp_path):
         assert found["first"] == (rank == 0)
         assert found["loss"] == pytest.approx([t["loss"] for t in told])
         np.testing.assert_allclose(found["value"], value(alone), rtol=1e-5)
+    # Processes that are still connected when the interpreter ends may abort.
+    left = [json.loads((tmp_path / f"left-{rank}.json").read_text()) for rank in (0, 1)]
+    assert left == [False, False]
     for step in range(3):
         rows = [r for f in both for part in f["asked"][2 * step :][:2] for r in part]
         assert sorted(rows) == list(range(8))

@@ -224,7 +224,7 @@ def test_a_folder_of_episodes(tmp_path):
     (tmp_path / "goal.safetensors").write_bytes(b"no episode")
     ticks = []
     recorded = load_trajectories(
-        str(tmp_path), Features(PIXELS), tick=lambda *count: ticks.append(count)
+        str(tmp_path), Features(PIXELS), on_progress=lambda *count: ticks.append(count)
     )
     assert ticks == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert len(recorded.trajectories) == 3

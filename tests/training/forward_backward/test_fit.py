@@ -21,7 +21,6 @@ from genreward_wrappers import (
     load_goal,
     vector,
 )
-from genreward_wrappers.cli import train_fb as command
 from genreward_wrappers.cli.main import main
 from genreward_wrappers.core import Session
 from genreward_wrappers.data.episodes import Episode
@@ -165,7 +164,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(point_goal, tmp_path):
         if step == 6:
             raise KeyboardInterrupt
 
-    plan = Plan(9, path, every=2, tell=stop)
+    plan = Plan(9, path, every=2, on_progress=stop)
     with pytest.raises(KeyboardInterrupt):
         fitted(point_goal, data=data, plan=plan)
     assert seen == [2, 4, 6]
@@ -174,7 +173,9 @@ def test_a_stopped_run_goes_on_bit_for_bit(point_goal, tmp_path):
     again = fitted(
         point_goal,
         data=data,
-        plan=Plan(9, path, every=2, tell=lambda step, figures: seen.append(step)),
+        plan=Plan(
+            9, path, every=2, on_progress=lambda step, figures: seen.append(step)
+        ),
     )
     assert seen == [2, 4, 6, 6, 8, 9]
     assert again == whole
@@ -199,14 +200,14 @@ def test_the_last_updates_are_small(point_goal):
     config = {**SHAPE, "conditioned": False}
     shape = fit_module.shape_of(Transitions(data.trajectories), config)
     trainer = Watched(shape, TRAINING, device="cpu")
-    fit_module.fit(trainer, Transitions(data.trajectories), Plan(6, settle=1 / 3))
+    fit_module.fit(trainer, Transitions(data.trajectories), Plan(6, anneal_share=1 / 3))
     assert [rate for rate, _ in rates] == [1, 1, 1, 1, 0.2, 0.2]
     # Adam moves no weight by much more than its learning rate.
     rate = TRAINING.learning_rate
     assert all(moved < 0.2 * rate * 1.5 for _, moved in rates[4:])
     assert rates[0][1] == pytest.approx(rate, rel=0.01)
-    with pytest.raises(ValueError, match="settle=1.5: expected from 0 to 1"):
-        Plan(6, settle=1.5)
+    with pytest.raises(ValueError, match="anneal_share=1.5: expected from 0 to 1"):
+        Plan(6, anneal_share=1.5)
 
 
 def test_a_checkpoint_of_another_run_is_refused(point_goal, tmp_path):
@@ -770,16 +771,25 @@ def test_the_command_trains_as_it_is_told(
 
     model = with_nets(point_goal, PIXELS, 1)
     config = {**model.nets_config, "statistics": {"mean": 0.0, "std": 1.0}}
-    monkeypatch.setattr(command, "train_fb", trained)
+    monkeypatch.setattr(fit_module, "train_fb", trained)
     out = tmp_path / "out.safetensors"
     line = ["train-fb", "--goal", str(tmp_path / "goal.safetensors")]
     line += ["--data", str(tmp_path), "--output", str(out), "--stack", "2"]
-    line += ["--updates", "3", "--batch", "8", "--device", "cpu", "--settle", "0.5"]
+    line += [
+        "--updates",
+        "3",
+        "--batch",
+        "8",
+        "--device",
+        "cpu",
+        "--anneal-share",
+        "0.5",
+    ]
     line += ["--cache", str(tmp_path / "cache")]
     assert main(line + ([] if encoder is None else ["--features", encoder])) == 0
     assert told["features"].stack == 2
     assert told["training"] == FBTraining(**{**SMALL_TRAINING, "batch": 8})
-    assert (told["plan"].updates, told["plan"].settle) == (3, 0.5)
+    assert (told["plan"].updates, told["plan"].anneal_share) == (3, 0.5)
     assert told["plan"].checkpoint == tmp_path / "out.safetensors.checkpoint"
     assert told["device"] == "cpu"
     used = told["features"].encoder

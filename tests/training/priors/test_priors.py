@@ -658,14 +658,14 @@ def test_training_says_how_far_it_is_and_goes_on(goal, tmp_path):
 
     videos = list(goal.videos)
     with pytest.raises(Killed):
-        train(trainer("viper", videos, training), output, every=4, tell=die)
+        train(trainer("viper", videos, training), output, every=4, log=die)
     assert checkpoint.exists()
     assert not output.exists()
     with pytest.raises(FileError, match="checkpoint of another run"):
         train(trainer("viper", videos[:2], training), output)
     with pytest.raises(FileError, match="(?s)another run.*'width': 16.*'width': 8"):
         train(trainer("viper", videos, training, width=8), output)
-    prior = train(trainer("viper", videos, training), output, every=4, tell=said.append)
+    prior = train(trainer("viper", videos, training), output, every=4, log=said.append)
     assert [line.split()[0] for line in said] == [
         "4/12", "8/12", "goes", "8/12", "12/12",
     ]  # fmt: skip
@@ -677,7 +677,7 @@ def test_training_says_how_far_it_is_and_goes_on(goal, tmp_path):
         whole.update()
     assert whole.finish().statistics == prior.statistics
     # What is there stays there.
-    again = train(trainer("viper", videos, training), output, tell=said.append)
+    again = train(trainer("viper", videos, training), output, log=said.append)
     assert again.statistics == prior.statistics
     with pytest.raises(ValueError, match="there already, from another run"):
         train(trainer("viper", videos[:1], training), output)
@@ -696,7 +696,7 @@ def test_the_codec_of_another_prior_is_taken_as_it_is(kind, goal, tmp_path, prio
     output = tmp_path / "x.safetensors"
     said = []
     prior = train(
-        trainer(kind, videos, training, given), output, every=2, tell=said.append
+        trainer(kind, videos, training, given), output, every=2, log=said.append
     )
     assert [line.split()[:2] for line in said] == [
         ["2/6", "prior"], ["4/6", "prior"], ["6/6", "prior"],

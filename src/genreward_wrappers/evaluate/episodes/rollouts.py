@@ -43,6 +43,7 @@ from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.files import FileError, cache_folder, canonical
 from genreward_wrappers.data.goals import GoalBundle
 from genreward_wrappers.envs.policies import Wander
+from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.workers import Workers, workers
 
 #: Of the test episodes. Goals and encoders come from one million on, learning runs from
@@ -103,7 +104,7 @@ def record_rollouts(
     counts: Mapping[str, int] = COUNTS,
     cache: Path | None = None,
     processes: int = 1,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = no_progress,
 ) -> list[Episode]:
     """Plays, or finds in the cache, the standard test episodes of an environment.
 
@@ -114,7 +115,7 @@ def record_rollouts(
         counts: How many of each kind; see `COUNTS`.
         cache: A folder for finished episodes; None keeps none.
         processes: How many to play at a time.
-        tick: Told how many episodes are done, and of how many.
+        on_progress: Called with how many episodes are done, and of how many.
 
     Raises:
         ValueError: The environment has no scripted policy.
@@ -148,7 +149,7 @@ def record_rollouts(
                 for episode in _take(jobs, needed, play_all, cache):
                     episodes.append(episode)
                     done += 1
-                    tick(done, total)
+                    on_progress(done, total)
     return episodes
 
 

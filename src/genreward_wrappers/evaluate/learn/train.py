@@ -34,7 +34,7 @@ def learn(
     run: Run,
     folder: Path,
     steps: int,
-    tell: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
     enough: Callable[[Progress], bool] = _never,
 ) -> Progress:
     """Trains, or resumes training, until the agent has made this many steps.
@@ -43,7 +43,7 @@ def learn(
         run: Which run.
         folder: Holds its checkpoint, its progress, and some of its episodes.
         steps: Rounded up to whole episodes.
-        tell: Told after every stretch.
+        on_progress: Told after every stretch.
         enough: Asked after every stretch whether the run is over before that.
     """
     total = -(-steps // HORIZON) * HORIZON
@@ -61,7 +61,7 @@ def learn(
             write_atomic(
                 folder / f"{run.name}.json", canonical(_summary(run, progress)).encode()
             )
-            tell(progress)
+            on_progress(progress)
     finally:
         episodes.close()
     return episodes.progress
@@ -72,7 +72,7 @@ def learn_all(
     folder: Path,
     steps: int,
     processes: int,
-    tell: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[Run, Progress]:
     """Several runs, so many at a time, each in a process of its own.
 
@@ -81,7 +81,7 @@ def learn_all(
         folder: Where they keep their files.
         steps: For each.
         processes: How many at a time.
-        tell: Told how many steps of all are done.
+        on_progress: Told how many steps of all are done.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with workers(processes) as pool:
@@ -92,7 +92,7 @@ def learn_all(
             for future in done:
                 future.result()
             made = sum(min(load_progress(run, folder).steps, steps) for run in runs)
-            tell(made, steps * len(runs))
+            on_progress(made, steps * len(runs))
     return {run: load_progress(run, folder) for run in runs}
 
 

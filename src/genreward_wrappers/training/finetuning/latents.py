@@ -8,7 +8,7 @@ text encoder is needed afterwards.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.files import canonical, write_atomic
+from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.training.finetuning.clips import CaptionedClip
 
 SCHEMA = 1
@@ -26,8 +27,6 @@ SCHEMA = 1
 HELD = 16 << 30
 #: Of the noise that is published for first frames: the normal that its logarithm is.
 NOISE_MEAN, NOISE_STD = -3.0, 0.5
-
-Tick = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class Cache:
         vae: Any,
         clips: Sequence[CaptionedClip],
         device: torch.device,
-        tick: Tick = lambda done, total: None,
+        on_progress: OnProgress = no_progress,
     ) -> None:
         """Encodes clips with the VAE.
 
@@ -105,7 +104,7 @@ class Cache:
             ValueError: A clip cannot be read, or does not fit.
         """
         for done, clip in enumerate(clips):
-            tick(done, len(clips))
+            on_progress(done, len(clips))
             name = self.recipe.of_clip(clip)
             if self._read(name) is None:
                 frames = clip.frames(self.recipe.frames, self.recipe.size)
@@ -120,7 +119,7 @@ class Cache:
                         "image": torch.stack([_posterior(vae, f) for f in first]),
                     },
                 )
-        tick(len(clips), len(clips))
+        on_progress(len(clips), len(clips))
 
     def latents(self, clips: Sequence[CaptionedClip]) -> Latents:
         """All of them, which have to be there."""

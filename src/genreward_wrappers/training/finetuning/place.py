@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -79,6 +80,8 @@ class Launched(Place):
             mixed_precision="no",
             kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
         )
+        # An interpreter that ends with the processes still connected may abort.
+        atexit.register(self._accelerator.end_training)
         kind = str(self._accelerator.distributed_type.value)
         if kind not in ("NO", "MULTI_CPU", "MULTI_GPU"):
             raise ValueError(

@@ -409,7 +409,7 @@ def train(
     output: Path,
     *,
     every: int = 100,
-    tell: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Prior:
     """Runs a training to its end and writes the prior; goes on where it was stopped.
 
@@ -417,7 +417,7 @@ def train(
         trainer: Newly made.
         output: The prior's file. The checkpoint stands beside it until it is there.
         every: Updates between two checkpoints and lines of progress.
-        tell: Takes those lines.
+        log: Takes those lines.
 
     Raises:
         ValueError: There is something else at ``output``.
@@ -431,18 +431,18 @@ def train(
                 f"{output} is there already, from another run: {done.provenance}. "
                 "Delete it, or give another output"
             )
-        tell(f"{output} is there already, from the same run")
+        log(f"{output} is there already, from the same run")
         return done
     checkpoint = output.with_name(f"{output.name}.checkpoint")
     if checkpoint.exists():
         trainer.restore(checkpoint)
-        tell(f"goes on at update {trainer.step} of {trainer.steps}")
+        log(f"goes on at update {trainer.step} of {trainer.steps}")
     while trainer.step < trainer.steps:
         part = "codec" if trainer.step < trainer.codec_steps else "prior"
         figures = trainer.update()
         if trainer.step % every == 0 or trainer.step == trainer.steps:
             said = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-            tell(f"{trainer.step}/{trainer.steps}  {part}  {said}")
+            log(f"{trainer.step}/{trainer.steps}  {part}  {said}")
             trainer.save(checkpoint)
     prior = trainer.finish()
     prior.save(output)
