@@ -23,6 +23,9 @@ class Learner:
         discount: Of a decision; 0.95 looks about 20 decisions ahead.
         rate: The actor's learning rate.
         critic_rate: The critic's.
+        entropy: The weight of the policy's entropy at first; it is learned from there
+            on. SAC's 1.0 drowns rewards below 1 for as long as it takes to fall, which
+            is thousands of decisions.
         batch: Transitions in an update.
         warm_up: Decisions drawn at random before the first update.
         every: Decisions between two calls of the optimiser, which then makes as many
@@ -33,6 +36,7 @@ class Learner:
     discount: float = 0.95
     rate: float = 3e-4
     critic_rate: float = 1e-3
+    entropy: float = 0.1
     batch: int = 128
     warm_up: int = 1_000
     every: int = 4
@@ -67,6 +71,7 @@ class Learner:
             gamma=self.discount,
             learning_rate=self.rate,
             qf_learning_rate=self.critic_rate,
+            ent_coef=f"auto_{self.entropy}",
             batch_size=self.batch,
             learning_starts=self.warm_up,
             train_freq=self.every,
