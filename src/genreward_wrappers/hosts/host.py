@@ -122,6 +122,8 @@ class HostSnapshot(NamedTuple):
 class Host:
     """The part of a reward wrapper that is the same in all kinds of environments."""
 
+    Options = HostOptions
+
     #: The class of environments that it wraps, and how that is called.
     _kind: ClassVar[tuple[type, str]]
     _head: RewardHead

@@ -49,7 +49,7 @@ from genreward_wrappers.rewards.clip_readers import (
     WindowReading,
 )
 from genreward_wrappers.rewards.options import Options, check_names, option
-from genreward_wrappers.rewards.similarity import SIMILARITIES, Comparison
+from genreward_wrappers.rewards.similarity import SIMILARITIES, Comparison, cell_count
 from genreward_wrappers.rewards.targets import Own, Targets, begin
 
 #: Scores that compare directions, which have no sharpness to set.
@@ -122,10 +122,8 @@ class VideoOptions(Options):
         check_names(given, cls.names(), owner)
         kept = dict(PRESETS[preset])
         for name in PRESETS[preset]:
-            only = cls.__dataclass_fields__[name].metadata["only"]
-            if name in given or (
-                only and given.get(only[0], only[1][0]) not in only[1]
-            ):
+            needed = cls.__dataclass_fields__[name].metadata["only"]
+            if needed and {**kept, **given}.get(needed[0]) not in needed[1]:
                 del kept[name]
         return cls(**{**kept, **given})
 
@@ -362,6 +360,8 @@ class VideoLevel(RewardModel[VideoMemory]):
             seen=agent.new_ones(len(agent), 1, 1, 1),
             reference=targets.reference[:, None, None],
             sharpness=targets.sharpness[:, None],
+            extent=targets.extent[:, choice, None],
+            contrast=self._contrast,
         )
         table: Float32 = self._similarity(comparison).float().cpu().numpy()
         return np.broadcast_to(table, (len(agent), len(goal)))
@@ -371,20 +371,29 @@ class VideoLevel(RewardModel[VideoMemory]):
         goal, own = targets.latents, targets.at(stretch.rows)
         device = goal.device
         time = stretch.time.to(device)
+        before, after = time.floor().long(), time.ceil().long()
+        part = (time - before).to(goal.dtype)[:, None, :, None]
         if self.options.goals == "nearest":
             which = choice.to(device)[:, None]
         else:
             which = torch.arange(goal.shape[1], device=device).expand(len(time), -1)
         each = own[:, None]
+        sets, goals = each[:, :, None], which[:, :, None]
         comparison = Comparison(
             agent=stretch.agent[:, None],
             agent_first=stretch.first[:, None, None],
-            goal=goal[each[:, :, None], which[:, :, None], time[:, None]],
+            goal=torch.lerp(
+                goal[sets, goals, before[:, None]],
+                goal[sets, goals, after[:, None]],
+                part,
+            ),
             goal_first=goal[each, which, 0][:, :, None],
             goal_last=goal[each, which, -1][:, :, None],
             seen=stretch.seen[:, None, :, None],
             reference=targets.reference[own][:, None, None],
             sharpness=targets.sharpness[each],
+            extent=targets.extent[each, which],
+            contrast=self._contrast,
         )
         scores = self._similarity(comparison)
         together = scores.amax(1) if self.options.goals == "max" else scores.mean(1)
@@ -395,7 +404,8 @@ class VideoLevel(RewardModel[VideoMemory]):
         """What videos make for this reward; their latents, if somebody has them."""
         if latents is None:
             latents = self.reading.read(videos)
-        return Targets.of(latents, self._look(videos[:, 0]), self._contrast)
+        cells = cell_count(self.encoder.latent_shape)
+        return Targets.of(latents, self._look(videos[:, 0]), self._contrast, cells)
 
     def _compared(self, own: Own | None) -> Targets:
         """What the rows are compared with."""
