@@ -4,8 +4,9 @@
 
 Each way draws in a process of its own, since upstream's renderers take each other's GL
 contexts, and the processes take turns, so that a busy machine is as busy for each. Only
-drawing is timed, no physics. Three tables: upstream against `render_quality`, what each
-option of it costs, and vector environments in one process and in several.
+drawing is timed, no physics. Four tables: upstream against `render_quality`, meshes
+whole and simplified, what each option of it costs, and vector environments in one
+process and in several.
 """
 
 from __future__ import annotations
@@ -169,6 +170,23 @@ def against_upstream(env_ids: list[str], sizes: list[int], rounds: int) -> None:
     table("Frames a second", head, rows)
 
 
+def meshes(env_ids: list[str], sizes: list[int], rounds: int) -> None:
+    """Fast with whole meshes and with simplified ones, which are the default."""
+    rows = []
+    for env_id in env_ids:
+        for size in sizes:
+            makes = [
+                partial(ours, env_id, size, render_quality={"whole_meshes": True}),
+                partial(ours, env_id, size),
+            ]
+            with ways(makes) as running:
+                taken = by_turns([way.seconds for way in running], rounds)
+            cells = [*map(rate, taken), ratio(*taken)]
+            rows.append([env_id, f"{size}x{size}", *cells])
+    head = ["environment", "size", "whole", "simplified", "simplified / whole"]
+    table("Meshes, frames a second", head, rows)
+
+
 def options(env_ids: list[str], size: int, rounds: int) -> None:
     """What each option of `render_quality` costs, added to fast alone."""
     qualities: dict[str, Any] = {
@@ -176,6 +194,7 @@ def options(env_ids: list[str], size: int, rounds: int) -> None:
         "reflections": {"reflections": True},
         "samples 4": {"samples": 4},
         "shadows": {"shadows": True},
+        "whole meshes": {"whole_meshes": True},
         "full": "full",
     }
     rows = []
@@ -224,6 +243,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 256])
+    parser.add_argument(
+        "--only", choices=["upstream", "meshes", "options", "vectors"], help="one table"
+    )
     args = parser.parse_args()
     env_ids = []
     if importlib.util.find_spec("metaworld") is not None:
@@ -231,10 +253,15 @@ def main() -> None:
     if importlib.util.find_spec("shimmy") is not None:
         env_ids += ["dmc/walker-walk", "dmc/cheetah-run"]
     env_ids = [env_id for env_id in env_ids if env_id in gym.registry]
-    against_upstream(env_ids, args.sizes, args.rounds)
-    options(env_ids, 128, args.rounds)
-    if "metaworld/pick-place" in env_ids:
-        vectors("metaworld/pick-place", args.sizes[:2], args.rounds)
+    has_meshes = [env_id for env_id in env_ids if env_id.startswith("metaworld/")]
+    if args.only in (None, "upstream"):
+        against_upstream(env_ids, args.sizes, args.rounds)
+    if args.only in (None, "meshes"):
+        meshes(has_meshes, args.sizes, args.rounds)
+    if args.only in (None, "options"):
+        options(env_ids, 128, args.rounds)
+    if args.only in (None, "vectors") and has_meshes:
+        vectors(has_meshes[0], args.sizes[:2], args.rounds)
 
 
 if __name__ == "__main__":

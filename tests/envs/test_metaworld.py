@@ -215,7 +215,12 @@ def test_quality_by_name(make):
         assert before == after, "others draw this model, too"
         return picture
 
-    everything = {"shadows": True, "reflections": True, "samples": None}
+    everything = {
+        "shadows": True,
+        "reflections": True,
+        "samples": None,
+        "whole_meshes": True,
+    }
     np.testing.assert_array_equal(frame(everything), frame("full"))
     np.testing.assert_array_equal(frame({}), frame("fast"))
     nothing = frame("fast").astype(int)
@@ -453,6 +458,7 @@ def test_close_may_be_called_twice_and_leaves_others_alone(make):
         ({"render_quality": {"shadows": 1}}, ["{'shadows': 1}", "True or False"]),
         ({"render_quality": {"samples": -1}}, ["{'samples': -1}", "a whole number"]),
         ({"render_quality": {"samples": True}}, ["{'samples': True}", "whole number"]),
+        ({"render_quality": {"whole_meshes": 0}}, ["'whole_meshes'", "True or False"]),
         ({"render_mode": "human"}, ["'human'", "'rgb_array'"]),
         ({"action_repeat": 0}, ["action_repeat", "0"]),
         ({"action_repeat": 1.5}, ["action_repeat", "1.5"]),

@@ -31,7 +31,8 @@ from genreward_wrappers.generators import pipeline as generators
 from genreward_wrappers.generators.candidates import frame_digest
 from genreward_wrappers.generators.checkpoints import find_pipeline
 from genreward_wrappers.generators.episode_goals import noise_seed
-from genreward_wrappers.generators.pipeline import Generator, Model, Sampling
+from genreward_wrappers.generators.pipeline import Generator
+from genreward_wrappers.generators.settings import Model, Sampling
 from genreward_wrappers.goal_pipeline.pack import pack_candidates
 from genreward_wrappers.rewards.video_level import VideoLevel
 from genreward_wrappers.testing import PointMass, check_reward_model

@@ -25,6 +25,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from genreward_wrappers.envs._meshes import simplified, tolerance
+
 _open_renderers: weakref.WeakSet[OffscreenRenderer] = weakref.WeakSet()
 _drawing_process: int | None = None
 _drawing_backend: str | None = None
@@ -41,16 +43,19 @@ class Quality:
         reflections: Whether floors reflect (this draws the scene once more).
         samples: How often a pixel is sampled, to smooth edges; 0 is once, without
             multisampling, and None as often as the model asks for (most ask for 4).
+        whole_meshes: Whether meshes keep their triangles that are too small to be seen
+            at the picture's size.
     """
 
     shadows: bool = False
     reflections: bool = False
     samples: int | None = 0
+    whole_meshes: bool = False
 
 
 QUALITIES: dict[str, Quality] = {
     "fast": Quality(),
-    "full": Quality(shadows=True, reflections=True, samples=None),
+    "full": Quality(shadows=True, reflections=True, samples=None, whole_meshes=True),
 }
 """What the names stand for: nothing of it, and everything as upstream draws it."""
 
@@ -72,13 +77,15 @@ def resolve_quality(render_quality: RenderQuality) -> Quality:
         if (
             isinstance(chosen.shadows, bool)
             and isinstance(chosen.reflections, bool)
+            and isinstance(chosen.whole_meshes, bool)
             and (samples is None or (whole and samples >= 0))
         ):
             return chosen
     raise ValueError(
         "render_quality must be 'fast', 'full', or some of 'shadows' (True or False), "
-        "'reflections' (True or False) and 'samples' (a whole number from 0, or None "
-        "for the model's own) as in {'shadows': True, 'samples': 4}, got "
+        "'reflections' (True or False), 'samples' (a whole number from 0, or None for "
+        "the model's own) and 'whole_meshes' (True or False), as in "
+        "{'shadows': True, 'samples': 4}, got "
         f"{render_quality!r}"
     )
 
@@ -259,7 +266,14 @@ class OffscreenRenderer:
     textures and shapes.
     """
 
-    def __init__(self, model: Any, height: int, width: int, quality: Quality) -> None:
+    def __init__(
+        self,
+        model: Any,
+        height: int,
+        width: int,
+        quality: Quality,
+        camera: int = -1,
+    ) -> None:
         """Makes the context and uploads the model.
 
         Args:
@@ -268,6 +282,8 @@ class OffscreenRenderer:
             width: Of the picture.
             quality: What to draw beyond the shapes; software renderers spend most of
                 their time there.
+            camera: The one that will draw, by number. How fine meshes have to be
+                depends on where it stands; for -1, the free camera, they stay whole.
         """
         self._gl: Any = None
         self._context: Any = None
@@ -290,20 +306,24 @@ class OffscreenRenderer:
             self._scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
         with _others_left_current():
             self._gl = _make_context(width, height)
+            _open_renderers.add(self)
             self._gl.make_current()
-            self._context = self._upload(quality)
+            self._context = self._upload(quality, camera)
             mujoco.mjr_setBuffer(
                 mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context
             )
-        _open_renderers.add(self)
         close_at_exit()
 
-    def _upload(self, quality: Quality) -> Any:
-        """The model's context, made with our sizes in place of the model's.
+    def _upload(self, quality: Quality, camera: int) -> Any:
+        """The model's context, made with our sizes and meshes in place of the model's.
 
         They are read here and never again, and the model may have other renderers.
         """
-        size, detail = self._model.vis.global_, self._model.vis.quality
+        model = self._model
+        moved = tolerance(model, camera, self._shape[0])
+        if moved is not None and not quality.whole_meshes:
+            model = simplified(model, moved)
+        size, detail = model.vis.global_, model.vis.quality
         kept = size.offheight, size.offwidth, detail.offsamples, detail.shadowsize
         size.offheight, size.offwidth, _ = self._shape
         if quality.samples is not None:
@@ -312,7 +332,7 @@ class OffscreenRenderer:
             detail.shadowsize = 0
         try:
             return self._mujoco.MjrContext(
-                self._model, self._mujoco.mjtFontScale.mjFONTSCALE_100.value
+                model, self._mujoco.mjtFontScale.mjFONTSCALE_100.value
             )
         finally:
             size.offheight, size.offwidth, detail.offsamples, detail.shadowsize = kept

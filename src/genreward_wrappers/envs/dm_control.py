@@ -151,9 +151,10 @@ class DmControlEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
             size: Of the picture: a number, or (height, width).
             camera: One of the model's, by number or name; -1 is the free one, which
                 sees the whole scene.
-            render_quality: "fast" leaves out shadows, reflections and multisampling,
-                "full" draws what upstream draws, and a dict names what to draw, as in
-                ``{"shadows": True, "reflections": False, "samples": 4}``.
+            render_quality: "fast" leaves out shadows, reflections, multisampling and
+                whatever of a mesh is too small to be seen, "full" draws what upstream
+                draws, and a dict names what to draw, as in
+                ``{"shadows": True, "samples": 4, "whole_meshes": True}``.
             action_repeat: How often an action is applied in a step, each time for one
                 of the task's control steps; rewards of the repeats are added up.
             render_mode: "rgb_array" makes `render` return the frame.
@@ -291,7 +292,7 @@ class DmControlEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
         if self._frame is None:
             if self._renderer is None:
                 self._renderer = OffscreenRenderer(
-                    self._model, *self.size, self._quality
+                    self._model, *self.size, self._quality, self._camera_id
                 )
             # The picture arrives bottom row first.
             self._frame = np.ascontiguousarray(self._draw(self._renderer)[::-1])

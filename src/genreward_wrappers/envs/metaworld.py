@@ -171,9 +171,10 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
             size: Of the picture: a number, or (height, width).
             camera: One of `CAMERAS`. "corner2" stands at (0.75, 0.075, 0.7) instead of
                 upstream's place, closer to the table.
-            render_quality: "fast" leaves out shadows, reflections and multisampling,
-                "full" draws what upstream draws, and a dict names what to draw, as in
-                ``{"shadows": True, "reflections": False, "samples": 4}``.
+            render_quality: "fast" leaves out shadows, reflections, multisampling and
+                whatever of a mesh is too small to be seen, "full" draws what upstream
+                draws, and a dict names what to draw, as in
+                ``{"shadows": True, "samples": 4, "whole_meshes": True}``.
             action_repeat: How often an action is applied in a step; dense rewards of
                 the repeats are added up.
             render_mode: "rgb_array" makes `render` return the frame.
@@ -331,7 +332,7 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
     def _own_renderer(self) -> OffscreenRenderer:
         if self._renderer is None:
             self._renderer = OffscreenRenderer(
-                self._sim.model, *self.size, self._quality
+                self._sim.model, *self.size, self._quality, self._camera_id
             )
         return self._renderer
 

@@ -39,12 +39,8 @@ from genreward_wrappers.generators.candidates import (
     settings_card,
 )
 from genreward_wrappers.generators.checkpoints import local_folder
-from genreward_wrappers.generators.pipeline import (
-    Generator,
-    Model,
-    Sampling,
-    same_aspect,
-)
+from genreward_wrappers.generators.pipeline import Generator, same_aspect
+from genreward_wrappers.generators.settings import Model, Sampling
 
 #: The generator that comes with this package, and the steps that it is asked for: few,
 #: since every episode waits for them.

@@ -21,7 +21,8 @@ pytest.importorskip("PIL")
 from genreward_wrappers.cli.main import main
 from genreward_wrappers.data.files import FileError
 from genreward_wrappers.data.video_files import read_video
-from genreward_wrappers.generators.pipeline import Generator, Model, Sampling
+from genreward_wrappers.generators.pipeline import Generator
+from genreward_wrappers.generators.settings import Model, Sampling
 from genreward_wrappers.training.finetuning import finetune as module
 from genreward_wrappers.training.finetuning.finetune import finetune
 from genreward_wrappers.training.finetuning.settings import Finetuning, Plan

@@ -17,12 +17,9 @@ import torch
 from genreward_wrappers.data.files import cache_folder
 from genreward_wrappers.encoders.base import resolve_device
 from genreward_wrappers.generators.checkpoints import load_pipeline
-from genreward_wrappers.generators.pipeline import (
-    Generator,
-    Model,
-    Sampling,
-    memory_limit,
-)
+from genreward_wrappers.generators.memory import memory_limit
+from genreward_wrappers.generators.pipeline import Generator
+from genreward_wrappers.generators.settings import Model, Sampling
 from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.training.finetuning.clips import CaptionedClip, find_clips
 from genreward_wrappers.training.finetuning.denoising import Denoising

@@ -9,13 +9,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from genreward_wrappers.data.files import FileError, load_tensors, save_tensors
 from genreward_wrappers.encoders.base import resolve_device
+from genreward_wrappers.training.checkpoint import load_weights, weight_arrays
 from genreward_wrappers.training.priors.transformer import PriorConfig, VideoTransformer
 from genreward_wrappers.training.priors.vq import VQCodec, VQConfig
 from genreward_wrappers.training.priors.vq_diffusion import DiffusionConfig, VQDiffusion
@@ -75,7 +73,7 @@ class Prior:
             "provenance": dict(self.provenance),
         }
         modules = {"codec": self.codec, "net": self.net}
-        save_tensors(Path(path), arrays_of(modules), KEY, header)
+        save_tensors(Path(path), weight_arrays(modules), KEY, header)
 
     @classmethod
     def load(
@@ -105,7 +103,7 @@ class Prior:
             build, config = KINDS[header["kind"]]
             codec = VQCodec(VQConfig(**header["codec"]))
             net = build(config(**header["net"]))
-            fill({"codec": codec, "net": net}, tensors)
+            load_weights({"codec": codec, "net": net}, tensors)
             return cls(
                 header["kind"],
                 codec.to(where),
@@ -121,42 +119,3 @@ def check_kind(kind: str) -> None:
     """Raises unless there is such a prior."""
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r}: expected one of {', '.join(KINDS)}")
-
-
-def arrays_of(modules: Mapping[str, nn.Module]) -> dict[str, NDArray[Any]]:
-    """The weights of some modules as ``<module>/<weight>``."""
-    return {
-        f"{part}/{name}": tensor.detach().cpu().contiguous().numpy()
-        for part, module in modules.items()
-        for name, tensor in module.state_dict().items()
-    }
-
-
-def fill(modules: Mapping[str, nn.Module], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Puts weights into modules; exactly those that `arrays_of` gave.
-
-    Raises:
-        ValueError: The names or shapes differ, and the message has both.
-    """
-    own: dict[str, Tensor] = {
-        f"{part}/{name}": tensor
-        for part, module in modules.items()
-        for name, tensor in module.state_dict().items()
-    }
-    if own.keys() != arrays.keys():
-        raise ValueError(
-            "the weights have other names.\n"
-            f"  missing:    {sorted(own.keys() - arrays.keys())}\n"
-            f"  unexpected: {sorted(arrays.keys() - own.keys())}"
-        )
-    for name, tensor in own.items():
-        if tuple(tensor.shape) != arrays[name].shape:
-            raise ValueError(
-                f"the weight {name!r} is {arrays[name].shape}, expected "
-                f"{tuple(tensor.shape)}"
-            )
-        if not np.isfinite(arrays[name]).all():
-            raise ValueError(f"the weight {name!r} holds NaN or infinity")
-        with torch.no_grad():
-            # A state's tensors share their memory with the module.
-            tensor.copy_(torch.from_numpy(np.array(arrays[name])))

@@ -5,7 +5,7 @@ hundredth of the size. It halves the sides twice and not three times, since a pu
 three pixels wide here. It is trained on folders of episodes, those of
 ``collect_stack.py`` and, for motion in small steps, some with every step's frame:
 
-    python scripts/train_video_vae.py runs/stack/training runs/episodes \
+    python scripts/models/train_video_vae.py runs/stack/training runs/episodes \
         --held-out runs/stack/held-out --minutes 50 --bf16 \
         --output src/genreward_wrappers/assets/video-vae-64
 

@@ -5,8 +5,8 @@ the words of ``words.py``. Clips are of the episodes of ``collect_stack.py``: 32
 spread evenly over an episode or a part of it. What is true of a clip is the stage that
 it ends in (`envs.stages`), and the task's prompt if it ends with the task done.
 
-    python scripts/train_s3d.py runs/stack/training --held-out runs/stack/held-out \
-        --output models/s3d-64.safetensors
+    python scripts/models/train_s3d.py runs/stack/training \
+        --held-out runs/stack/held-out --output models/s3d-64.safetensors
 
 The reward is the plain dot product, so that is what is trained. What is judged is the
 file that was written, on held-out episodes: whether it names the stage that a clip ends

@@ -1,7 +1,7 @@
 """Records goal videos and packs them, where there is somebody who solves the task.
 
-    python scripts/record_goal.py metaworld/pick-place --output pick-place.safetensors
-    python scripts/record_goal.py dmc/walker-walk --videos 4 --output walk.safetensors
+    python scripts/models/record_goal.py metaworld/pick-place --output pick.safetensors
+    python scripts/models/record_goal.py dmc/walker-walk --output w.safetensors
 
 Meta-World's scripted policies act in its tasks, the planner in dm_control's. Of the
 successful episodes the first K are kept. Meta-World says what a success is; in
@@ -89,7 +89,7 @@ def main() -> None:
     env.close()
     made = {
         "step": "record",
-        "script": "scripts/record_goal.py",
+        "script": "scripts/models/record_goal.py",
         "seeds": [FIRST_SEED, seed - 1],
     }
     goal = goal.with_(provenance=(made, *goal.provenance))

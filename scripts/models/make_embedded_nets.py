@@ -1,6 +1,6 @@
 """Trains the forward-backward nets of an embedded Meta-World goal, and judges them.
 
-    python scripts/make_embedded_nets.py drawer-close --data episodes --held held
+    python scripts/models/make_embedded_nets.py drawer-close --data episodes --held held
 
 Collects what is not there yet: 72 episodes to train on (40 scripted with noise, 16
 scripted, 16 random) and 20 others to judge by (8, 8, 4). What is found on those is
@@ -37,10 +37,10 @@ from genreward_wrappers.training.forward_backward.fit import (
     train_fb,
 )
 from genreward_wrappers.training.forward_backward.judge import rank_correlation
+from genreward_wrappers.training.forward_backward.settings import FBTraining
 from genreward_wrappers.training.forward_backward.sources import load_trajectories
-from genreward_wrappers.training.forward_backward.train import FBTraining
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ASSETS = ROOT / "src/genreward_wrappers/assets/goals"
 RESULTS = ROOT / "benchmarks/results/frame_level.jsonl"
 TRAIN = (

@@ -4,7 +4,7 @@ One codec and one prior of each kind for ten Meta-World tasks: which task it is,
 sees in the frames before. No demonstration is needed: the videos are candidates of
 ``make_embedded_goals.py`` that the goal generator made from first frames:
 
-    python scripts/train_priors.py runs/goals --output models
+    python scripts/models/train_priors.py runs/goals --output models
 
 All videos are brought to 17 frames over an episode of 256 steps, a frame every 16
 steps: that is the pace of ``every=16``. Interrupted, the same command goes on. Forty
@@ -23,11 +23,10 @@ from rounding import round_weights
 from training import log
 
 from genreward_wrappers.data.frames import evenly
+from genreward_wrappers.training.priors.settings import BATCH, PriorTraining
 from genreward_wrappers.training.priors.store import Prior
 from genreward_wrappers.training.priors.train import (
-    BATCH,
     PriorTrainer,
-    PriorTraining,
     train,
 )
 from genreward_wrappers.training.priors.vq import VQConfig

@@ -5,7 +5,7 @@ trained on true frames to say whether a task is done, and knows nothing of gener
 What it says of true last frames, of first frames and of true videos that went through
 the VAE is printed beside: nothing is better than its own mistakes.
 
-    python scripts/judge_generator.py runs/stack \
+    python scripts/models/judge_generator.py runs/stack \
         --generator src/genreward_wrappers/assets/goal-generator-64 \
         --picture docs/pictures/generated.png
 
@@ -33,7 +33,8 @@ from train_clip import Pictures, disturb
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.frames import evenly
 from genreward_wrappers.envs.stages import sentences
-from genreward_wrappers.generators.pipeline import Generator, Model, Sampling
+from genreward_wrappers.generators.pipeline import Generator
+from genreward_wrappers.generators.settings import Model, Sampling
 
 TASKS = sorted(PROMPTS)
 Frames = NDArray[np.uint8]

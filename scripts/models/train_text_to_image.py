@@ -5,7 +5,7 @@ two layers over the words of ``words.py``, and a U-net of a million weights. Its
 tokenizer is T5's class, since that can hold whole words and no letters: what is not
 among them is the unknown word, which the library warns of.
 
-    python scripts/train_text_to_image.py runs/stack/training \
+    python scripts/models/train_text_to_image.py runs/stack/training \
         --held-out runs/stack/held-out --output models/text-to-image-64 \
         --vae src/genreward_wrappers/assets/goal-generator-64/vae
 

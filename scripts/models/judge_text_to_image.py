@@ -1,6 +1,6 @@
 r"""What a text-to-image pipeline is worth as TADPoLe's, on frames of held-out episodes.
 
-    python scripts/judge_text_to_image.py runs/stack/held-out \
+    python scripts/models/judge_text_to_image.py runs/stack/held-out \
         --pipeline models/text-to-image-64 \
         --output benchmarks/results/text_to_image.json
 

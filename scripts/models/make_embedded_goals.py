@@ -1,6 +1,6 @@
 r"""Makes the embedded goals: videos that the embedded generator made of first frames.
 
-    python scripts/make_embedded_goals.py --work runs/goals --data runs/episodes
+    python scripts/models/make_embedded_goals.py --work runs/goals --data runs/episodes
 
 Of sixteen first frames two videos each, of which the embedded CLIP keeps the eight
 that fit the task's words best, and their key frames. Forward-backward nets, where a
@@ -27,7 +27,7 @@ from genreward_wrappers import load_goal
 from genreward_wrappers.data.goals import GoalBundle, embedded_goals
 from genreward_wrappers.encoders.binding import bind_encoder
 from genreward_wrappers.envs.stages import sentences
-from genreward_wrappers.generators.pipeline import Model, Sampling
+from genreward_wrappers.generators.settings import Model, Sampling
 from genreward_wrappers.goal_pipeline.generate import first_frames, generate
 from genreward_wrappers.goal_pipeline.pack import pack_candidates
 from genreward_wrappers.goal_pipeline.select import select
@@ -39,8 +39,9 @@ from genreward_wrappers.training.forward_backward.features import (
 from genreward_wrappers.training.forward_backward.fit import HELD_OUT, NORMALISED_OVER
 from genreward_wrappers.training.forward_backward.judge import success_rank, time_rank
 from genreward_wrappers.training.forward_backward.nets import FBNets
+from genreward_wrappers.training.forward_backward.settings import FBTraining
 from genreward_wrappers.training.forward_backward.sources import load_trajectories
-from genreward_wrappers.training.forward_backward.train import FBTrainer, FBTraining
+from genreward_wrappers.training.forward_backward.train import FBTrainer
 
 STARTS, CANDIDATES, KEEP = 16, 2, 8
 STEPS, FRAMES = 20, 17

@@ -6,7 +6,7 @@ stays so (of twenty prompts it has only to tell the words apart), and the words'
 tokenizer. The transformer is trained by `genreward finetune` with all its weights, from
 random ones, on successful and planned episodes of twenty tasks:
 
-    python scripts/train_goal_generator.py runs/stack/training \
+    python scripts/models/train_goal_generator.py runs/stack/training \
         --vae src/genreward_wrappers/assets/goal-generator-64/vae \
         --work runs/generator --minutes 72 --batch 16 --lr 1.5e-3 --dtype bfloat16 \
         --output src/genreward_wrappers/assets/goal-generator-64
@@ -34,7 +34,7 @@ from training import forget_origin, log, write_json
 from words import LENGTH, tokenizer
 
 from genreward_wrappers.data.episodes import outcome
-from genreward_wrappers.generators.pipeline import Model
+from genreward_wrappers.generators.settings import Model
 from genreward_wrappers.training.finetuning.finetune import finetune
 from genreward_wrappers.training.finetuning.settings import Finetuning, Plan
 

@@ -2,7 +2,7 @@
 
 Seventeen tasks of Meta-World and three of dm_control, 33 frames an episode:
 
-    python scripts/collect_stack.py runs/stack
+    python scripts/models/collect_stack.py runs/stack
 
 A folder a task, of episodes as `genreward collect` writes them. Most of Meta-World's
 follow the scripted policy, which is what the generator learns; some follow it with

@@ -5,7 +5,7 @@ transformer of two layers for texts of the words in ``words.py``. The pictures a
 ``collect_stack.py`` and other episodes with states, the captions of `envs.stages`; a
 picture of a task that is done has the task's prompt as well.
 
-    python scripts/train_clip.py runs/stack/training runs/episodes \
+    python scripts/models/train_clip.py runs/stack/training runs/episodes \
         --held-out runs/stack/held-out --minutes 20 \
         --output src/genreward_wrappers/assets/clip-64
 
