@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,25 @@ def test_pack_bad_input(arguments, message, tmp_path, monkeypatch, capsys):
     assert message in error
     assert error.startswith("genreward pack: ")
     assert not (tmp_path / "goal.safetensors").exists()
+
+
+def test_pack_keeps_a_videos_own_length():
+    """Up to 129 frames; the first video says how many."""
+    video = RNG.integers(0, 256, (40, 32, 32, 3)).astype(np.uint8)
+    goal = pack([video, video[:9]], size=32, encoder=None)
+    assert goal.videos.shape[1] == 40
+    np.testing.assert_array_equal(goal.videos[0], video)
+    assert pack([np.repeat(video, 5, 0)], size=32, encoder=None).videos.shape[1] == 129
+
+
+def test_pack_says_what_the_embedded_encoder_has_never_seen():
+    video = RNG.integers(0, 256, (9, 64, 64, 3)).astype(np.uint8)
+    with pytest.warns(UserWarning, match="never seen any of 'CarRacing-v3'.*open_clip"):
+        pack([video], env_id="CarRacing-v3")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pack([video], env_id="metaworld/reach")
+        pack([video], env_id="CarRacing-v3", encoder="pixels")
 
 
 def test_pack_shrinks_larger_videos():
