@@ -298,6 +298,21 @@ def test_what_is_wrong_is_said_before_torch_is_imported(
     assert "torch" not in done.stderr
 
 
+def test_warnings_are_one_line(tmp_path):
+    np.save(tmp_path / "clip.npy", np.zeros((9, 64, 64, 3), np.uint8))
+    line = "pack clip.npy --env CarRacing-v3 --output goal.safetensors"
+    done = subprocess.run(
+        [sys.executable, "-m", "genreward_wrappers", *line.split()],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    (warning,) = (x for x in done.stderr.splitlines() if "CarRacing" in x)
+    assert warning.startswith("warning: 'embedded:video-vae-64' was trained on")
+    assert ".py" not in done.stderr
+
+
 def test_json_for_other_programs(capsys, tmp_path):
     assert main(["goals", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)

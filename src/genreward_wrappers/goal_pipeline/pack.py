@@ -1,7 +1,7 @@
-"""Packs videos of one's own into a goal bundle.
+"""Packs a user's own videos into a goal bundle.
 
-Any video that shows the task done from start to end will do: generated, filmed, or
-recorded in the environment. All are brought to one size and one length.
+Any video that shows the task from start to end will do: generated, filmed, or recorded
+in the environment. All are brought to one size and one length.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ def pack(
     generator: str = "",
     license: str = "",
 ) -> GoalBundle:
-    """Makes a goal bundle of some videos.
+    """Makes a goal bundle from videos.
 
     Args:
         videos: Files, or arrays of shape (time, height, width, 3).
-        env_id: The environment that they are for.
+        env_id: The id of the environment that they are for.
         camera: The environment's camera; checked when the goal is used, if given.
         prompt: The task in words.
         size: (height, width) of the packed videos; the encoder's own, usually.
@@ -120,21 +120,21 @@ def pack_candidates(
     encoder: str | None = "embedded:video-vae-64",
     license: str = "",
 ) -> GoalBundle:
-    """Makes a goal bundle of candidates, with what they were made with.
+    """Makes a goal bundle from candidates, and records how they were generated.
 
     Args:
         sources: Candidates' files, and folders of them.
-        env_id: The environment; empty is the one that the first frames are from.
+        env_id: The environment; by default the one that the first frames come from.
         camera: The environment's camera.
-        prompt: The task in words; empty is the generator's prompt.
+        prompt: The task in words; the generator's prompt by default.
         size: (height, width) of the packed videos.
         length: As in `pack`.
         encoder: What `load_encoder` takes; None leaves it open.
         license: The videos' licence, which follows from the generator's.
 
     Raises:
-        GoalError: There are none, they differ in what they are for, or they do not fit
-            the size.
+        GoalError: There are none, they were made with different settings, or they do
+            not fit the size.
     """
     paths: list[Path] = []
     for source in map(Path, sources):
