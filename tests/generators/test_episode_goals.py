@@ -256,6 +256,7 @@ def forbidden(*_, **__):
     raise AssertionError("nothing had to be made")
 
 
+@pytest.mark.slow
 def test_other_frames_and_settings_make_other_goals(asked):
     def goal(frame=3, **changes):
         (made,) = dataclasses.replace(asked, **changes).maker()(start(frame)[None])
@@ -280,6 +281,7 @@ def test_other_frames_and_settings_make_other_goals(asked):
     assert not np.array_equal(two.videos[1], first.videos[0])
 
 
+@pytest.mark.slow
 def test_a_batch_of_resets_is_its_resets_one_by_one(asked, tmp_path):
     frames = np.stack([start(i) for i in (1, 2, 1, 3)])
     together = asked.maker()(frames)
