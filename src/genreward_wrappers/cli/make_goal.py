@@ -17,6 +17,7 @@ from genreward_wrappers.cli.arguments import (
     read_size,
 )
 from genreward_wrappers.cli.generator import add_generator, read_model, read_sampling
+from genreward_wrappers.extras import require
 
 if TYPE_CHECKING:
     from genreward_wrappers.goal_pipeline.make_goal import Made
@@ -157,14 +158,7 @@ def add_make_goal(commands: Commands) -> None:
 def run_make_goal(args: argparse.Namespace) -> int:
     """Makes the goal, and says what it is worth and how to use it."""
     check_env(args.env)
-    from genreward_wrappers.evaluate.page.report import EXTRA
-
-    try:
-        import scipy  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"the check on held-out episodes needs scipy: {EXTRA} ({error})"
-        ) from error
+    require("scipy", "evaluate", "the check on held-out episodes needs scipy")
     from genreward_wrappers.goal_pipeline.make_goal import make_goal
     from genreward_wrappers.goal_pipeline.recipe import (
         CLIP,

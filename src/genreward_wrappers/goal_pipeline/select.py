@@ -38,6 +38,7 @@ from genreward_wrappers.encoders.base import VideoEncoder, encoder_card
 from genreward_wrappers.encoders.caching import Memo
 from genreward_wrappers.encoders.registry import load_encoder
 from genreward_wrappers.encoders.texts import as_texts, mean_text, text_tower
+from genreward_wrappers.extras import require
 from genreward_wrappers.progress import OnProgress, no_progress
 
 #: Small enough for a CPU. In published comparisons larger models judge better.
@@ -266,14 +267,8 @@ def draw(
 
 def import_figure() -> Any:
     """Matplotlib's `Figure`, or an error that names the extra."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "the picture of the curves needs matplotlib: "
-            'pip install "genreward-wrappers[demo]"'
-        ) from error
-    return Figure
+    purpose = "the picture of the curves needs matplotlib"
+    return require("matplotlib.figure", "demo", purpose).Figure
 
 
 def _prompts(goal: GoalBundle, prompts: str | Sequence[str] | None) -> list[str]:

@@ -28,8 +28,7 @@ from numpy.typing import NDArray
 from genreward_wrappers.core import Bool, UInt8
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.files import write_atomic
-
-EXTRA = 'pip install "genreward-wrappers[evaluate]"'
+from genreward_wrappers.extras import require
 
 #: Nothing is fetched, and no markup out of a user's file could fetch anything either.
 POLICY = (
@@ -250,13 +249,7 @@ def sheet(frames: UInt8) -> dict[str, Any]:
 
     One picture a video is drawn frame by frame: exact frames, and no seeking.
     """
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError(
-            f"the report needs Pillow for its pictures: {EXTRA}"
-        ) from error
-
+    Image = require("PIL.Image", "evaluate", "the report needs Pillow for its pictures")
     count, height, width, _ = frames.shape
     shrink = min(1.0, math.sqrt(SHEET_PIXELS / (count * height * width)))
     size = (max(1, int(width * shrink)), max(1, int(height * shrink)))
