@@ -17,7 +17,8 @@ from gymnasium.envs.registration import EnvSpec
 from genreward_wrappers import RewardModelWrapper, load_goal, load_reward, vector
 from genreward_wrappers.core import Session
 from genreward_wrappers.evaluate.judge.judged_rewards import Maker, needs_goal, parse
-from genreward_wrappers.evaluate.learn.runs import Run, make_env
+from genreward_wrappers.evaluate.learn.episodes import make_env
+from genreward_wrappers.evaluate.learn.runs import Run
 from genreward_wrappers.rewards import registry
 from genreward_wrappers.rewards.combine import EveryK
 from genreward_wrappers.testing import Brightness, PointMass, check_reward_model

@@ -160,7 +160,8 @@ def _evaluate(
             f"evaluate needs scipy, pillow and rich: {EXTRA} ({error})"
         ) from error
     from genreward_wrappers.evaluate.judge.run import evaluate
-    from genreward_wrappers.evaluate.learn.runs import Run, learn_all
+    from genreward_wrappers.evaluate.learn.runs import Run
+    from genreward_wrappers.evaluate.learn.train import learn_all
     from genreward_wrappers.evaluate.page.output import write
     from genreward_wrappers.progress import progress_bars
 

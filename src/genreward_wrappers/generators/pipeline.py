@@ -19,6 +19,7 @@ from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.frames import image_size
 from genreward_wrappers.encoders.base import resolve_device, resolve_dtype
 from genreward_wrappers.encoders.texts import as_texts
+from genreward_wrappers.extras import require
 from genreward_wrappers.generators.checkpoints import (
     find_lora,
     find_pipeline,
@@ -417,9 +418,4 @@ def _default(parameter: inspect.Parameter) -> Any:
 
 
 def _import_accelerate() -> None:
-    try:
-        import accelerate  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            '--offload needs accelerate: pip install "genreward-wrappers[finetune]"'
-        ) from error
+    require("accelerate", "finetune", "--offload needs accelerate")

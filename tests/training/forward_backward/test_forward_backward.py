@@ -21,8 +21,7 @@ from genreward_wrappers.training.forward_backward.data import Batch
 from genreward_wrappers.training.forward_backward.nets import Actor, FBConfig
 from genreward_wrappers.training.forward_backward.settings import FBTraining
 from genreward_wrappers.training.forward_backward.train import (
-    KEY,
-    SCHEMA,
+    LAYOUT,
     FBTrainer,
 )
 
@@ -321,8 +320,7 @@ def test_a_killed_run_goes_on_bit_for_bit(config, tmp_path):
     whole.save(tmp_path / "whole.safetensors")
     again.save(path)
     (saved, _), (others, _) = (
-        load_tensors(file, KEY, "checkpoint", "FBTrainer.save", SCHEMA)
-        for file in (tmp_path / "whole.safetensors", path)
+        load_tensors(file, LAYOUT) for file in (tmp_path / "whole.safetensors", path)
     )
     assert saved.keys() == others.keys()
     for name, array in saved.items():
@@ -626,10 +624,10 @@ def test_checkpoints_that_do_not_fit(tmp_path):
     whole, header = trainer_file(path, trainer)
     for lost in ("nets/backward_net.net.0.bias", "nets_optimizer/0/exp_avg"):
         rest = {name: array for name, array in whole.items() if name != lost}
-        save_tensors(path, rest, KEY, header)
+        save_tensors(path, rest, LAYOUT, header)
         with pytest.raises(FileError, match="no valid forward-backward checkpoint"):
             FBTrainer.load(path)
-    save_tensors(path, {**whole, "more": np.ones(2)}, KEY, header)
+    save_tensors(path, {**whole, "more": np.ones(2)}, LAYOUT, header)
     with pytest.raises(FileError, match="(?s)other names.*unexpected: .*more"):
         FBTrainer.load(path)
     with pytest.raises(ValueError, match="heads='neither'"):
@@ -638,4 +636,4 @@ def test_checkpoints_that_do_not_fit(tmp_path):
 
 def trainer_file(path, trainer):
     trainer.save(path)
-    return load_tensors(path, KEY, "checkpoint", "FBTrainer.save", SCHEMA)
+    return load_tensors(path, LAYOUT)

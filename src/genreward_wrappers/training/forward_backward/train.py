@@ -26,8 +26,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from genreward_wrappers.data.files import FileError, load_tensors, save_tensors
+from genreward_wrappers.data.files import FileError, Layout, load_tensors, save_tensors
 from genreward_wrappers.data.goals import GoalBundle
+from genreward_wrappers.data.schema import Record, Whole, record_of
 from genreward_wrappers.encoders.base import resolve_device
 from genreward_wrappers.training.checkpoint import (
     load_optimizer,
@@ -50,13 +51,26 @@ from genreward_wrappers.training.forward_backward.nets import (
 )
 from genreward_wrappers.training.forward_backward.settings import FBTraining
 
-KEY = "genreward_fb"
-SCHEMA = 1
-
 #: Rows that go through the nets at once where no gradient is needed.
 CHUNK = 4096
 #: Transitions that diagnostics of a whole data set look at.
 LOOKED_AT = 1024
+
+
+LAYOUT = Layout(
+    "genreward_fb",
+    "forward-backward checkpoint",
+    "FBTrainer.save",
+    schema=1,
+    header=Record(
+        {
+            "config": record_of(FBConfig),
+            "training": record_of(FBTraining, seed=(1 << 64) - 1),
+            "step": Whole(),
+        },
+        {"notes": dict},
+    ),
+)
 
 
 class FBTrainer:
@@ -332,13 +346,12 @@ class FBTrainer:
         tensors = weight_arrays(self._modules()) | optimizer_arrays(self._optimizers())
         tensors["generator"] = self._generator.get_state().numpy()
         header = {
-            "schema": SCHEMA,
             "config": dataclasses.asdict(self.config),
             "training": dataclasses.asdict(self.training),
             "step": self.step,
             "notes": dict(notes or {}),
         }
-        save_tensors(Path(path), tensors, KEY, header)
+        save_tensors(Path(path), tensors, LAYOUT, header)
 
     @classmethod
     def load(
@@ -359,18 +372,17 @@ class FBTrainer:
             FileError: It is missing, damaged, or of another configuration.
         """
         path = Path(path)
-        tensors, header = load_tensors(
-            path, KEY, "forward-backward checkpoint", "FBTrainer.save", SCHEMA
-        )
+        tensors, header = load_tensors(path, LAYOUT)
         try:
-            trainer = cls(
-                FBConfig.from_dict(header["config"]),
-                FBTraining(**header["training"]),
-                device=device,
-            )
-            step = int(header["step"])
-            trainer._restore(tensors, step)
-            trainer.notes = dict(header.get("notes", {}))
+            shape = FBConfig.from_dict(header["config"])
+            # Before there is a net of any size that a file may name.
+            for name, wanted in FBNets.shapes(shape).items():
+                found = tensors[f"nets/{name}"].shape
+                if found != wanted:
+                    raise ValueError(f"{name!r} is {found}, expected {wanted}")
+            trainer = cls(shape, FBTraining(**header["training"]), device=device)
+            trainer._restore(tensors, header["step"])
+            trainer.notes = header.get("notes", {})
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise FileError(
                 f"{path} is no valid forward-backward checkpoint: {error}"

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from genreward_wrappers.core import UInt8
-from genreward_wrappers.data.files import FileError, load_tensors, save_tensors
+from genreward_wrappers.data.files import FileError, Layout, load_tensors, save_tensors
+from genreward_wrappers.data.schema import Record, Whole
 from genreward_wrappers.encoders.base import resolve_device
 from genreward_wrappers.encoders.video_vae import hash_tensors
 from genreward_wrappers.training.checkpoint import (
@@ -38,8 +39,13 @@ from genreward_wrappers.training.priors.store import KINDS, Prior, check_kind
 from genreward_wrappers.training.priors.vq import VQCodec, VQConfig, VQLoss
 from genreward_wrappers.training.priors.vq_diffusion import certainty
 
-KEY = "genreward_prior_training"
-SCHEMA = 1
+LAYOUT = Layout(
+    "genreward_prior_training",
+    "checkpoint",
+    "genreward train-viper",
+    schema=1,
+    header=Record({"step": Whole(), "run": dict}),
+)
 
 #: Windows of the training videos that the reward's mean and spread are measured over.
 MEASURED = 256
@@ -174,8 +180,7 @@ class PriorTrainer:
         tensors = weight_arrays(self._modules()) | optimizer_arrays(self._adams())
         tensors["generator"] = self._generator.get_state().numpy()
         tensors["used"] = self._used.numpy()
-        header = {"schema": SCHEMA, "step": self.step, "run": self._run()}
-        save_tensors(path, tensors, KEY, header)
+        save_tensors(path, tensors, LAYOUT, {"step": self.step, "run": self._run()})
 
     def restore(self, path: Path) -> None:
         """Puts a trainer, newly made with the same arguments, where the saved one was.
@@ -183,17 +188,16 @@ class PriorTrainer:
         Raises:
             FileError: It is missing, damaged, or of another run.
         """
-        tensors, header = load_tensors(
-            path, KEY, "checkpoint", f"genreward train-{self.kind}", SCHEMA
-        )
-        if header.get("run") != self._run():
+        layout = LAYOUT.made_by(f"genreward train-{self.kind}")
+        tensors, header = load_tensors(path, layout)
+        if header["run"] != self._run():
             raise FileError(
                 f"{path} is the checkpoint of another run.\n  saved:    "
-                f"{header.get('run')}\n  expected: {self._run()}\n"
+                f"{header['run']}\n  expected: {self._run()}\n"
                 "Finish that one, delete it, or give another output"
             )
         try:
-            self._restore(tensors, int(header["step"]))
+            self._restore(tensors, header["step"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise FileError(f"{path} is no valid checkpoint: {error}") from error
 
