@@ -36,10 +36,11 @@ from genreward_wrappers.training.forward_backward.judge import (
     time_rank,
 )
 from genreward_wrappers.training.forward_backward.nets import FBConfig
-from genreward_wrappers.training.forward_backward.train import FBTrainer, FBTraining
+from genreward_wrappers.training.forward_backward.settings import FBTraining
+from genreward_wrappers.training.forward_backward.train import FBTrainer
 
 RESULTS = Path(__file__).parent / "results" / "forward_backward.jsonl"
-#: What scripts/make_embedded_nets.py found.
+#: What scripts/models/make_embedded_nets.py found.
 EMBEDDED = RESULTS.with_name("frame_level.jsonl")
 VARIANTS = {"standard": True, "one-step": False}
 
@@ -78,7 +79,7 @@ def run_world(job: dict[str, Any]) -> dict[str, Any]:
         shape=shape,
         batch=512,
         target_rate=0.1,
-        settle=1 / 3 if large else 0.0,
+        anneal_share=1 / 3 if large else 0.0,
     )
     mine = of_goals(trainer.nets, world, share)
     truth = (

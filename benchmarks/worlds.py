@@ -18,7 +18,8 @@ from genreward_wrappers.training.forward_backward import losses
 from genreward_wrappers.training.forward_backward.data import Batch
 from genreward_wrappers.training.forward_backward.fit import Plan
 from genreward_wrappers.training.forward_backward.nets import FBConfig, FBNets
-from genreward_wrappers.training.forward_backward.train import FBTrainer, FBTraining
+from genreward_wrappers.training.forward_backward.settings import FBTraining
+from genreward_wrappers.training.forward_backward.train import FBTrainer
 
 Floats = NDArray[np.float64]
 
@@ -142,7 +143,7 @@ def learn(
     updates: int,
     *,
     batch: int = 256,
-    settle: float = 0.0,
+    anneal_share: float = 0.0,
     shape: dict[str, int] | None = None,
     seed: int = 0,
     **training: Any,
@@ -163,7 +164,7 @@ def learn(
         device="cpu",
     )
     rng = np.random.default_rng(seed)
-    rate = Plan(updates, settle=settle).rate
+    rate = Plan(updates, anneal_share=anneal_share).rate
     for step in range(updates):
         some = data.take(rng.integers(len(data), size=batch))
         figures = trainer.update(some, rate(step))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from genreward_wrappers.data.goals import embedded_goals
+from tests import ROOT
 
-ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "models"
 #: The tasks of Meta-World that they are tried on.
 TASKS = [env_id for env_id in embedded_goals() if env_id.startswith("metaworld/")]

@@ -32,6 +32,7 @@ from genreward_wrappers import (
 from genreward_wrappers.core import Session, check_frames
 from genreward_wrappers.data.frames import area_resize, sample_steps
 from genreward_wrappers.testing import Brightness, PointMass, Traveller
+from tests import ROOT
 
 PACKAGE = Path(genreward_wrappers.__file__).parent
 
@@ -79,6 +80,7 @@ def arrows():
 #: The rooms from the ground up: each may import what stands before it, and itself.
 FLOORS = (
     "core",
+    "extras",
     "workers",
     "progress",
     "data",
@@ -361,7 +363,7 @@ def test_a_missing_extra_is_named(module, extra, code, tmp_path):
 
 
 def test_every_extra_that_is_named_exists():
-    project = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    project = (ROOT / "pyproject.toml").read_text()
     named = {
         match
         for path in PACKAGE.rglob("*.py")

@@ -1,139 +1,305 @@
-"""Arguments that several commands have: an environment's options, a generator's."""
+"""What the commands share: how one is added, and the options that several have.
+
+Nothing here imports torch: what a user typed wrongly is reported before seconds are
+spent on that.
+"""
 
 from __future__ import annotations
 
 import argparse
 import ast
-from collections.abc import Sequence
-from typing import Any
+import os
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Run = Callable[[argparse.Namespace], int]
+
+#: Options of several commands, spelled here and nowhere else.
+SHARED: dict[str, dict[str, Any]] = {
+    "--env": {
+        "metavar": "ID",
+        "help": "The environment's id, as gymnasium.make takes it.",
+    },
+    "--env-arg": {
+        "action": "append",
+        "default": [],
+        "metavar": "KEY=VALUE",
+        "help": "An argument to make the environment with, for example size=96. May "
+        "be given several times.",
+    },
+    "--goal": {
+        "metavar": "GOAL",
+        "help": "A goal bundle (a path or an hf:// address), or the id of an "
+        "environment that has an embedded goal.",
+    },
+    "--prompt": {"default": "", "metavar": "TEXT", "help": "The task in words."},
+    "--camera": {
+        "default": "",
+        "metavar": "NAME",
+        "help": "The camera that the videos show; needed where there are several.",
+    },
+    "--encoder": {
+        "metavar": "ENCODER",
+        "help": "The encoder that the goal is compared by: pixels, embedded:<name>, "
+        "hf://<owner>/<repo>, open_clip:<model>/<tag>, transformers:<id>, or a folder.",
+    },
+    "--size": {
+        "type": int,
+        "nargs": "+",
+        "metavar": "N",
+        "help": "The height and width of the videos in pixels; one number is both.",
+    },
+    "--license": {
+        "default": "",
+        "metavar": "TEXT",
+        "help": "The licence of the videos, for example cc-by-4.0.",
+    },
+    "--prior": {
+        "type": float,
+        "default": 0.0,
+        "metavar": "W",
+        "help": "How much later key frames are preferred: the first frame loses W "
+        "standard deviations of the scores.",
+    },
+    "--baseline": {
+        "action": "append",
+        "metavar": "TEXT",
+        "help": "What the scene looks like at the beginning, in words; similarity to "
+        "it is subtracted. May be given several times.",
+    },
+    "--starts": {
+        "type": int,
+        "default": 1,
+        "metavar": "N",
+        "help": "How many first frames to take from resets of the environment.",
+    },
+    "--candidates": {
+        "type": int,
+        "default": 4,
+        "metavar": "N",
+        "help": "How many videos to generate from each first frame.",
+    },
+    "--features": {
+        "metavar": "ENCODER",
+        "help": "What the nets see: an encoder, or state for the environment's own "
+        "numbers. The goal's encoder by default.",
+    },
+    "--updates": {
+        "type": int,
+        "default": 10_000,
+        "metavar": "N",
+        "help": "How many gradient steps to train the nets for.",
+    },
+    "--revision": {
+        "metavar": "REVISION",
+        "help": "The branch, tag or commit of the Hub repository; its main branch by "
+        "default.",
+    },
+    "--seed": {"type": int, "default": 0, "help": "The seed of all random numbers."},
+    "--processes": {
+        "type": int,
+        "default": os.cpu_count() or 1,
+        "metavar": "N",
+        "help": "How many processes play episodes at a time; one per core by default.",
+    },
+    "--checkpoint": {
+        "type": Path,
+        "metavar": "FILE",
+        "help": "The file that an interrupted run resumes from; next to the output "
+        "by default.",
+    },
+    "--tensorboard": {
+        "type": Path,
+        "metavar": "FOLDER",
+        "help": "A folder to log the figures to for TensorBoard; none by default.",
+    },
+    "--cache": {
+        "type": Path,
+        "metavar": "FOLDER",
+        "help": "Where encoded data is kept between runs; the user's cache folder by "
+        "default.",
+    },
+    "--picture": {
+        "type": Path,
+        "metavar": "FILE",
+        "help": "The picture to draw the videos and their key frames into; none by "
+        "default.",
+    },
+    "--device": {
+        "default": "auto",
+        "help": 'Where the models run: "auto" (a GPU if there is one), "cpu", "cuda" '
+        'or "cuda:<index>".',
+    },
+    "--dtype": {
+        "metavar": "TYPE",
+        "help": "The type that the models compute in: float32 (the default), float16 "
+        "or bfloat16.",
+    },
+    "--output": {
+        "type": Path,
+        "required": True,
+        "metavar": "FILE",
+        "help": "The file to write.",
+    },
+    "--json": {
+        "action": "store_true",
+        "help": "Print the result as JSON, for other programs to read.",
+    },
+}
 
 
-def add_options(command: argparse._ActionsContainer) -> None:
-    """``--option KEY=VALUE``, for the environment."""
-    command.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="what else to make the environment with, as size=96; may be given "
-        "several times",
+class Help(argparse.HelpFormatter):
+    """Help that ends with each option's default, and keeps examples as they are."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26)
+
+    def add_usage(
+        self,
+        usage: str | None,
+        actions: Iterable[argparse.Action],
+        groups: Iterable[Any],
+        prefix: str | None = None,
+    ) -> None:
+        # Only what has to be given: each option follows with its description.
+        needed = [a for a in actions if a.required or not a.option_strings]
+        self._prog += " [options]"
+        super().add_usage(usage, needed, groups, prefix)
+
+    def add_argument(self, action: argparse.Action) -> None:
+        # `genreward --help` lists the commands in groups at its end.
+        if not isinstance(action, argparse._SubParsersAction):
+            super().add_argument(action)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        said = action.help or ""
+        default = action.default
+        empty = default in (None, argparse.SUPPRESS, "") or default == []
+        if empty or isinstance(default, bool) or "default" in said:
+            return said
+        text = " ".join(map(str, default)) if isinstance(default, list) else default
+        return f"{said} Default: {str(text).replace('%', '%%')}."
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        # Indented lines are commands to copy.
+        return "\n".join(
+            line if line.startswith("  ") else textwrap.fill(line, width)
+            for line in text.splitlines()
+        )
+
+
+def add_command(
+    commands: Commands, name: str, run: Run, help: str, about: str, example: str
+) -> argparse.ArgumentParser:
+    """Adds a command.
+
+    Args:
+        commands: Where to.
+        name: What it is called.
+        run: Runs it; returns the exit status.
+        help: One line for the list of commands.
+        about: A paragraph for its own help.
+        example: What follows the command's name in an example.
+    """
+    lines = example.replace("\n", " \\\n      ")
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=help,
+        description=about,
+        epilog=f"Example:\n  genreward {name} {lines}".rstrip(),
+        formatter_class=Help,
     )
+    # After the command as well as before it, where the default is set.
+    add_verbosity(command, argparse.SUPPRESS)
+    command.set_defaults(run=run)
+    return command
 
 
-def read_options(
-    given: Sequence[str], name: str = "--option", example: str = "size=96"
+def add_verbosity(parser: argparse.ArgumentParser, default: Any = False) -> None:
+    """Adds what every command has: ``--quiet`` and ``--traceback``."""
+    for flag, said in (
+        ("--quiet", "Show no progress, only results and errors."),
+        ("--traceback", "Show where an error comes from."),
+    ):
+        parser.add_argument(flag, action="store_true", default=default, help=said)
+
+
+def add_shared(command: argparse._ActionsContainer, flag: str, **changes: Any) -> None:
+    """Adds an option of `SHARED`, with what is different in this command."""
+    command.add_argument(flag, **{**SHARED[flag], **changes})
+
+
+def given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Those of the arguments that the user gave, by name."""
+    values = {name: getattr(args, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def read_pairs(
+    items: Sequence[str], flag: str = "--env-arg", example: str = "size=96"
 ) -> dict[str, Any]:
-    """The values by their keys; what is no Python literal is a text."""
-    options: dict[str, Any] = {}
-    for item in given:
+    """Values by their keys; what is no Python literal is a text."""
+    pairs: dict[str, Any] = {}
+    for item in items:
         key, equals, value = item.partition("=")
         if not equals:
-            raise ValueError(f"{name} {item!r}: expected KEY=VALUE, as {example}")
+            raise ValueError(
+                f"{flag} {item!r}: expected KEY=VALUE, for example {example}"
+            )
         try:
-            options[key] = ast.literal_eval(value)
+            pairs[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
-            options[key] = value
-    return options
+            pairs[key] = value
+    return pairs
 
 
-def read_size(given: Sequence[int]) -> tuple[int, int]:
+def read_size(numbers: Sequence[int]) -> tuple[int, int]:
     """(height, width) of one number or two."""
-    if len(given) > 2:
-        raise ValueError(f"--size takes one or two numbers, got {list(given)}")
-    return given[0], given[-1]
+    if len(numbers) > 2:
+        raise ValueError(f"--size takes one or two numbers, got {list(numbers)}")
+    return numbers[0], numbers[-1]
 
 
-def add_memory(command: argparse.ArgumentParser, doing: str) -> argparse._ArgumentGroup:
-    """Where a pipeline computes and in what, and its VAE piece by piece.
+def check_env(env_id: str) -> None:
+    """Raises unless gymnasium knows the environment.
 
-    Args:
-        command: The command.
-        doing: What the VAE does in it: "decode" or "encode".
+    Raises:
+        ValueError: It does not.
     """
-    memory = command.add_argument_group("memory")
-    memory.add_argument("--device", default="auto")
-    memory.add_argument("--dtype", help="bfloat16 on a GPU, else float32, by default")
-    memory.add_argument("--tiling", action="store_true", help=f"{doing} tile by tile")
-    memory.add_argument("--slicing", action="store_true", help="and video by video")
-    return memory
+    import gymnasium as gym
+
+    import genreward_wrappers  # noqa: F401  # registers its own environments
+
+    try:
+        gym.spec(env_id)
+    except (gym.error.Error, ImportError) as error:
+        raise ValueError(f"env {env_id!r}: {error}") from error
 
 
-def add_generator(command: argparse.ArgumentParser, size: str = "--size") -> None:
-    """What is asked of a generator, and how it is held in memory; not which one.
+def check_goal(goal: str | None, env_id: str | None = None) -> None:
+    """Raises unless there is such a goal; nothing is downloaded for it.
 
-    Args:
-        command: The command.
-        size: What the size of the generated video is called there.
+    Raises:
+        GoalError: There is none, or it is damaged.
     """
-    command.add_argument("--revision", help="of the hub's repository")
-    command.add_argument(
-        "--pipeline",
-        default="",
-        metavar="CLASS",
-        help="of diffusers, if not the one that the model was saved as",
-    )
-    command.add_argument("--negative", default="", help="what not to show")
-    command.add_argument("--steps", type=int, help="of the denoising")
-    command.add_argument("--guidance", type=float)
-    command.add_argument("--frames", type=int, help="of a video")
-    command.add_argument(
-        size,
-        dest="video_size",
-        type=int,
-        nargs="+",
-        metavar="N",
-        help="height [width] of the generated video",
-    )
-    command.add_argument(
-        "--argument",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a further argument of the pipeline's call; may be given several times",
-    )
-    command.add_argument("--lora", default="", help="a file, folder or hub id")
-    command.add_argument("--lora-scale", type=float, default=1.0)
-    memory = add_memory(command, "decode")
-    memory.add_argument(
-        "--offload",
-        choices=("none", "model", "sequential"),
-        default="none",
-        help="keep one part, or one layer, at a time on the GPU",
-    )
-    memory.add_argument(
-        "--quantise",
-        choices=("none", "int8", "nf4"),
-        default="none",
-        help="keep the large parts in 8 bits, or in 4 on a GPU",
-    )
+    from genreward_wrappers.data.goals import HubAddress, load_goal
+
+    if goal is not None and goal.startswith("hf://"):
+        HubAddress.parse(goal)
+    else:
+        load_goal(goal, env_id)
 
 
-def read_model(args: argparse.Namespace, source: str) -> Any:
-    """The `goal_pipeline.generators.Model` of what `add_generator` added."""
-    from genreward_wrappers.generators.pipeline import Model
-
-    return Model(
-        source,
-        revision=args.revision,
-        kind=args.pipeline,
-        lora=args.lora,
-        lora_scale=args.lora_scale,
-        device=args.device,
-        dtype=args.dtype,
-        offload=args.offload,
-        tiling=args.tiling,
-        slicing=args.slicing,
-        quantise=args.quantise,
-    )
-
-
-def read_sampling(args: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `goal_pipeline.generators.Sampling`, but for the prompt."""
-    return {
-        "negative": args.negative,
-        "steps": args.steps,
-        "guidance": args.guidance,
-        "frames": args.frames,
-        "size": None if args.video_size is None else read_size(args.video_size),
-        "more": read_options(args.argument, "--argument", "use_dynamic_cfg=True"),
-    }
+def check_least(args: argparse.Namespace, **least: int) -> None:
+    """Raises for numbers that are too small, in the words of the command line."""
+    for name, low in least.items():
+        value = getattr(args, name)
+        if value is not None and value < low:
+            flag = name.replace("_", "-")
+            raise ValueError(f"--{flag} {value}: expected at least {low}")

@@ -1,22 +1,37 @@
 """``genreward demo``: what a scripted, a noisy and a random policy earn.
 
-The same wrapper that an agent would train with, over three policies of which anyone can
-see who does the task. If the reward does not pay those more that do, it is not worth
+It is the wrapper that an agent would train with, under three policies, and anyone can
+see which of them solves the task. A reward that does not pay that one most is not worth
 training on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from genreward_wrappers.cli.arguments import (
+    Commands,
+    add_command,
+    add_shared,
+    check_env,
+)
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.frames import sample_steps
+from genreward_wrappers.data.goals import GoalBundle, load_goal
+from genreward_wrappers.progress import (
+    OnProgress,
+    OnStage,
+    no_progress,
+    progress_bars,
+)
 
 EXTRA = 'pip install "genreward-wrappers[all]"'
 Policy = Callable[[NDArray[np.float64]], NDArray[np.float32]]
@@ -41,74 +56,111 @@ class Episode:
     goal: UInt8 = field(default_factory=lambda: np.zeros((0, 0, 0, 3), np.uint8))
 
 
-def run_demo(
-    env_id: str, goal: str | None, output: Path, seed: int, device: str
+def add_demo(commands: Commands) -> None:
+    """Adds the command."""
+    command = add_command(
+        commands,
+        "demo",
+        run_demo,
+        "compare three policies under an embedded goal's reward",
+        "Runs a scripted, a noisy and a random policy on a Meta-World task with an "
+        "embedded goal, prints what each earns, and draws a picture and a video.",
+        "--env metaworld/drawer-open",
+    )
+    add_shared(command, "--env", default="metaworld/pick-place")
+    add_shared(
+        command,
+        "--goal",
+        help="A goal bundle; the environment's embedded goal by default.",
+    )
+    add_shared(
+        command,
+        "--output",
+        required=False,
+        default=Path("genreward_demo"),
+        metavar="FOLDER",
+        help="The folder to write the picture and the video to.",
+    )
+    add_shared(command, "--seed")
+    add_shared(command, "--device")
+
+
+def run_demo(args: argparse.Namespace) -> int:
+    """Plays the three episodes, prints the table, and draws the picture and video."""
+    if not args.env.startswith("metaworld/"):
+        raise ValueError(
+            f"env {args.env!r}: the demo needs a scripted policy, which Meta-World "
+            'has: give an id like "metaworld/pick-place"'
+        )
+    check_env(args.env)
+    bundle = load_goal(args.goal, args.env)
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"the demo needs matplotlib: {EXTRA}") from error
+    args.output.mkdir(parents=True, exist_ok=True)
+    picture, video = args.output / "rewards.png", args.output / "policies.mp4"
+    with progress_bars(quiet=args.quiet) as on_progress:
+        episodes = play_policies(
+            args.env, bundle, args.seed, args.device, on_progress=on_progress
+        )
+        on_progress("picture and video", 0, 2)
+        _draw(picture, args.env, episodes)
+        on_progress("picture and video", 1, 2)
+        _film(video, episodes)
+        on_progress("picture and video", 2, 2)
+    print("\n".join(_table(args.env, episodes)))
+    parts = (
+        "the video-level score, and a quarter of the frame-level one."
+        if bundle.nets
+        else "and the video-level score. This goal has no frame-level part."
+    )
+    print(
+        "reward_total is what the agent is given: the environment's own reward,\n"
+        f"{parts}\npicture: {picture.resolve()}\nvideo:   {video.resolve()}"
+    )
+    return 0
+
+
+def play_policies(
+    env_id: str,
+    goal: GoalBundle,
+    seed: int = 0,
+    device: str = "auto",
+    on_progress: OnStage = no_progress,
 ) -> list[Episode]:
-    """Plays the three episodes, prints the table, and draws the picture and video.
+    """One episode of each policy, the scripted one first.
 
     Args:
         env_id: A Meta-World environment of this package.
-        goal: A goal bundle; None is the embedded one.
-        output: The folder for the picture and the video; made if need be.
-        seed: Of the episodes' positions and the policies' noise.
+        goal: The goal that they are compared with.
+        seed: The seed of the episodes' positions and of the policies' noise.
         device: Where the encoder runs.
+        on_progress: Called with each policy, its steps so far, and all of them.
     """
-    try:
-        from rich.console import Console
-        from rich.progress import Progress
-    except ImportError as error:
-        raise ImportError(f"the demo needs rich and matplotlib: {EXTRA}") from error
     import torch
 
-    from genreward_wrappers import GenRewardWrapper, load_goal, make
+    from genreward_wrappers import GenRewardWrapper, make
 
     # One frame at a time is too little for two threads, and where another program holds
     # a core they wait for each other fifty times as long as they work.
     torch.set_num_threads(1)
-    if not env_id.startswith("metaworld/"):
-        raise ValueError(
-            f"env {env_id!r}: the demo needs a scripted policy, which Meta-World has: "
-            'give an id like "metaworld/pick-place"'
-        )
-    bundle = load_goal(goal, env_id)
-    console = Console()
     env = GenRewardWrapper(
         make(env_id, obs="dict"),
-        goal=bundle,
+        goal=goal,
         device=device,
-        frame_weight=None if bundle.nets else 0,
+        frame_weight=None if goal.nets else 0,
     )
     assert env.spec is not None
     horizon = env.spec.max_episode_steps
     assert horizon is not None
-    output.mkdir(parents=True, exist_ok=True)
-    episodes = []
-    with Progress(console=console) as progress:
-        for name, policy in _policies(env_id, seed).items():
-            task = progress.add_task(f"{name} policy", total=horizon)
-            episodes.append(
-                _play(env, name, policy, seed, lambda t=task: progress.advance(t))  # type: ignore[misc]
-            )
+    try:
+        return [
+            _play(env, name, policy, seed, partial(on_progress, name), horizon)
+            for name, policy in _policies(env_id, seed).items()
+        ]
+    finally:
         env.close()
-        task = progress.add_task("picture and video", total=2)
-        picture = output / "rewards.png"
-        _draw(picture, env_id, episodes)
-        progress.advance(task)
-        video = output / "policies.mp4"
-        _film(video, episodes)
-        progress.advance(task)
-    console.print(_table(env_id, episodes))
-    console.print(
-        "reward_total is what the agent is given: the environment's own reward, "
-        + (
-            "the video-level score, and a quarter of the frame-level one."
-            if bundle.nets
-            else "and the video-level score. This goal has no frame-level part."
-        )
-    )
-    console.print(f"picture: {picture.resolve()}", soft_wrap=True)
-    console.print(f"video:   {video.resolve()}", soft_wrap=True)
-    return episodes
 
 
 def _policies(env_id: str, seed: int) -> dict[str, Policy]:
@@ -128,7 +180,7 @@ def _policies(env_id: str, seed: int) -> dict[str, Policy]:
 
 
 def _play(
-    env: Any, name: str, policy: Policy, seed: int, tick: Callable[[], None]
+    env: Any, name: str, policy: Policy, seed: int, on_progress: OnProgress, steps: int
 ) -> Episode:
     # Goals are of seeds above a million; these are others.
     observation, _ = env.reset(seed=seed)
@@ -150,31 +202,24 @@ def _play(
             episode.rewards.setdefault(key, []).append(float(value))
         episode.success |= info["is_success"]
         over = terminated or truncated
-        tick()
+        on_progress(len(episode.frames) - 1, steps)
     return episode
 
 
-def _table(env_id: str, episodes: list[Episode]) -> Any:
-    from rich.table import Table
-
+def _table(env_id: str, episodes: list[Episode]) -> Iterator[str]:
+    """A line for each policy, in fewer than 80 columns."""
     names = list(episodes[0].rewards)
-    table = Table(title=f"{env_id}: return of one episode, by component")
-    table.add_column("policy")
-    table.add_column("success")
-    for name in names:
-        table.add_column(name, justify="right")
+    yield f"{env_id}: return of one episode, by component"
+    yield " ".join(["policy    success", *(f"{name:>14}" for name in names)])
     for episode in episodes:
-        sums = [f"{sum(episode.rewards[name]):.1f}" for name in names]
-        table.add_row(episode.name, "yes" if episode.success else "no", *sums)
-    return table
+        sums = [f"{sum(episode.rewards[name]):14.1f}" for name in names]
+        solved = "yes" if episode.success else "no"
+        yield " ".join([f"{episode.name:10}{solved:>7}", *sums])
 
 
 def _draw(path: Path, env_id: str, episodes: list[Episode]) -> None:
     """The goal's and the episodes' frames in time, and the scores under them."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(f"the demo needs matplotlib: {EXTRA}") from error
+    from matplotlib.figure import Figure
 
     shots = 9
     horizon = len(episodes[0].frames) - 1

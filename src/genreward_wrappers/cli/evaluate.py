@@ -1,141 +1,237 @@
-"""``genreward evaluate``: the terminal's side of an evaluation."""
+"""``genreward evaluate``: rewards judged before anything is trained on them."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from genreward_wrappers.evaluate.page.report import EXTRA
+from genreward_wrappers.cli.arguments import (
+    Commands,
+    add_command,
+    add_shared,
+    check_env,
+    check_goal,
+    check_least,
+)
+
+if TYPE_CHECKING:
+    from genreward_wrappers.evaluate.judge.run import Evaluation
+    from genreward_wrappers.evaluate.page.output import Learned
 
 
-def run_evaluate(
-    env_id: str,
-    rewards: Sequence[str],
-    *,
-    goal: str | None,
-    rollouts: str | None,
-    camera: str | None,
-    frames: int,
-    output: Path,
-    cache: Path | None,
-    processes: int,
-    device: str,
-    dtype: str | None,
-    limits: Mapping[str, float],
-    learn_steps: int | None,
-    seeds: int,
-    command: str,
-) -> int:
-    """Evaluates, shows and writes; the exit status is 1 if a limit was missed.
+#: The names that are known here alone; beside these, what `load_reward` knows.
+NAMES = ("genreward", "video", "frame", "generated", "paper", "pixels", "random", "env")
 
-    Args:
-        env_id: The environment.
-        rewards: Names and options; see `contestants.REWARDS`.
-        goal: A goal bundle; None is the embedded one.
-        rollouts: Test episodes of one's own.
-        camera: The environment's.
-        frames: Scored in an episode.
-        output: The folder for the report, and for learning runs.
-        cache: The folder for test episodes.
-        processes: How many at a time.
-        device: Of the encoders.
-        dtype: What they compute in.
-        limits: Figures that must not be lower.
-        learn_steps: Of each learning run; None for none.
-        seeds: Learning runs of each reward.
-        command: What the user wrote.
-    """
+
+def add_evaluate(commands: Commands) -> None:
+    """Adds the command."""
+    command = add_command(
+        commands,
+        "evaluate",
+        run_evaluate,
+        "judge rewards before you train on them",
+        "Scores test episodes of known quality with one or more rewards and their "
+        "controls, prints figures and verdicts, and writes report.json and a page.",
+        "--env metaworld/pick-place --reward video --reward vlm-rm",
+    )
+    add_shared(command, "--env", required=True)
+    command.add_argument(
+        "--reward",
+        action="append",
+        metavar="NAME[:KEY=VALUE,...]",
+        help=f"The reward to judge: {', '.join(NAMES)}, or a name that load_reward "
+        "knows, for example \"vlm-rm:prompt='a red, round disc',alpha=0\". May be "
+        "given several times; genreward by default.",
+    )
+    add_shared(
+        command,
+        "--goal",
+        help="A goal bundle; the environment's embedded goal by default.",
+    )
+    episodes = command.add_argument_group("the test episodes")
+    episodes.add_argument(
+        "--rollouts",
+        metavar="SOURCE",
+        help="Your own test episodes, a folder or minari:<dataset>; episodes are "
+        "played by default.",
+    )
+    add_shared(
+        episodes,
+        "--camera",
+        default=None,
+        help="The environment's camera, if it is not the default one.",
+    )
+    episodes.add_argument(
+        "--frames",
+        type=int,
+        default=65,
+        metavar="N",
+        help="How many frames of an episode are scored.",
+    )
+    add_shared(
+        episodes,
+        "--cache",
+        help="Where played episodes are kept; the user's cache folder by default.",
+    )
+    add_shared(episodes, "--processes")
+    learning = command.add_argument_group("learning runs")
+    learning.add_argument(
+        "--learn",
+        type=int,
+        nargs="?",
+        const=20_000,
+        metavar="STEPS",
+        help="Also train agents on each reward alone, for 20000 steps if no number is "
+        "given (about ten minutes a run on one core). Interrupted runs resume. Not "
+        "done by default.",
+    )
+    learning.add_argument(
+        "--seeds",
+        type=int,
+        default=2,
+        metavar="N",
+        help="How many agents are trained on each reward.",
+    )
+    add_shared(command, "--device")
+    add_shared(command, "--dtype")
+    result = command.add_argument_group("the result")
+    add_shared(
+        result,
+        "--output",
+        required=False,
+        default=Path("genreward_report"),
+        metavar="FOLDER",
+        help="The folder to write the report to.",
+    )
+    result.add_argument(
+        "--fail-below",
+        action="append",
+        default=[],
+        metavar="FIGURE=VALUE",
+        help="Exit with status 1 if this figure of a reward is lower, for example "
+        "auc=0.8. May be given several times.",
+    )
+    add_shared(result, "--json")
+
+
+def run_evaluate(args: argparse.Namespace) -> int:
+    """Evaluates, shows and writes; the exit status is 1 if a limit was missed."""
+    # What can be wrong is found out before anything large is imported.
+    limits = _limits(args.fail_below)
+    check_least(args, frames=2, seeds=1, processes=1, learn=1)
+    rewards = args.reward or ["genreward"]
+    _check_names(args, rewards)
+    _check_writable(args.output)
+    evaluation, learned, paths = _evaluate(args, rewards)
+    from genreward_wrappers.evaluate.page.limits import below
+    from genreward_wrappers.evaluate.page.text import lines
+
+    missed = below(evaluation, limits)
+    if args.json:
+        report = json.loads(paths[0].read_text())
+        del report["episodes"]
+        print(json.dumps({**report, "files": [*map(str, paths)], "below": missed}))
+    else:
+        width = shutil.get_terminal_size().columns
+        print("\n".join(lines(evaluation, learned, width)))
+        print("", *(path.resolve() for path in paths), sep="\n")
+        for line in missed:
+            print(f"below the limit: {line}")
+    return 1 if missed else 0
+
+
+def _evaluate(
+    args: argparse.Namespace, rewards: Sequence[str]
+) -> tuple[Evaluation, Learned, list[Path]]:
+    """The evaluation, the learning runs, and the files they were written to."""
     try:
         import PIL  # noqa: F401
+        import rich  # noqa: F401
         import scipy  # noqa: F401
-        from rich.console import Console
-        from rich.progress import Progress as Bar
     except ImportError as error:
+        from genreward_wrappers.evaluate.page.report import EXTRA
+
         raise ImportError(
             f"evaluate needs scipy, pillow and rich: {EXTRA} ({error})"
         ) from error
     from genreward_wrappers.evaluate.judge.run import evaluate
-    from genreward_wrappers.evaluate.learn.runs import Run, learn_all, outcome
-    from genreward_wrappers.evaluate.page.output import (
-        below,
-        check_limits,
-        table,
-        write,
-    )
+    from genreward_wrappers.evaluate.learn.runs import Run
+    from genreward_wrappers.evaluate.learn.train import learn_all
+    from genreward_wrappers.evaluate.page.output import write
+    from genreward_wrappers.progress import progress_bars
 
-    # What can be wrong is found out before minutes have been spent.
-    check_limits(limits)
-    for name, number, least in (("frames", frames, 2), ("seeds", seeds, 1)):
-        if number < least:
-            raise ValueError(f"--{name} {number}: expected at least {least}")
-    _check_writable(output)
     _leave_room()
-    console = Console()
-    with Bar(console=console) as bar:
-        tasks: dict[str, Any] = {}
-
-        def tell(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
+    with progress_bars(quiet=args.quiet) as on_progress:
         evaluation = evaluate(
-            env_id,
+            args.env,
             rewards,
-            goal,
-            rollouts=rollouts,
-            frames=frames,
-            cache=cache,
-            processes=processes,
-            camera=camera,
-            device=device,
-            dtype=dtype,
-            tell=tell,
+            args.goal,
+            rollouts=args.rollouts,
+            frames=args.frames,
+            cache=args.cache,
+            processes=args.processes,
+            camera=args.camera,
+            device=args.device,
+            dtype=args.dtype,
+            on_progress=on_progress,
         )
-        learned = {}
-        runs = output / "learning"
-        if learn_steps is not None:
+        learned: Learned = {}
+        runs = args.output / "learning"
+        if args.learn is not None:
             plan = [
-                Run(env_id, reward, seed, goal)
+                Run(args.env, reward, seed, args.goal)
                 for reward in rewards
-                for seed in range(seeds)
+                for seed in range(args.seeds)
             ]
             learned = learn_all(
                 plan,
                 runs,
-                learn_steps,
-                min(processes, len(plan)),
-                lambda done, total: tell("learning runs", done, total),
+                args.learn,
+                min(args.processes, len(plan)),
+                lambda done, total: on_progress("learning runs", done, total),
             )
-        paths = write(evaluation, output, learned, runs, command)
-    console.print(table(evaluation))
-    for one in evaluation.scored:
-        if one.verdict is not None:
-            console.print(
-                f"\n[bold]{one.contestant.name}: {one.verdict.level}[/bold], "
-                f"{one.verdict.headline}",
-                highlight=False,
-            )
-            for finding in one.verdict.findings:
-                console.print(f"  - {finding}", highlight=False, markup=False)
-    for run, progress in learned.items():
-        console.print(
-            f"\n[bold]{run.reward}, seed {run.seed}[/bold] {outcome(progress)[1]}",
-            highlight=False,
-        )
-    console.print()
-    for path in paths:
-        console.print(f"{path.resolve()}", soft_wrap=True)
-    missed = below(evaluation, limits)
-    for line in missed:
-        console.print(f"[red]below the limit[/red] {line}", highlight=False)
-    return 1 if missed else 0
+    paths = write(evaluation, args.output, learned, runs, args.said)
+    return evaluation, learned, paths
+
+
+def _check_names(args: argparse.Namespace, rewards: Sequence[str]) -> None:
+    """Raises for an environment, a reward or a goal that does not exist."""
+    from genreward_wrappers.rewards.registry import find_reward, reward_names
+
+    names = [reward.partition(":")[0] for reward in rewards]
+    for name in names:
+        if name not in NAMES and name not in reward_names():
+            find_reward(name)
+    # Your own episodes may be of an environment that is not installed here.
+    if args.rollouts is None:
+        check_env(args.env)
+    if args.goal is not None or {*names} & {*NAMES} - {"env"}:
+        check_goal(args.goal, args.env)
+
+
+def _limits(items: Sequence[str]) -> Mapping[str, float]:
+    from genreward_wrappers.evaluate.page.limits import check_limits
+
+    limits = {}
+    for item in items:
+        name, _, value = item.partition("=")
+        try:
+            limits[name] = float(value)
+        except ValueError as error:
+            raise ValueError(
+                f"--fail-below {item!r}: expected FIGURE=VALUE, for example auc=0.8"
+            ) from error
+    check_limits(limits)
+    return limits
 
 
 def _leave_room() -> None:
-    """Takes the cores that are free.
+    """Takes only the cores that are free.
 
     On more threads than that the encoder waits for itself many times longer than it
     works.

@@ -1,153 +1,181 @@
-"""``genreward finetune``: the terminal's side of fine-tuning a generator."""
+"""``genreward finetune``: a video generator, trained on your own videos."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
-from genreward_wrappers.cli.arguments import add_memory
+from genreward_wrappers.cli.arguments import (
+    Commands,
+    add_command,
+    add_shared,
+    given,
+)
+from genreward_wrappers.cli.generator import add_memory
 from genreward_wrappers.training.finetuning.settings import METHODS
 
-#: What the bar shows of a step.
+#: The figures of a step that the bar shows.
 SHOWN = ("loss", "loss_held_out", "gradient")
 STEPS = 1_000
-#: What of `Finetuning` and of `Plan` the command line can set.
+#: What of `Finetuning` and of `Plan` the command line can set; the defaults are theirs.
 TRAINING = {
-    "learning_rate": (float, "the highest, 1e-5 for full, 1e-4 else"),
-    "warm_up": (int, "steps over which the learning rate rises, 100"),
-    "batch": (int, "videos at once on each device, 1"),
-    "accumulate": (int, "batches to a step, 1"),
-    "rank": (int, "of LoRA's matrices, 128"),
-    "weight_decay": (float, "1e-4"),
-    "clip": (float, "what the gradient's norm is cut to, 1"),
-    "prompt_dropout": (float, "how often the prompt is left out, 0"),
-    "image_dropout": (float, "how often the first frame is left out, 0.05"),
-    "noised": (int, "noised versions of each first frame, 1; 0: as it is"),
-    "ema": (float, "write an average of the weights, as 0.999; 0 for none"),
-    "held_out": (int, "every so-manieth clip is only judged by, 8; 0: none"),
-    "seed": (int, "of all that is drawn, 0"),
+    "learning_rate": (
+        float,
+        "The highest learning rate; by default 1e-5 for the method full, else 1e-4.",
+    ),
+    "warm_up": (int, "Steps over which the learning rate rises. Default: 100."),
+    "batch": (int, "Videos at once on each device. Default: 1."),
+    "accumulate": (int, "Batches per step. Default: 1."),
+    "rank": (int, "The rank of LoRA's matrices. Default: 128."),
+    "weight_decay": (float, "AdamW's weight decay. Default: 1e-4."),
+    "clip": (float, "What the gradient's norm is clipped to. Default: 1."),
+    "prompt_dropout": (float, "How often the prompt is left out. Default: 0."),
+    "image_dropout": (float, "How often the first frame is left out. Default: 0.05."),
+    "noised": (
+        int,
+        "Noised versions of each first frame; 0 uses it as it is. Default: 1.",
+    ),
+    "ema": (
+        float,
+        "Write an average of the weights with this decay, for example 0.999; 0 "
+        "writes the weights themselves. Default: 0.",
+    ),
+    "held_out": (
+        int,
+        "Hold out one clip in N, only to judge by; 0 holds out none. Default: 8.",
+    ),
+    "seed": (int, "The seed of all random numbers. Default: 0."),
 }
 PLAN = {
-    "every": (int, "steps between two checkpoints, 500"),
-    "report": (int, "steps between two reports of the loss, 10"),
-    "validate": (int, "steps between two validations; only at the end by default"),
-    "videos": (int, "held-out first frames that a validation continues, 0"),
-    "sampling_steps": (int, "of the denoising in a validation, 50"),
-    "guidance": (float, "in a validation, 6"),
+    "every": (int, "Steps between two checkpoints. Default: 500."),
+    "report": (int, "Steps between two reports of the loss. Default: 10."),
+    "validate": (int, "Steps between two validations; only at the end by default."),
+    "videos": (
+        int,
+        "Videos of held-out first frames to generate at each validation. Default: 0.",
+    ),
+    "sampling_steps": (int, "Denoising steps in a validation. Default: 50."),
+    "guidance": (float, "The guidance scale in a validation. Default: 6."),
 }
 
 
-def add_finetune(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-) -> None:
-    """Adds the command to the parser; nothing large is imported for it."""
-    parser = commands.add_parser(
+def add_finetune(commands: Commands) -> None:
+    """Adds the command."""
+    command = add_command(
+        commands,
         "finetune",
-        help="train a video generator on videos of your own",
-        description="Fine-tunes a CogVideoX image-to-video pipeline on videos with "
-        "captions or on recorded episodes: with LoRA, as a whole, or its VAE alone. "
-        "Goes on where it was stopped. On several GPUs: accelerate launch -m "
-        "genreward_wrappers finetune ...",
+        run_finetune,
+        "train a video generator on your own videos",
+        "Fine-tunes a CogVideoX image-to-video pipeline on videos with captions or on "
+        "recorded episodes: with LoRA, as a whole, or only its VAE. An interrupted run "
+        "resumes. For several GPUs:\n"
+        "  accelerate launch -m genreward_wrappers finetune ...",
+        "--model THUDM/CogVideoX-5b-I2V --data episodes \n--output lora",
     )
-    parser.add_argument(
-        "--model", required=True, metavar="MODEL", help="a folder or hub id"
+    command.add_argument(
+        "--model", required=True, help="The pipeline: a folder or a Hub id."
     )
-    parser.add_argument("--revision", help="of the hub's repository")
-    parser.add_argument(
+    add_shared(command, "--revision")
+    add_shared(command, "--output", metavar="FOLDER", help="The folder to write.")
+    data = command.add_argument_group("the data")
+    data.add_argument(
         "--data",
         required=True,
         metavar="SOURCE",
-        help="a folder of videos with captions, of episodes from `genreward collect`, "
-        "of a LeRobotDataset, or minari:<dataset>",
+        help="A folder of videos with captions, of episodes from `genreward collect`, "
+        "or of a LeRobotDataset; or minari:<dataset>.",
     )
-    parser.add_argument(
-        "--camera", default="", metavar="NAME", help="of a LeRobotDataset with several"
+    add_shared(data, "--camera")
+    add_shared(data, "--prompt", help="The prompt of clips that have none.")
+    data.add_argument("--all", action="store_true", help="Also take failed episodes.")
+    data.add_argument(
+        "--frames",
+        type=int,
+        metavar="N",
+        help="Frames per clip; the model's own number by default.",
     )
-    parser.add_argument("--prompt", default="", help="of clips without one")
-    parser.add_argument(
-        "--all", action="store_true", help="take episodes that failed, too"
+    add_shared(
+        data,
+        "--size",
+        help="The height and width of clips; the model's own by default.",
     )
-    parser.add_argument("--frames", type=int, help="of a clip; the model's own")
-    parser.add_argument(
-        "--size", type=int, nargs="+", metavar="N", help="height [width], likewise"
+    add_shared(data, "--cache")
+    training = command.add_argument_group("the training")
+    training.add_argument(
+        "--method", choices=METHODS, default="lora", help="What is trained."
     )
-    parser.add_argument("--method", choices=METHODS, default="lora")
-    parser.add_argument("--steps", type=int, help=f"{STEPS} if no minutes are given")
-    parser.add_argument("--minutes", type=float, help="of training, or beside steps")
-    for name, (kind, said) in {**TRAINING, **PLAN}.items():
-        parser.add_argument(_flag(name), type=kind, help=said)
-    parser.add_argument(
-        "--mode", action="store_true", help="the posterior's mode, not draws from it"
+    training.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help=f"Steps to train for. {STEPS} by default, unless --minutes is given.",
     )
-    parser.add_argument("--checkpoint", type=Path, help="beside the output by default")
-    parser.add_argument("--tensorboard", type=Path, metavar="FOLDER")
-    parser.add_argument("--cache", type=Path, help="a folder for latents")
-    add_memory(parser, "encode").add_argument(
+    training.add_argument(
+        "--minutes",
+        type=float,
+        metavar="X",
+        help="Minutes to train for, instead of --steps or as well; none by default.",
+    )
+    training.add_argument(
+        "--mode",
+        action="store_true",
+        help="Use the mode of the VAE's posterior instead of samples from it.",
+    )
+    validation = command.add_argument_group("checkpoints and validation")
+    for group, options in ((training, TRAINING), (validation, PLAN)):
+        for name, (kind, said) in options.items():
+            metavar = "N" if kind is int else "X"
+            group.add_argument(_flag(name), type=kind, metavar=metavar, help=said)
+    add_shared(validation, "--checkpoint")
+    add_shared(validation, "--tensorboard")
+    add_memory(command, "encode").add_argument(
         "--checkpointing",
         action=argparse.BooleanOptionalAction,
-        help="compute activations twice to save memory; on a GPU by default",
+        help="Compute activations twice to save memory; on a GPU by default.",
     )
-    parser.add_argument("--output", type=Path, required=True, help="a folder")
-    parser.set_defaults(run=run_finetune)
 
 
 def run_finetune(args: argparse.Namespace) -> int:
-    """Fine-tunes, says how it goes, and writes the result."""
+    """Fine-tunes, reports progress, and writes the result."""
     from genreward_wrappers.data.frames import image_size
-    from genreward_wrappers.generators.pipeline import Model
-    from genreward_wrappers.progress import board, told
+    from genreward_wrappers.generators.settings import Model
+    from genreward_wrappers.progress import progress_bars, tensorboard
     from genreward_wrappers.training.finetuning.finetune import finetune
     from genreward_wrappers.training.finetuning.place import is_first
     from genreward_wrappers.training.finetuning.settings import Finetuning, Plan
-
-    def given(names: Mapping[str, Any]) -> dict[str, Any]:
-        values = {name: getattr(args, name) for name in names}
-        return {name: value for name, value in values.items() if value is not None}
 
     steps = STEPS if args.steps is None and args.minutes is None else args.steps
     training = Finetuning(
         method=args.method,
         sample=not args.mode,
         checkpointing=args.checkpointing,
-        **given(TRAINING),
+        **given(args, *TRAINING),
     )
     size = None
     if args.size is not None:
         size = image_size(args.size[0] if len(args.size) == 1 else tuple(args.size))
     # Several processes would write over one another.
-    folder = args.tensorboard if is_first() else None
-    with ExitStack() as bars, board(folder) as write:
-        latest: dict[str, float] = {}
-        shown: dict[str, Callable[..., None]] = {}
+    first = is_first()
+    latest: dict[str, float] = {}
+    with (
+        tensorboard(args.tensorboard if first else None) as write,
+        progress_bars(SHOWN, quiet=args.quiet or not first) as on_progress,
+    ):
 
-        def bar(what: str) -> Callable[..., None]:
-            # A terminal shows one at a time.
-            if what not in shown:
-                bars.close()
-                shown[what] = bars.enter_context(told(what, SHOWN))
-            return shown[what]
-
-        def encoded(done: int, total: int) -> None:
-            if is_first():
-                bar("clips")(done, total)
-
-        def tell(step: int, figures: Mapping[str, float]) -> None:
+        def on_step(step: int, figures: Mapping[str, float]) -> None:
             latest.update(figures)
             if steps is None:
-                bar("minutes")(latest["minutes"], args.minutes, latest)
+                on_progress("minutes", latest["minutes"], args.minutes, latest)
             else:
-                bar("steps")(step, steps, latest)
+                on_progress("steps", step, steps, latest)
             write(step, figures)
 
         plan = Plan(
             steps=steps,
             minutes=args.minutes,
             checkpoint=args.checkpoint,
-            tell=tell,
-            **given(PLAN),
+            on_progress=on_step,
+            **given(args, *PLAN),
         )
         finetune(
             Model(
@@ -168,9 +196,9 @@ def run_finetune(args: argparse.Namespace) -> int:
             frames=args.frames,
             size=size,
             cache=args.cache,
-            tick=encoded,
+            on_progress=lambda done, total: on_progress("clips", done, total),
         )
-    if is_first():
+    if first:
         for name, value in latest.items():
             print(f"{name:18} {value:.4g}")
         flag = "--lora" if args.method == "lora" else "--model"

@@ -1,138 +1,162 @@
-"""``genreward make-goal``: the terminal's side of making a goal from nothing."""
+"""``genreward make-goal``: from an environment and a sentence to a goal bundle."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from genreward_wrappers.cli.arguments import (
-    add_generator,
-    add_options,
-    read_model,
-    read_options,
-    read_sampling,
+    Commands,
+    add_command,
+    add_shared,
+    check_env,
+    read_pairs,
     read_size,
 )
+from genreward_wrappers.cli.generator import add_generator, read_model, read_sampling
 
 if TYPE_CHECKING:
     from genreward_wrappers.goal_pipeline.make_goal import Made
 
-#: What the bar shows of an update.
+#: The figures of an update that the bar shows.
 SHOWN = ("loss_measure", "mass", "spread", "directions")
 
 
-def add_make_goal(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-) -> None:
-    """Adds the command; nothing heavy is imported before it is run."""
-    make = commands.add_parser(
+def add_make_goal(commands: Commands) -> None:
+    """Adds the command."""
+    command = add_command(
+        commands,
         "make-goal",
-        help="from an environment and a sentence to a goal bundle",
-        description="Generates candidate videos that continue the environment's first "
-        "frames, chooses key frames and the best videos by the task's words, records "
-        "data, trains the nets of the frame-level reward, and looks at held-out "
-        "episodes whether the goal ranks successes above failures. Goes on where it "
-        "was stopped.",
+        run_make_goal,
+        "go from an environment and a sentence to a goal bundle",
+        "Generates candidate videos that continue the environment's first frames, "
+        "chooses key frames and the best videos by the task's words, records data, "
+        "trains the nets of the frame-level reward, and checks on held-out episodes "
+        "whether the goal ranks successes above failures. An interrupted run resumes.",
+        "--env metaworld/push --output push.safetensors\n"
+        '--prompt "push the puck to the goal"',
     )
-    make.add_argument("--env", required=True, metavar="ID")
-    add_options(make)
-    make.add_argument("--prompt", required=True, help="the task in words")
-    make.add_argument("--output", type=Path, required=True, metavar="FILE")
-    make.add_argument(
-        "--work", type=Path, metavar="FOLDER", help="beside the output by default"
+    add_shared(command, "--env", required=True)
+    add_shared(command, "--env-arg")
+    add_shared(command, "--prompt", required=True)
+    add_shared(command, "--output", help="The goal bundle to write.")
+    command.add_argument(
+        "--work",
+        type=Path,
+        metavar="FOLDER",
+        help="The folder of what is made on the way; next to the output by default.",
     )
-    make.add_argument(
-        "--again",
+    command.add_argument(
+        "--overwrite",
         action="store_true",
-        help="make what is there with other settings again, and what follows from it",
+        help="Replace what was made with other settings, and all that was made from "
+        "it.",
     )
-    make.add_argument(
+    command.add_argument(
         "--horizon",
         type=int,
         metavar="N",
-        help="steps of an episode, where the environment sets no limit",
+        help="How many steps an episode has; the environment's own limit by default.",
     )
-    make.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
+    add_shared(command, "--processes")
 
-    videos = make.add_argument_group("candidates")
+    videos = command.add_argument_group("the candidates")
     videos.add_argument(
-        "--generator", metavar="MODEL", help="a pipeline's folder or hub id"
+        "--generator",
+        metavar="MODEL",
+        help="The pipeline: a folder, a Hub id or embedded:<name>; the small one of "
+        "this package by default.",
     )
-    videos.add_argument("--starts", type=int, default=4, help="first frames")
-    videos.add_argument(
-        "--candidates", type=int, default=4, metavar="N", help="of each first frame"
+    add_shared(videos, "--starts", default=4)
+    add_shared(videos, "--candidates")
+    add_shared(
+        videos,
+        "--seed",
+        default=1_000_000,
+        help="The first seed, of resets and of noise.",
     )
-    videos.add_argument("--seed", type=int, default=1_000_000, help="the first one")
-    add_generator(make, "--video-size")
+    add_generator(command, "--video-size")
 
-    choice = make.add_argument_group("the choice")
-    choice.add_argument("--clip", metavar="MODEL", help="of pictures and texts")
+    choice = command.add_argument_group("the choice")
     choice.add_argument(
-        "--done",
+        "--clip",
+        metavar="MODEL",
+        help="The model that compares images and texts; the small one of this package "
+        "by default.",
+    )
+    choice.add_argument(
+        "--success-prompt",
         action="append",
         metavar="TEXT",
-        help="how it looks when it is done; the prompt by default; may be given "
-        "several times",
+        help="What the scene looks like when the task is done, in words; the prompt by "
+        "default. May be given several times.",
     )
+    add_shared(choice, "--baseline")
+    add_shared(choice, "--prior")
     choice.add_argument(
-        "--baseline",
-        action="append",
-        metavar="TEXT",
-        help="how it looks at the beginning; may be given several times",
-    )
-    choice.add_argument("--prior", type=float, default=0.0, metavar="W")
-    choice.add_argument(
-        "--videos", type=int, default=8, metavar="K", help="kept at most, the best"
-    )
-    choice.add_argument(
-        "--size",
+        "--videos",
         type=int,
-        nargs="+",
-        default=[64],
-        metavar="N",
-        help="height [width] of the goal's videos",
+        default=8,
+        metavar="K",
+        help="How many of the best videos to keep at most.",
     )
+    add_shared(choice, "--size", default=[64])
     choice.add_argument(
-        "--length", type=int, help="frames of each; as many as generated by default"
+        "--length",
+        type=int,
+        metavar="N",
+        help="How many frames each video of the goal has; as many as were generated by "
+        "default.",
     )
-    choice.add_argument("--encoder", metavar="MODEL", help="of the goal's videos")
-    choice.add_argument("--license", default="")
+    add_shared(
+        choice,
+        "--encoder",
+        help="The encoder that the goal is compared by, as in pack; the small VAE of "
+        "this package by default.",
+    )
+    add_shared(choice, "--license")
 
-    nets = make.add_argument_group("nets of the frame-level reward")
-    nets.add_argument("--no-nets", action="store_true", help="leave them out")
+    nets = command.add_argument_group("the nets of the frame-level reward")
+    nets.add_argument("--no-nets", action="store_true", help="Leave them out.")
     nets.add_argument(
         "--data",
         metavar="SOURCE",
-        help="episodes of your own, a folder or minari:<dataset>, instead of random "
-        "actions",
+        help="Your own episodes to train on, a folder or minari:<dataset>; random "
+        "actions are recorded by default.",
     )
-    nets.add_argument("--episodes", type=int, default=50, help="of random actions")
     nets.add_argument(
-        "--features", metavar="ENCODER", help="what they see; as in train-fb"
+        "--episodes",
+        type=int,
+        default=50,
+        metavar="N",
+        help="How many episodes of random actions to record.",
     )
-    nets.add_argument("--updates", type=int, default=10_000)
+    add_shared(nets, "--features")
+    add_shared(nets, "--updates")
 
-    check = make.add_argument_group("the check on held-out episodes")
+    check = command.add_argument_group("the check on held-out episodes")
     check.add_argument(
-        "--check", type=int, default=10, metavar="N", help="of each policy; 0 for none"
+        "--check",
+        type=int,
+        default=10,
+        metavar="N",
+        help="How many episodes each policy plays; 0 leaves the check out.",
     )
     check.add_argument(
         "--check-policy",
         action="append",
         metavar="NAME",
-        help="who plays them, as in collect; random, and in Meta-World scripted and "
-        "noisy, by default; may be given several times",
+        help="Who plays them, as in collect; by default random, and in Meta-World also "
+        "scripted and noisy. May be given several times.",
     )
-    make.set_defaults(run=run_make_goal)
 
 
 def run_make_goal(args: argparse.Namespace) -> int:
-    """Makes the goal, says what it is worth and how to use it."""
+    """Makes the goal, and says what it is worth and how to use it."""
+    check_env(args.env)
     from genreward_wrappers.evaluate.page.report import EXTRA
 
     try:
@@ -142,11 +166,12 @@ def run_make_goal(args: argparse.Namespace) -> int:
             f"the check on held-out episodes needs scipy: {EXTRA} ({error})"
         ) from error
     from genreward_wrappers.goal_pipeline import make_goal as make
+    from genreward_wrappers.progress import progress_bars
 
     recipe = make.Recipe(
         args.env,
         args.prompt,
-        options=read_options(args.option),
+        options=read_pairs(args.env_arg),
         horizon=args.horizon,
         model=read_model(args, args.generator or make.GENERATOR),
         sampling=read_sampling(args),
@@ -154,7 +179,7 @@ def run_make_goal(args: argparse.Namespace) -> int:
         candidates=args.candidates,
         seed=args.seed,
         clip=args.clip or make.CLIP,
-        done=args.done,
+        success_prompt=args.success_prompt,
         baseline=args.baseline,
         prior=args.prior,
         videos=args.videos,
@@ -170,14 +195,14 @@ def run_make_goal(args: argparse.Namespace) -> int:
         check=args.check,
         check_policies=args.check_policy,
     )
-    with _bars() as tell:
+    with progress_bars(SHOWN, args.quiet) as on_progress:
         made = make.make_goal(
             recipe,
             args.output,
             work=args.work,
-            again=args.again,
+            overwrite=args.overwrite,
             processes=args.processes,
-            tell=tell,
+            on_progress=on_progress,
         )
     _say(made, recipe.env_id, recipe.options, recipe.horizon)
     return 0
@@ -189,7 +214,7 @@ def _say(
     print(f"{made.path}: {made.goal!r}")
     print(f"its card: {made.path.with_suffix('.md')}")
     if made.check is None:
-        print("nobody has looked whether it ranks successes above failures")
+        print("it was not checked whether it ranks successes above failures")
     else:
         played = ", ".join(
             f"{policy} {n['successes']} of {n['episodes']}"
@@ -212,25 +237,3 @@ def _say(
         f"env = GenRewardWrapper(make({env_id!r}{made_with}), "
         f"goal={str(made.path)!r}{limit})"
     )
-
-
-@contextmanager
-def _bars() -> Iterator[Callable[..., None]]:
-    """One bar after the other, one for each stage."""
-    from genreward_wrappers.progress import told
-
-    with ExitStack() as stack:
-        now: list[Any] = ["", None]
-
-        def tell(
-            stage: str,
-            done: int,
-            total: int,
-            figures: Mapping[str, float] | None = None,
-        ) -> None:
-            if stage != now[0]:
-                stack.close()
-                now[:] = stage, stack.enter_context(told(stage, SHOWN))
-            now[1](done, total, figures)
-
-        yield tell

@@ -1,90 +1,152 @@
-"""``genreward train-fb``: the terminal's side of training forward-backward nets."""
+"""``genreward train-fb``: the nets of the frame-level reward."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-from genreward_wrappers.data.goals import load_goal
-from genreward_wrappers.progress import board, told
-from genreward_wrappers.training.forward_backward.features import (
-    Features,
-    default_cache,
+from genreward_wrappers.cli.arguments import (
+    Commands,
+    add_command,
+    add_shared,
+    check_goal,
+    given,
 )
-from genreward_wrappers.training.forward_backward.fit import (
-    SMALL_TRAINING,
-    Plan,
-    train_fb,
-)
-from genreward_wrappers.training.forward_backward.sources import load_trajectories
-from genreward_wrappers.training.forward_backward.train import FBTraining
 
-#: What the bar shows of an update.
+#: The figures of an update that the bar shows.
 SHOWN = ("loss_measure", "mass", "spread", "directions")
 
+#: What of `FBConfig` and `FBTraining` the command line can set.
+CONFIG = {
+    "discount": (float, "The discount factor."),
+    "z": (int, "The width of a goal's representation."),
+    "hidden": (int, "The width of F's hidden layers."),
+    "backward_hidden": (int, "The width of B's hidden layers."),
+}
+TRAINING = {
+    "batch": (int, "Transitions per update."),
+    "learning_rate": (float, "The learning rate of both nets."),
+    "target_rate": (float, "The rate at which target nets follow."),
+    "q_weight": (float, "The weight of the loss of the rewards."),
+    "seed": (int, "The seed of all random numbers."),
+}
 
-def run_train_fb(
-    goal: str,
-    data: str,
-    output: Path,
-    *,
-    encoder: str | None,
-    stack: int,
-    config: Mapping[str, Any],
-    training: Mapping[str, Any],
-    updates: int,
-    settle: float,
-    checkpoint: Path | None,
-    tensorboard: Path | None,
-    cache: Path | None,
-    device: str,
-) -> int:
-    """Trains, says what came of it, and writes the bundle.
 
-    Args:
-        goal: A path, an hf:// address or an environment's id.
-        data: A folder of recorded episodes, or "minari:<dataset>".
-        output: The bundle to write.
-        encoder: Of the features; None is the goal's own, "state" the environment's
-            numbers.
-        stack: How many pictures are seen at once.
-        config: Of `FBConfig`, what differs from the small default.
-        training: Of `FBTraining`, likewise.
-        updates: Gradient steps.
-        settle: The share of them with a fifth of the learning rate.
-        checkpoint: What a stopped run goes on from; None is beside the output.
-        tensorboard: A folder for TensorBoard; None for none.
-        cache: A folder for features.
-        device: "auto", "cpu", "cuda" or "cuda:<index>".
-    """
-    bundle = load_goal(goal)
-    features = Features.for_goal(bundle, encoder, stack, device=device)
-    chosen = FBTraining(**{**SMALL_TRAINING, **training})
-    checkpoint = checkpoint or output.with_name(f"{output.name}.checkpoint")
-    with told("pictures to features") as tick:
+def add_train_fb(commands: Commands) -> None:
+    """Adds the command."""
+    command = add_command(
+        commands,
+        "train-fb",
+        run_train_fb,
+        "train the nets of the frame-level reward",
+        "Trains forward-backward nets on recorded episodes, judges them on episodes "
+        "that were held out, and writes the goal with the nets in it. An interrupted "
+        "run resumes.",
+        "--goal goal.safetensors --data episodes\n--output trained.safetensors",
+    )
+    add_shared(command, "--goal", required=True)
+    command.add_argument(
+        "--data",
+        required=True,
+        metavar="SOURCE",
+        help="A folder of episodes from `genreward collect`, or minari:<dataset>.",
+    )
+    add_shared(command, "--output", help="The goal bundle to write.")
+    nets = command.add_argument_group("the nets")
+    add_shared(nets, "--features")
+    nets.add_argument(
+        "--stack",
+        type=int,
+        default=1,
+        metavar="N",
+        help="How many frames the nets see at once.",
+    )
+    nets.add_argument(
+        "--variant",
+        choices=("standard", "one-step"),
+        default="standard",
+        help="Whose values are learned: those of the best policy for each goal "
+        "(standard), or of the policy in the data (one-step).",
+    )
+    training = command.add_argument_group("the training")
+    for group, options in ((nets, CONFIG), (training, TRAINING)):
+        for name, (kind, said) in options.items():
+            group.add_argument(
+                f"--{name.replace('_', '-')}",
+                type=kind,
+                metavar="N" if kind is int else "X",
+                help=f"{said[:-1]}; that of the small model by default.",
+            )
+    add_shared(training, "--updates")
+    training.add_argument(
+        "--anneal-share",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="The share of the updates, at the end, that are made with a fifth of the "
+        "learning rate.",
+    )
+    for flag in ("--checkpoint", "--tensorboard", "--cache", "--device"):
+        add_shared(training, flag)
+
+
+def run_train_fb(args: argparse.Namespace) -> int:
+    """Trains, prints what the nets are worth, and writes the bundle."""
+    check_goal(args.goal)
+    from genreward_wrappers.data.goals import load_goal
+    from genreward_wrappers.progress import progress_bar, tensorboard
+    from genreward_wrappers.training.forward_backward.features import (
+        Features,
+        default_cache,
+    )
+    from genreward_wrappers.training.forward_backward.fit import (
+        SMALL_TRAINING,
+        Plan,
+        train_fb,
+    )
+    from genreward_wrappers.training.forward_backward.settings import FBTraining
+    from genreward_wrappers.training.forward_backward.sources import load_trajectories
+
+    bundle = load_goal(args.goal)
+    features = Features.for_goal(bundle, args.features, args.stack, device=args.device)
+    training = FBTraining(**{**SMALL_TRAINING, **given(args, *TRAINING)})
+    checkpoint = args.checkpoint or args.output.with_name(
+        f"{args.output.name}.checkpoint"
+    )
+    with progress_bar("frames to features", quiet=args.quiet) as on_progress:
         recorded = load_trajectories(
-            data, features, cache=cache or default_cache(), tick=tick
+            args.data,
+            features,
+            cache=args.cache or default_cache(),
+            on_progress=on_progress,
         )
-    with board(tensorboard) as write, told("updates", SHOWN) as tick:
+    with (
+        tensorboard(args.tensorboard) as write,
+        progress_bar("updates", SHOWN, args.quiet) as on_progress,
+    ):
 
-        def tell(step: int, figures: Mapping[str, float]) -> None:
-            tick(step, updates, figures)
+        def on_update(step: int, figures: Mapping[str, float]) -> None:
+            on_progress(step, args.updates, figures)
             write(step, figures)
 
         made = train_fb(
             bundle,
             recorded,
             features,
-            config=config,
-            training=chosen,
-            plan=Plan(updates, checkpoint, settle=settle, tell=tell),
-            device=device,
+            config={"conditioned": args.variant == "standard", **given(args, *CONFIG)},
+            training=training,
+            plan=Plan(
+                args.updates,
+                checkpoint,
+                anneal_share=args.anneal_share,
+                on_progress=on_update,
+            ),
+            device=args.device,
         )
-    made.save(output)
-    # Nothing goes on from here: with other data or settings it would be in the way.
+    made.save(args.output)
+    # Nothing resumes from here: with other data or settings it would be in the way.
     checkpoint.unlink(missing_ok=True)
     for name, value in made.nets_config["statistics"].items():
         print(f"{name:18} {value:.4g}")
-    print(f"{output}: {made!r}")
+    print(f"{args.output}: {made!r}")
     return 0

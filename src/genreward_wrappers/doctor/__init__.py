@@ -1,20 +1,22 @@
-"""``genreward doctor``: does this machine render rightly and fast, and if not?
+"""``genreward doctor``: whether this machine renders correctly and fast.
 
 Each check yields findings: what was seen, and what to do about it. Checks are guarded,
-so that one that fails is a finding like any other, and what may end a process in a
-crash is tried in another one. Nothing here asks the network.
+so that one that fails is a finding like any other, and what may crash a process is
+tried in another one. Nothing here asks the network.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from genreward_wrappers.doctor.crash import check_draw_then_train
+from genreward_wrappers.doctor.crash import check_draw_then_train, check_drawing
 from genreward_wrappers.doctor.drawing import (
     check_gl,
     check_picture,
@@ -25,6 +27,7 @@ from genreward_wrappers.doctor.finding import Check, Finding, Visit, brief
 from genreward_wrappers.doctor.installation import (
     check_assets,
     check_compute,
+    check_encoders,
     check_folders,
     check_hub,
     check_packages,
@@ -32,7 +35,14 @@ from genreward_wrappers.doctor.installation import (
 from genreward_wrappers.doctor.orientation import check_orientation
 
 
-def run_doctor(env_id: str, output: Path | None, console: Any = None) -> int:
+def run_doctor(
+    env_id: str,
+    output: Path | None,
+    console: Any = None,
+    *,
+    full: bool = False,
+    as_json: bool = False,
+) -> int:
     """Prints every finding as soon as it is there; returns the exit status.
 
     Args:
@@ -41,10 +51,16 @@ def run_doctor(env_id: str, output: Path | None, console: Any = None) -> int:
         output: A folder for the check pictures, made if need be; None saves none.
         console: A `rich.console.Console`; by default one on the standard output, or
             plain lines where rich is not installed.
+        full: Whether to run the slow checks, too.
+        as_json: Whether to print all findings as JSON instead, at the end.
 
     Returns:
         1 if anything failed, else 0.
     """
+    if as_json:
+        found = [*examine(env_id, output, full=full)]
+        print(json.dumps([asdict(finding) for finding in found], indent=2))
+        return int(any(finding.status == "fail" for finding in found))
     if console is None:
         with contextlib.suppress(ImportError):
             from rich.console import Console
@@ -53,11 +69,14 @@ def run_doctor(env_id: str, output: Path | None, console: Any = None) -> int:
     counts = dict.fromkeys(("ok", "info", "warn", "fail"), 0)
     busy = contextlib.nullcontext() if console is None else console.status("examining")
     with busy as status:
-        for finding in examine(env_id, output, getattr(status, "update", None)):
+        update = getattr(status, "update", None)
+        for finding in examine(env_id, output, update, full=full):
             counts[finding.status] += 1
             _print(finding, console)
     summary = ", ".join(f"{count} {name}" for name, count in counts.items())
-    print(summary) if console is None else console.print(summary)
+    if not full:
+        summary += "; --full also trains after drawing, and measures the speed"
+    print(summary) if console is None else console.print(summary, soft_wrap=True)
     return int(counts["fail"] > 0)
 
 
@@ -65,19 +84,24 @@ def examine(
     env_id: str,
     output: Path | None = None,
     progress: Callable[[str], None] | None = None,
+    *,
+    full: bool = False,
 ) -> Iterator[Finding]:
-    """Runs every check; yields what they find.
+    """Runs the checks; yields what they find.
 
     Args:
         env_id: The environment to draw.
         output: A folder for the check pictures; None saves none.
         progress: Called with the title of a check before it runs.
+        full: Whether to run the slow checks, too.
     """
     visit = Visit(env_id, output, os.environ.get("MUJOCO_GL", ""))
-    for title, check in {**CHECKS, **DRAWING_CHECKS}.items():
+    first = {**CHECKS, **(SLOW_CHECKS if full else {})}
+    drawing = {**DRAWING_CHECKS, **(SLOW_DRAWING_CHECKS if full else {})}
+    for title, check in {**first, **drawing}.items():
         if progress is not None:
             progress(title)
-        if visit.obstacle and title in DRAWING_CHECKS:
+        if visit.obstacle and title in drawing:
             says = f"not checked: {visit.obstacle}"
             yield Finding(title, "info", says, visit.remedy)
             continue
@@ -101,15 +125,23 @@ CHECKS: dict[str, Check] = {
     "assets": check_assets,
     "Hugging Face": check_hub,
     "folders": check_folders,
-    "draw, then train": check_draw_then_train,
+    "drawing": check_drawing,
 }
 
+#: Those that load large packages.
+SLOW_CHECKS: dict[str, Check] = {
+    "encoders": check_encoders,
+    "draw, then train": check_draw_then_train,
+}
 
 #: What is left out where the environment cannot be drawn, lest it crash this process.
 DRAWING_CHECKS: dict[str, Check] = {
     "GL": check_gl,
     "picture": check_picture,
     "orientation": check_orientation,
+}
+
+SLOW_DRAWING_CHECKS: dict[str, Check] = {
     "two tasks by turns": check_turns,
     "speed": check_speed,
 }

@@ -7,7 +7,7 @@ import importlib.util
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from genreward_wrappers.doctor.finding import (
     EGL,
@@ -20,6 +20,8 @@ from genreward_wrappers.doctor.finding import (
 
 #: How long a subprocess may take, in seconds.
 LIMIT = 60.0
+
+HARMLESS = "harmless if only the exit code is wrong: call env.close() before the end"
 
 
 # A crash is expected in these, and should leave no core file behind.
@@ -55,6 +57,8 @@ try:
     if getattr(frame, "ndim", 0) != 3 or str(frame.dtype) != "uint8":
         raise TypeError(f"render() gives no uint8 picture, but {{type(frame)}}")
     print("drawn", flush=True)
+    if "train" not in sys.argv:
+        sys.exit()
     try:
         import triton
     except ImportError:
@@ -101,23 +105,32 @@ def _run(script: str, *arguments: str) -> tuple[int | None, list[str], str]:
     return done.returncode, done.stdout.split(), last_line(done.stderr)
 
 
+def check_drawing(visit: Visit) -> Iterator[Finding]:
+    """Draws in another process, where a crash does no harm."""
+    if not (yield from _no_simulator(visit, "drawing")):
+        code, stages, error = _run(_OWN, visit.env_id)
+        if "drawn" not in stages:
+            yield _not_drawn(visit, "drawing", stages, error)
+        elif code == 0:
+            yield Finding("drawing", "ok", f"{visit.env_id} is drawn")
+        else:
+            says = f"{visit.env_id} was drawn, then: {error}"
+            yield Finding("drawing", "warn", says, HARMLESS)
+
+
 def check_draw_then_train(visit: Visit) -> Iterator[Finding]:
     """Draws and then trains, in that order, where a crash does no harm."""
     name = "draw, then train"
-    extra, package = SIMULATORS.get(visit.env_id.partition("/")[0], ("", ""))
-    if package and importlib.util.find_spec(package) is None:
-        visit.obstacle, visit.remedy = f"no {package}", install_line(extra)
-        yield Finding(name, "info", f"not checked: {visit.obstacle}", visit.remedy)
+    if (yield from _no_simulator(visit, name)):
         return
-    code, stages, error = _run(_OWN, visit.env_id)
+    code, stages, error = _run(_OWN, visit.env_id, "train")
     triton = importlib.util.find_spec("triton") is not None
     if code == 0:
         says = f"{visit.env_id} is drawn, and an optimizer steps after that"
         yield Finding(name, "ok", says + ("" if triton else " (no triton here)"))
     elif "trained" in stages:
         says = f"{visit.env_id} was drawn, an optimizer stepped, then: {error}"
-        do = "harmless if only the exit code is wrong: env.close() before the end"
-        yield Finding(name, "warn", says, do)
+        yield Finding(name, "warn", says, HARMLESS)
     elif "drawn" in stages:
         says = f"{visit.env_id} was drawn, then a torch optimizer: {error}"
         if code is not None and code < 0:
@@ -127,13 +140,27 @@ def check_draw_then_train(visit: Visit) -> Iterator[Finding]:
             do = "see whether torch.optim.Adam works without any environment"
         yield Finding(name, "fail", says, do)
     else:
-        made = "made" in stages
-        says = f"{visit.env_id} could not be {'drawn' if made else 'made'}: {error}"
-        what = 'support render_mode="rgb_array"' if made else "be known to gymnasium"
-        do = f"the environment must {what} (ids may be module:id). Is it GL: {EGL}"
-        visit.obstacle, visit.remedy = f"{visit.env_id} cannot be drawn", "see above"
-        yield Finding(name, "fail", says, do)
+        yield _not_drawn(visit, name, stages, error)
     yield from _raw_mujoco(triton)
+
+
+def _no_simulator(visit: Visit, name: str) -> Generator[Finding, None, bool]:
+    """Whether the environment's simulator is missing, which is then a finding."""
+    extra, package = SIMULATORS.get(visit.env_id.partition("/")[0], ("", ""))
+    if package and importlib.util.find_spec(package) is None:
+        visit.obstacle, visit.remedy = f"no {package}", install_line(extra)
+        yield Finding(name, "info", f"not checked: {visit.obstacle}", visit.remedy)
+        return True
+    return False
+
+
+def _not_drawn(visit: Visit, name: str, stages: list[str], error: str) -> Finding:
+    made = "made" in stages
+    says = f"{visit.env_id} could not be {'drawn' if made else 'made'}: {error}"
+    what = 'support render_mode="rgb_array"' if made else "be known to gymnasium"
+    do = f"the environment must {what} (ids may be module:id). If it is GL: {EGL}"
+    visit.obstacle, visit.remedy = f"{visit.env_id} cannot be drawn", "see above"
+    return Finding(name, "fail", says, do)
 
 
 def _raw_mujoco(triton: bool) -> Iterator[Finding]:

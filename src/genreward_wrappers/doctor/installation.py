@@ -135,10 +135,8 @@ def check_compute(visit: Visit) -> Iterator[Finding]:
 
 
 def check_assets(visit: Visit) -> Iterator[Finding]:
-    """Every file that comes with the package, and whether goals fit their encoder."""
+    """Every file that comes with the package."""
     from genreward_wrappers.data.goals import GoalBundle
-    from genreward_wrappers.encoders.binding import bind_encoder
-    from genreward_wrappers.encoders.registry import embedded_encoders, load_encoder
 
     folder = Path(str(resources.files("genreward_wrappers") / "assets"))
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -153,12 +151,26 @@ def check_assets(visit: Visit) -> Iterator[Finding]:
             unread += 1
             name = path.relative_to(folder).as_posix()
             yield Finding(f"asset {name}", "fail", broken, REINSTALL)
-    if not goals or not embedded_encoders():
-        says = f"{len(goals)} goals and the encoders {embedded_encoders()} in {folder}"
-        yield Finding("assets", "fail", says, REINSTALL)
+    if not goals:
+        yield Finding("assets", "fail", f"there are no goals in {folder}", REINSTALL)
     elif not unread:
         yield Finding("assets", "ok", f"{len(paths)} files, {len(goals)} of them goals")
 
+
+def check_encoders(visit: Visit) -> Iterator[Finding]:
+    """Whether the embedded encoders load, and fit the goals that were made for them."""
+    from genreward_wrappers.data.goals import GoalBundle
+    from genreward_wrappers.encoders.binding import bind_encoder
+    from genreward_wrappers.encoders.registry import embedded_encoders, load_encoder
+
+    goals: list[GoalBundle] = []
+    folder = Path(str(resources.files("genreward_wrappers") / "assets" / "goals"))
+    for path in sorted(folder.glob("*.safetensors")):
+        # Damaged ones are findings of `check_assets`.
+        fault(lambda path=path: goals.append(GoalBundle.load(path)))
+    if not embedded_encoders():
+        says = f"there are no encoders beside {folder}"
+        yield Finding("encoders", "fail", says, REINSTALL)
     for name in embedded_encoders():
         spec = f"embedded:{name}"
         own = [goal for goal in goals if goal.encoder.get("source") == spec]

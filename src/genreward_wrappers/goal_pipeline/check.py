@@ -9,7 +9,7 @@ is found here, and its bundle says so.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from genreward_wrappers.evaluate.judge.metrics import measure
 from genreward_wrappers.evaluate.judge.run import curve, labels, training_of
 from genreward_wrappers.evaluate.judge.score import score_episodes, wanted_steps
 from genreward_wrappers.goal_pipeline.card import CHECK
+from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.training.forward_backward.judge import rank_correlation
 
 #: Frames of an episode that the per-frame reading looks at, as `genreward evaluate`.
@@ -158,7 +159,7 @@ def check_goal(
     horizon: int,
     *,
     device: str = "auto",
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = no_progress,
 ) -> Check:
     """Scores held-out episodes.
 
@@ -167,7 +168,7 @@ def check_goal(
         recorded: Episodes of `goal_pipeline.collect`, by their policy.
         horizon: Steps of an episode.
         device: Of the encoders.
-        tick: Told how many rewards are scored, and of how many.
+        on_progress: Called with how many rewards are scored, and of how many.
 
     Raises:
         ValueError: The goal was made from test seeds.
@@ -187,10 +188,10 @@ def check_goal(
         for i, path in enumerate(paths)
     ]
     figures = []
-    tick(0, len(rewards))
+    on_progress(0, len(rewards))
     for done, reward in enumerate(rewards, 1):
         figures.append(_figure(reward, episodes))
-        tick(done, len(rewards))
+        on_progress(done, len(rewards))
     counts = {
         policy: {
             "episodes": len(paths),

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from os import PathLike
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from genreward_wrappers.core import Float32, UInt8
-from genreward_wrappers.data.episodes import Episode, succeeded
+from genreward_wrappers.data.episodes import Episode, outcome, succeeded
 from genreward_wrappers.data.files import FileError
 from genreward_wrappers.data.frames import (
     FrameSource,
@@ -33,6 +33,7 @@ from genreward_wrappers.data.frames import (
 )
 from genreward_wrappers.envs.policies import check_policy, make_policy
 from genreward_wrappers.envs.stages import captions, runs
+from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.workers import workers
 
 #: Goals begin at one million, test episodes at two, learning runs at three.
@@ -78,7 +79,7 @@ def collect(
     prompt: str = "",
     options: Mapping[str, Any] | None = None,
     processes: int = 1,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = no_progress,
 ) -> list[Path]:
     """Records episodes; those that are there already are not played again.
 
@@ -97,7 +98,7 @@ def collect(
         prompt: What the task is, in words, noted with each episode.
         options: What else to make the environment with, such as ``size``.
         processes: How many to play at a time.
-        tick: Told how many episodes are there, and of how many.
+        on_progress: Called with how many episodes are there, and of how many.
 
     Returns:
         Their files, in the order of their seeds.
@@ -123,10 +124,10 @@ def collect(
     _check_folder(folder, jobs[0])
     missing = [job for job in jobs if not _is_there(paths[job])]
     done = len(jobs) - len(missing)
-    tick(done, len(jobs))
+    on_progress(done, len(jobs))
     for _ in _play_all(missing, paths, processes):
         done += 1
-        tick(done, len(jobs))
+        on_progress(done, len(jobs))
     return list(paths.values())
 
 
@@ -222,7 +223,8 @@ def _file_name(job: Job) -> str:
 
 def _is_there(path: Path) -> bool:
     try:
-        Episode.load(path)
+        # Its hash is checked; its frames need not be unpacked for that.
+        outcome(path)
     except FileError:
         # Not there, or damaged: it is played again.
         return False
@@ -233,7 +235,7 @@ def _check_folder(folder: Path, job: Job) -> None:
     """Raises if the folder's episodes are of another environment or look different."""
     for path in sorted(folder.glob("*.safetensors")):
         try:
-            there = Episode.load(path).info
+            _, there = outcome(path)
         except FileError:
             continue
         wanted = _about(job)

@@ -6,7 +6,7 @@ that was stopped goes on, and more candidates can be added at any time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -29,12 +29,10 @@ from genreward_wrappers.generators.candidates import (
     write_sheet,
 )
 from genreward_wrappers.generators.pictures import load_image
-from genreward_wrappers.generators.pipeline import (
-    Generator,
-    Model,
-    Sampling,
-)
+from genreward_wrappers.generators.pipeline import Generator
+from genreward_wrappers.generators.settings import Model, Sampling
 from genreward_wrappers.goal_pipeline.collect import frame_of
+from genreward_wrappers.progress import OnProgress, no_progress
 
 #: Goals' seeds begin here, test episodes' at two million, learning runs' at three.
 FIRST_SEED = 1_000_000
@@ -61,7 +59,7 @@ def generate(
     starts: int = 1,
     candidates: int = 4,
     seed: int = FIRST_SEED,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = no_progress,
 ) -> list[Path]:
     """Generates candidates; those that are there already are not made again.
 
@@ -76,7 +74,7 @@ def generate(
         starts: How many first frames, of the seeds ``seed``, ``seed + 1``, ...
         candidates: How many videos of each first frame, of the same seeds.
         seed: The first one.
-        tick: Told how many denoising steps are done, and of how many.
+        on_progress: Called with how many denoising steps are done, and of how many.
 
     Returns:
         Their files, those of the first start first.
@@ -122,11 +120,11 @@ def generate(
     missing = [job for job in jobs if not _is_there(job)]
     steps = int(settings.get("num_inference_steps", 1))
     done, total = len(jobs) - len(missing), len(jobs) * steps
-    tick(done * steps, total)
+    on_progress(done * steps, total)
     for job in missing:
 
         def after(step: int, of: int, before: int = done * steps) -> None:
-            tick(before + step, total)
+            on_progress(before + step, total)
 
         frames = generator(settings, job.seed, job.image, after)
         save_candidate(job.path, frames, job.card)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from os import PathLike
@@ -26,7 +26,8 @@ from genreward_wrappers.encoders.texts import as_texts, text_tower
 from genreward_wrappers.envs.policies import check_policy
 from genreward_wrappers.generators.candidates import load_candidate
 from genreward_wrappers.generators.episode_goals import EMBEDDED
-from genreward_wrappers.generators.pipeline import Generator, Model, Sampling
+from genreward_wrappers.generators.pipeline import Generator
+from genreward_wrappers.generators.settings import Model, Sampling
 from genreward_wrappers.goal_pipeline.card import readme
 from genreward_wrappers.goal_pipeline.check import (
     Check,
@@ -41,6 +42,7 @@ from genreward_wrappers.goal_pipeline.generate import generate
 from genreward_wrappers.goal_pipeline.pack import pack_candidates
 from genreward_wrappers.goal_pipeline.select import select
 from genreward_wrappers.goal_pipeline.stages import Stage, Work
+from genreward_wrappers.progress import OnStage, no_progress
 from genreward_wrappers.training.forward_backward.features import (
     Features,
     default_cache,
@@ -50,11 +52,11 @@ from genreward_wrappers.training.forward_backward.fit import (
     Plan,
     train_fb,
 )
+from genreward_wrappers.training.forward_backward.settings import FBTraining
 from genreward_wrappers.training.forward_backward.sources import (
     MINARI,
     load_trajectories,
 )
-from genreward_wrappers.training.forward_backward.train import FBTraining
 
 GENERATOR = EMBEDDED
 CLIP = "embedded:clip-64"
@@ -64,8 +66,6 @@ ENCODER = "embedded:video-vae-64"
 CHECKPOINTS, EVERY = 20, 500
 
 HELD_OUT = "held-out"
-
-Tell = Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ class Recipe:
         candidates: How many videos of each.
         seed: The first one, of resets and of noise.
         clip: A model of pictures and texts, which chooses.
-        done: The task done, in words, or several wordings; None is the prompt.
+        success_prompt: The task done, in words, or several wordings; None is the
+            prompt.
         baseline: The scene as it begins, likewise; None for none.
         prior: How much a later key frame is preferred.
         videos: How many candidates are kept at most, the best.
@@ -112,7 +113,7 @@ class Recipe:
     candidates: int = 4
     seed: int = GOAL_SEED
     clip: str = CLIP
-    done: Sequence[str] | None = None
+    success_prompt: Sequence[str] | None = None
     baseline: Sequence[str] | None = None
     prior: float = 0.0
     videos: int = 8
@@ -151,9 +152,9 @@ def make_goal(
     output: str | PathLike[str],
     *,
     work: str | PathLike[str] | None = None,
-    again: bool = False,
+    overwrite: bool = False,
     processes: int = 1,
-    tell: Tell = lambda stage, done, total, figures=None: None,
+    on_progress: OnStage = no_progress,
 ) -> Made:
     """Makes a goal bundle that `GenRewardWrapper` takes.
 
@@ -162,9 +163,9 @@ def make_goal(
         output: The bundle to write.
         work: A folder for what is made on the way; None is beside the output. A run
             that was stopped goes on from there.
-        again: Whether stages that are there with other settings are made again.
+        overwrite: Whether stages that are there with other settings are made anew.
         processes: How many episodes to play at a time.
-        tell: Told the stage, how far it is, and perhaps figures by name.
+        on_progress: Called with the stage, how far it is, and perhaps figures by name.
 
     Raises:
         ValueError: Something does not fit, or a stage is there with other settings.
@@ -174,10 +175,10 @@ def make_goal(
     output = Path(output)
     folder = output.with_suffix(".work") if work is None else Path(work)
     _check_recipe(recipe)
-    maker = _Maker(recipe, folder, processes, tell)
+    maker = _Maker(recipe, folder, processes, on_progress)
     stages = maker.stages()
     bench = Work(folder)
-    bench.check(stages, again)
+    bench.check(stages, overwrite)
     for stage in stages:
         maker.files[stage.name] = bench.run(stage)
     goal, check = maker.bundle(), None
@@ -196,10 +197,10 @@ class _Maker:
     """The stages of one recipe, which hand files on to each other."""
 
     def __init__(
-        self, recipe: Recipe, folder: Path, processes: int, tell: Tell
+        self, recipe: Recipe, folder: Path, processes: int, on_progress: OnStage
     ) -> None:
         self.recipe, self.folder = recipe, folder
-        self.processes, self.tell = processes, tell
+        self.processes, self.on_progress = processes, on_progress
         self.device = recipe.model.device
         self.files: dict[str, list[Path]] = {}
         self.horizon = _horizon(recipe)
@@ -237,7 +238,7 @@ class _Maker:
                 "choice",
                 {
                     "clip": encoder_card(clip),
-                    "done": recipe.done,
+                    "success_prompt": recipe.success_prompt,
                     "baseline": recipe.baseline,
                     "prior": recipe.prior,
                     "videos": recipe.videos,
@@ -324,7 +325,7 @@ class _Maker:
             starts=recipe.starts,
             candidates=recipe.candidates,
             seed=recipe.seed,
-            tick=partial(self.tell, "candidates"),
+            on_progress=partial(self.on_progress, "candidates"),
         )
         # What comes next needs the memory.
         self.generator.unload()
@@ -343,12 +344,12 @@ class _Maker:
         chosen, _ = select(
             goal,
             recipe.clip,
-            prompts=recipe.done,
+            prompts=recipe.success_prompt,
             baseline=recipe.baseline,
             prior=recipe.prior,
             keep=min(recipe.videos, len(paths)),
             device=self.device,
-            tick=partial(self.tell, "choice"),
+            on_progress=partial(self.on_progress, "choice"),
         )
         return [_saved(chosen, self.folder / "choice.safetensors")]
 
@@ -367,12 +368,12 @@ class _Maker:
             str(recipe.data or self.folder / "data"),
             features,
             cache=default_cache(),
-            tick=partial(self.tell, "pictures to features"),
+            on_progress=partial(self.on_progress, "pictures to features"),
         )
         checkpoint = self.folder / "nets.checkpoint"
 
-        def told(step: int, figures: Mapping[str, float]) -> None:
-            self.tell("nets", step, recipe.updates, figures)
+        def on_update(step: int, figures: Mapping[str, float]) -> None:
+            self.on_progress("nets", step, recipe.updates, figures)
 
         made = train_fb(
             goal,
@@ -383,7 +384,7 @@ class _Maker:
                 recipe.updates,
                 checkpoint,
                 every=max(1, min(EVERY, recipe.updates // CHECKPOINTS)),
-                tell=told,
+                on_progress=on_update,
             ),
             device=self.device,
         )
@@ -409,7 +410,7 @@ class _Maker:
             },
             self.horizon,
             device=self.device,
-            tick=partial(self.tell, "check"),
+            on_progress=partial(self.on_progress, "check"),
         )
         path = self.folder / "figures.json"
         write_atomic(path, (canonical(check.to_json()) + "\n").encode())
@@ -420,8 +421,8 @@ class _Maker:
     ) -> list[Path]:
         """Records episodes; all policies of a stage count as one."""
 
-        def tick(done: int, total: int) -> None:
-            self.tell(stage, part * total + done, parts * total)
+        def on_progress(done: int, total: int) -> None:
+            self.on_progress(stage, part * total + done, parts * total)
 
         return collect(
             self.recipe.env_id,
@@ -433,7 +434,7 @@ class _Maker:
             steps=self.horizon if stage == HELD_OUT else min(self.horizon, LONGEST),
             options=self.recipe.options,
             processes=self.processes,
-            tick=tick,
+            on_progress=on_progress,
         )
 
 
@@ -487,7 +488,7 @@ def _check_recipe(recipe: Recipe) -> None:
     if not 0 <= recipe.prior < float("inf"):
         raise ValueError(f"prior={recipe.prior}: expected a number from 0")
     as_texts(recipe.prompt, "prompt")
-    for name in ("done", "baseline"):
+    for name in ("success_prompt", "baseline"):
         if getattr(recipe, name) is not None:
             as_texts(getattr(recipe, name), name)
     for policy in recipe.check_policies or ():

@@ -38,6 +38,7 @@ from genreward_wrappers.encoders.base import VideoEncoder, encoder_card
 from genreward_wrappers.encoders.caching import Memo
 from genreward_wrappers.encoders.registry import load_encoder
 from genreward_wrappers.encoders.texts import as_texts, mean_text, text_tower
+from genreward_wrappers.progress import OnProgress, no_progress
 
 #: Small enough for a CPU. By the published comparisons larger models judge better.
 ENCODER = "open_clip:ViT-B-32/laion2b_s34b_b79k"
@@ -109,7 +110,7 @@ def select(
     keep: int | None = None,
     device: str = "auto",
     dtype: str | None = None,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = no_progress,
 ) -> tuple[GoalBundle, Selection]:
     """A goal with key frames that fit the task's words.
 
@@ -127,7 +128,7 @@ def select(
             the order that they have.
         device: "auto", "cpu", "cuda" or "cuda:<index>".
         dtype: What the encoder computes in.
-        tick: Told how many videos are scored, and of how many.
+        on_progress: Called with how many videos are scored, and of how many.
 
     Returns:
         The new bundle, and what it was made by.
@@ -154,7 +155,7 @@ def select(
         raise ValueError(f"prior={prior}: expected a number from 0")
     if isinstance(encoder, str):
         encoder = load_encoder(encoder, device=device, dtype=dtype)
-    similarity = _similarity(goal.videos, encoder, texts, others, tick)
+    similarity = _similarity(goal.videos, encoder, texts, others, on_progress)
     deviation = float(similarity.std())
     late = np.linspace(0, 1, similarity.shape[1])
     curves = similarity - prior * deviation * (1 - late)
@@ -290,7 +291,7 @@ def _similarity(
     encoder: VideoEncoder,
     prompts: list[str],
     baseline: list[str],
-    tick: Callable[[int, int], None],
+    on_progress: Callable[[int, int], None],
 ) -> Floats:
     """(K, T) s in the formula."""
     tower = text_tower(encoder)
@@ -306,12 +307,12 @@ def _similarity(
     # Equal frames have to score alike, and the rows of a batch are not rounded alike:
     # each frame is encoded once, and multiplied by itself.
     memo = Memo(encoder)
-    tick(0, len(videos))
+    on_progress(0, len(videos))
     for done, video in enumerate(videos, 1):
         images = memo.encode_images(video).flatten(1).double().cpu().numpy()
         images /= np.linalg.norm(images, axis=1, keepdims=True)
         rows.append((images * direction).sum(1))
-        tick(done, len(videos))
+        on_progress(done, len(videos))
     similarity: Floats = np.stack(rows)
     if not np.isfinite(similarity).all():
         raise ValueError(f"{encoder!r} gives NaN for some frames: try dtype='float32'")

@@ -54,13 +54,13 @@ class Work:
         folder.mkdir(parents=True, exist_ok=True)
         self._done: dict[str, str] = {}
 
-    def check(self, stages: Sequence[Stage], again: bool) -> None:
+    def check(self, stages: Sequence[Stage], overwrite: bool) -> None:
         """Looks for stages that were made with other settings.
 
         Args:
             stages: All that will be run.
-            again: Whether such a stage is cleared away, to be made again. Those that
-                are made from it follow when they are run.
+            overwrite: Whether such a stage is cleared away, to be made anew. Those
+                that are made from it follow when they are run.
 
         Raises:
             ValueError: There is one, and it is not to be made again.
@@ -73,11 +73,12 @@ class Work:
             unlike = differences(theirs, ours)
             if not unlike:
                 continue
-            if not again:
+            if not overwrite:
                 raise ValueError(
                     f"the stage {stage.name!r} in {self.folder} was made with "
-                    f"{'; '.join(unlike)}. To make it again, and all that is made from "
-                    "it: --again (again=True); to keep it, give another --work FOLDER"
+                    f"{'; '.join(unlike)}. To make it and all that follows from it "
+                    "anew, give --overwrite (overwrite=True); to keep it, give another "
+                    "--work FOLDER"
                 )
             changed = {k for k in {*theirs, *ours} if theirs.get(k) != ours.get(k)}
             if changed <= set(stage.grows):

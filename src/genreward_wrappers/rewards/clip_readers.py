@@ -42,7 +42,8 @@ class Stretch(NamedTuple):
         agent: (n, T, D) their latents.
         first: (n, D) the first latents of their clips.
         seen: (n, T) 1 where there is a latent already, else 0.
-        time: (n, T) which of the goal's latents belong beside them.
+        time: (n, T) where among the goal's latents they belong; between two of them,
+            the goal is taken to move straight from one to the other.
     """
 
     rows: Tensor
@@ -94,11 +95,9 @@ class FramesReading:
         """
         self.encoder = encoder
         self._sampled = _table(sample_steps(length or horizon + 1, horizon), horizon)
-        # Each goal frame is encoded once, however many steps are compared with it: a
-        # step belongs to the frame at the same share of the time.
-        self._goal_index = torch.from_numpy(
-            np.rint(np.arange(horizon + 1) * (count - 1) / horizon)
-        ).long()
+        # A goal video has fewer frames than an episode. Each is encoded once, and a
+        # step belongs to the moment at the same share of the time.
+        self._moment = np.arange(horizon + 1) * ((count - 1) / horizon)
 
     def read(self, videos: UInt8) -> Tensor:
         """Every frame of the videos, each on its own."""
@@ -132,7 +131,7 @@ class FramesReading:
             agent=latents[:, None],
             first=memory.first[there],
             seen=latents.new_ones(len(rows), 1),
-            time=self._goal_index[torch.from_numpy(t.steps[mask])][:, None],
+            time=torch.from_numpy(self._moment[t.steps[mask]])[:, None],
         )
         return stretch, memory
 

@@ -47,7 +47,7 @@ from genreward_wrappers.rewards.clip_readers import (
     Stretch,
     WindowReading,
 )
-from genreward_wrappers.rewards.similarity import SIMILARITIES, Comparison
+from genreward_wrappers.rewards.similarity import SIMILARITIES, Comparison, cell_count
 from genreward_wrappers.rewards.targets import Own, Targets, begin
 
 READINGS = ("frames", "stream", "window")
@@ -65,7 +65,7 @@ class VideoOptions(TypedDict, total=False):
     length: int | None
     window: int
     every: int
-    score: Literal["tracking", "motion", "last_change", "cosine", "centred"]
+    score: Literal["tracking", "regions", "motion", "last_change", "cosine", "centred"]
     contrast: float
     payment: Literal["level", "hold", "difference"]
     discount: float
@@ -175,8 +175,8 @@ class VideoLevel(RewardModel[VideoMemory]):
                 and 16 for "window".
             window: Steps of a window, for the window reading.
             every: Steps between the starts of two windows.
-            score: "tracking", "motion", "last_change", "cosine" or "centred"; see
-                `rewards.similarity`.
+            score: "tracking", "regions", "motion", "last_change", "cosine" or
+                "centred"; see `rewards.similarity`.
             contrast: For "tracking": an agent that stands still earns, on average,
                 exp(-contrast) of what following exactly earns.
             payment: "level" pays a score when there is a new one, "hold" pays the
@@ -335,6 +335,8 @@ class VideoLevel(RewardModel[VideoMemory]):
             seen=agent.new_ones(len(agent), 1, 1, 1),
             reference=targets.reference[:, None, None],
             sharpness=targets.sharpness[:, None],
+            extent=targets.extent[:, choice, None],
+            contrast=self._contrast,
         )
         table: Float32 = self._similarity(comparison).float().cpu().numpy()
         return np.broadcast_to(table, (len(agent), len(goal)))
@@ -344,20 +346,29 @@ class VideoLevel(RewardModel[VideoMemory]):
         goal, own = targets.latents, targets.at(stretch.rows)
         device = goal.device
         time = stretch.time.to(device)
+        before, after = time.floor().long(), time.ceil().long()
+        part = (time - before).to(goal.dtype)[:, None, :, None]
         if self._combine == "nearest":
             which = choice.to(device)[:, None]
         else:
             which = torch.arange(goal.shape[1], device=device).expand(len(time), -1)
         each = own[:, None]
+        sets, goals = each[:, :, None], which[:, :, None]
         comparison = Comparison(
             agent=stretch.agent[:, None],
             agent_first=stretch.first[:, None, None],
-            goal=goal[each[:, :, None], which[:, :, None], time[:, None]],
+            goal=torch.lerp(
+                goal[sets, goals, before[:, None]],
+                goal[sets, goals, after[:, None]],
+                part,
+            ),
             goal_first=goal[each, which, 0][:, :, None],
             goal_last=goal[each, which, -1][:, :, None],
             seen=stretch.seen[:, None, :, None],
             reference=targets.reference[own][:, None, None],
             sharpness=targets.sharpness[each],
+            extent=targets.extent[each, which],
+            contrast=self._contrast,
         )
         scores = self._similarity(comparison)
         together = scores.amax(1) if self._combine == "max" else scores.mean(1)
@@ -368,7 +379,8 @@ class VideoLevel(RewardModel[VideoMemory]):
         """What videos make for this reward; their latents, if somebody has them."""
         if latents is None:
             latents = self.reading.read(videos)
-        return Targets.of(latents, self._look(videos[:, 0]), self._contrast)
+        cells = cell_count(self.encoder.latent_shape)
+        return Targets.of(latents, self._look(videos[:, 0]), self._contrast, cells)
 
     def _compared(self, own: Own | None) -> Targets:
         """What the rows are compared with."""

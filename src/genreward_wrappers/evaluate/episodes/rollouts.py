@@ -40,10 +40,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genreward_wrappers.core import UInt8
+from genreward_wrappers.data.cache import Cache, cache_folder
 from genreward_wrappers.data.episodes import Episode
-from genreward_wrappers.data.files import FileError, cache_folder, canonical
+from genreward_wrappers.data.files import FileError, canonical
 from genreward_wrappers.data.goals import GoalBundle
 from genreward_wrappers.envs.policies import Wander
+from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.workers import Workers, workers
 
 #: Of the test episodes. Goals and encoders come from one million on, learning runs from
@@ -104,7 +106,7 @@ def record_rollouts(
     counts: Mapping[str, int] = COUNTS,
     cache: Path | None = None,
     processes: int = 1,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = no_progress,
 ) -> list[Episode]:
     """Plays, or finds in the cache, the standard test episodes of an environment.
 
@@ -115,7 +117,7 @@ def record_rollouts(
         counts: How many of each kind; see `COUNTS`.
         cache: A folder for finished episodes; None keeps none.
         processes: How many to play at a time.
-        tick: Told how many episodes are done, and of how many.
+        on_progress: Called with how many episodes are done, and of how many.
 
     Raises:
         ValueError: The environment has no scripted policy.
@@ -149,7 +151,7 @@ def record_rollouts(
                 for episode in _take(jobs, needed, play_all, cache):
                     episodes.append(episode)
                     done += 1
-                    tick(done, total)
+                    on_progress(done, total)
     return episodes
 
 
@@ -222,7 +224,7 @@ def scripted_task(env_id: str) -> str:
 
 
 def default_cache() -> Path:
-    """Where test episodes are kept; see `files.cache_folder`."""
+    """Where test episodes are kept; see `data.cache`."""
     return cache_folder("rollouts")
 
 
@@ -377,25 +379,31 @@ def _take(
         for job, episode in zip(missing, play_all(missing), strict=True):
             found[job] = episode
             if cache is not None:
-                episode.save(cache / _file_name(job))
+                _cache(job, cache).put(_name(job), episode)
         taken += [e for e in found.values() if e is not None and _belongs(e)]
     return taken
 
 
 def _load(job: Job, cache: Path | None) -> Episode | None:
-    if cache is None:
-        return None
-    try:
-        return Episode.load(cache / _file_name(job))
-    except (FileError, KeyError, ValueError):
-        # Not there, or damaged: it is made again.
-        return None
+    return None if cache is None else _cache(job, cache).get(_name(job))
 
 
-def _file_name(job: Job) -> str:
+def _cache(job: Job, folder: Path) -> Cache[Episode]:
+    def read(path: Path) -> Episode:
+        episode = Episode.load(path)
+        wanted = (job.env_id, job.kind, job.seed, [*job.frame_steps])
+        about = [episode.info.get(name) for name in ("env_id", "kind", "seed")]
+        if (*about, episode.frame_steps.tolist()) != wanted:
+            raise FileError(f"{path} is not the episode {wanted}")
+        return episode
+
+    return Cache(folder, read, lambda path, episode: episode.save(path))
+
+
+def _name(job: Job) -> str:
     """Names an episode by everything that it depends on."""
     key = {"job": asdict(job), "made by": _makers()}
-    return hashlib.sha256(canonical(key).encode()).hexdigest()[:32] + ".safetensors"
+    return hashlib.sha256(canonical(key).encode()).hexdigest()[:32]
 
 
 @functools.lru_cache(maxsize=1)

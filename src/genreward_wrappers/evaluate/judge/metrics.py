@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from genreward_wrappers.core import Bool, Int64
 from genreward_wrappers.evaluate.judge import bootstrap
@@ -607,10 +606,14 @@ class _Table:
 
 
 def _spearman(curve: Curve) -> float:
+    from scipy import stats
+
     return float(stats.spearmanr(curve.steps, curve.values).statistic)
 
 
 def _pearson(curve: Curve) -> float:
+    from scipy import stats
+
     return float(stats.pearsonr(curve.steps, curve.values).statistic)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -47,14 +47,13 @@ from genreward_wrappers.evaluate.judge.metrics import (
 )
 from genreward_wrappers.evaluate.judge.score import score_episodes, wanted_steps
 from genreward_wrappers.evaluate.judge.verdict import Verdict, verdict
+from genreward_wrappers.progress import OnStage, no_progress
 from genreward_wrappers.rewards.frame_level import FrameLevel
 from genreward_wrappers.rewards.video_level import VideoLevel
 
 #: Steps that the EPIC distance is taken over, states and actions that it averages
 #: over, and how few steps are too few.
 TRANSITIONS, COVERAGE, FEW_TRANSITIONS = 200, 8, 20
-
-Tell = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def evaluate(
     device: str = "auto",
     dtype: str | None = None,
     resamples: int = 1000,
-    tell: Tell = lambda what, done, total: None,
+    on_progress: OnStage = no_progress,
 ) -> Evaluation:
     """Judges rewards on episodes of known worth.
 
@@ -130,7 +129,7 @@ def evaluate(
         device: Of the encoders.
         dtype: What they compute in.
         resamples: Of the bootstrap.
-        tell: Told what is being done, and how far.
+        on_progress: Called with what is being done, how far it is, and of how much.
     """
     given = None
     bundle: GoalBundle | None = None
@@ -161,7 +160,7 @@ def evaluate(
             counts=counts,
             cache=cache or default_cache(),
             processes=processes,
-            tick=lambda done, total: tell("test episodes", done, total),
+            on_progress=lambda done, total: on_progress("test episodes", done, total),
         )
     else:
         episodes = given
@@ -169,10 +168,10 @@ def evaluate(
     everything = [*tests, *altered(tests, wanted.tolist())]
     found = []
     for index, contestant in enumerate(contestants):
-        tell("rewards", index, len(contestants))
+        on_progress("rewards", index, len(contestants))
         found.append((contestant, _pay(contestant, everything)))
-    tell("rewards", len(contestants), len(contestants))
-    tell("figures", 0, 1)
+    on_progress("rewards", len(contestants), len(contestants))
+    on_progress("figures", 0, 1)
     scored = _judge(found, everything, resamples)
     even = sample_steps(min(frames, horizon + 1), horizon)
     scored = [
@@ -183,7 +182,7 @@ def evaluate(
         )
         for one in scored
     ]
-    tell("figures", 1, 1)
+    on_progress("figures", 1, 1)
     return Evaluation(
         env_id, bundle, horizon, everything, scored, _facts(env_id, bundle, frames)
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -41,6 +42,9 @@ LISTED = 500
 # A first look at a full folder takes a while: each answer reads for this long, and the
 # page asks again.
 SECONDS_OF_READING = 1.0
+
+#: What a socket raises whose other side is gone.
+GONE = (ConnectionError, TimeoutError)
 
 
 class FileGone(LookupError):
@@ -78,31 +82,35 @@ class Folder:
         self._lock = threading.Lock()
         self._known: dict[str, _Known] = {}
         self._gone: dict[str, int] = {}
+        self._reading: set[str] = set()
         # A server that starts anew goes on above the versions of the one before, which
         # an open page still remembers.
         self._version = time.time_ns() // 1_000_000
 
     def news(self, since: int) -> dict[str, Any]:
         """What changed after a version: episodes, names gone, and the version now."""
+        files = self._files()
+        listed = dict(sorted(files.items(), reverse=True)[:LISTED])
         with self._lock:
-            files = self._files()
-            listed = dict(sorted(files.items(), reverse=True)[:LISTED])
             for name in self._known.keys() - listed.keys():
                 del self._known[name]
                 self._gone[name] = self._next()
-            until = time.monotonic() + SECONDS_OF_READING
-            read = more = False
-            for name, stamp in listed.items():
-                known = self._known.get(name)
-                if known is not None and known.stamp == stamp:
-                    continue
-                if read and time.monotonic() > until:
-                    more = True
-                    break
-                read = True
+        until = time.monotonic() + SECONDS_OF_READING
+        for name, stamp in listed.items():
+            if not self._take(name, stamp):
+                continue
+            # Not under the lock: one large file must not hold up every answer.
+            try:
                 entry = self._entry(name)
+            finally:
+                self._reading.discard(name)
+            with self._lock:
                 self._gone.pop(name, None)
                 self._known[name] = _Known(stamp, self._next(), entry)
+            if time.monotonic() > until:
+                break
+        with self._lock:
+            more = any(not self._is_known(*item) for item in listed.items())
             return {
                 "episodes": [
                     k.entry for k in self._known.values() if k.version > since
@@ -112,6 +120,18 @@ class Folder:
                 "more": more,
                 "older": len(files) - len(listed),
             }
+
+    def _is_known(self, name: str, stamp: tuple[int, int]) -> bool:
+        known = self._known.get(name)
+        return known is not None and known.stamp == stamp
+
+    def _take(self, name: str, stamp: tuple[int, int]) -> bool:
+        """Whether a file is to be read here, and is not being read already."""
+        with self._lock:
+            if self._is_known(name, stamp) or name in self._reading:
+                return False
+            self._reading.add(name)
+            return True
 
     def episode(self, name: str) -> dict[str, Any]:
         """All the player needs of an episode.
@@ -134,6 +154,8 @@ class Folder:
         path = self.path / GOAL
         if not path.is_file():
             return None, ""
+        if not path.resolve().is_relative_to(self.path):
+            return None, f"{path} is a link that leads out of the folder"
         try:
             return GoalBundle.load(path), ""
         except (ValueError, OSError) as error:
@@ -249,6 +271,8 @@ def serve(folder: Path, port: int = 8000, host: str = "127.0.0.1") -> Live:
 class _Server(ThreadingHTTPServer):
     # Elsewhere it would let a second server take the same port unseen.
     allow_reuse_address = os.name == "posix"
+    # Many pages that open at once wait instead of being refused.
+    request_queue_size = 256
 
     def __init__(self, address: tuple[str, int], folder: Folder, host: str) -> None:
         self.folder = folder
@@ -257,9 +281,16 @@ class _Server(ThreadingHTTPServer):
         self.hosts = {"localhost", "127.0.0.1", host}
         super().__init__(address, _Handler)
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of a browser that has closed its side."""
+        if not isinstance(sys.exc_info()[1], GONE):
+            super().handle_error(request, client_address)
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
+    # Seconds after which a connection that says nothing, or reads nothing, is closed.
+    timeout = 30.0
     protocol_version = "HTTP/1.1"
     server_version = "genreward"
     sys_version = ""
@@ -275,13 +306,13 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             self._route()
-        except (BrokenPipeError, ConnectionResetError):
-            # The page was closed before the answer.
+        except GONE:
+            # The page was closed before the answer, or reads none.
             self.close_connection = True
         except FileGone as error:
             self._fail(HTTPStatus.NOT_FOUND, str(error.args[0]))
         except Exception as error:
-            # A damaged episode, say: the message is for the page.
+            # For example a damaged episode: the message is for the page.
             message = f"{type(error).__name__}: {error}"
             self._fail(HTTPStatus.INTERNAL_SERVER_ERROR, message)
 

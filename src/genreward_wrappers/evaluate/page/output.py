@@ -1,4 +1,4 @@
-"""An `Evaluation` as a table, as JSON and as a page."""
+"""An `Evaluation` as JSON and as a page."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.files import write_atomic
-from genreward_wrappers.evaluate.judge.bootstrap import Estimate
 from genreward_wrappers.evaluate.judge.metrics import METRICS
 from genreward_wrappers.evaluate.judge.run import Evaluation, Scored
 from genreward_wrappers.evaluate.learn.runs import Progress, Run, outcome
@@ -25,20 +22,6 @@ from genreward_wrappers.evaluate.page.report import (
     write_page,
 )
 from genreward_wrappers.rewards.video_level import VideoLevel
-
-#: The rows of the table in the terminal; the page has all.
-SHORT = (
-    "auc_mean",
-    "auc_final",
-    "near_auc_mean",
-    "shifted_auc",
-    "brightness_auc",
-    "voc_spearman",
-    "rank_tau_b",
-    "static_place",
-    "hover_share",
-    "near_share",
-)
 
 EPIC = (
     "How far the reward is from the environment's own once shaping and scale are taken "
@@ -126,33 +109,6 @@ def make_report(
     )
 
 
-def table(evaluation: Evaluation) -> Any:
-    """The figures that matter most, for `rich`."""
-    from rich import box
-    from rich.table import Table
-
-    title = f"{evaluation.env_id}: {len(evaluation.episodes)} test episodes"
-    found = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
-    found.add_column("", no_wrap=True)
-    for one in evaluation.scored:
-        role = one.contestant.role
-        name = one.contestant.name
-        title = name if role == "reward" else f"{name}\n{role}"
-        found.add_column(title, justify="right")
-    for metric in SHORT:
-        cells = [one.metrics.get(metric) for one in evaluation.scored]
-        found.add_row(metric, *map(_cell, cells))
-    return found
-
-
-def _cell(estimate: Estimate | None) -> str:
-    if estimate is None or estimate.value is None:
-        return "-"
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.2f}"
-    return f"{estimate.value:.2f}\n{estimate.low:.2f}\N{EN DASH}{estimate.high:.2f}"
-
-
 def _shown(evaluation: Evaluation) -> list[Shown]:
     model = _first_video(evaluation.scored)
     counts: dict[str, int] = {}
@@ -237,34 +193,3 @@ def _curve(run: Run, progress: Progress) -> dict[str, Any]:
         "return": [total for _, total in curve.values()],
         "verdict": outcome(progress)[1],
     }
-
-
-def check_limits(limits: Mapping[str, float]) -> None:
-    """Raises unless there is a figure of each of these names."""
-    for name in limits:
-        if name != "auc" and name not in METRICS:
-            raise ValueError(
-                f"--fail-below {name}: there is no such figure; there are auc (short "
-                f"for auc_mean), {', '.join(METRICS)}"
-            )
-
-
-def below(evaluation: Evaluation, limits: Mapping[str, float]) -> list[str]:
-    """Which of the rewards under test miss which limit, for an exit status."""
-    missed = []
-    for name, limit in limits.items():
-        metric = "auc_mean" if name == "auc" else name
-        for one in evaluation.scored:
-            if one.contestant.role != "reward":
-                continue
-            found = one.metrics.get(metric)
-            if found is None or found.value is None or not found.value >= limit:
-                value = (
-                    "undefined"
-                    if found is None or found.value is None
-                    else (f"{np.round(found.value, 3)}")
-                )
-                missed.append(
-                    f"{one.contestant.name}: {metric} is {value}, wanted {limit:g}"
-                )
-    return missed

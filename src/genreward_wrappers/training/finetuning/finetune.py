@@ -14,22 +14,19 @@ from typing import Any
 
 import torch
 
-from genreward_wrappers.data.files import cache_folder
+from genreward_wrappers.data.cache import cache_folder
 from genreward_wrappers.encoders.base import resolve_device
 from genreward_wrappers.generators.checkpoints import load_pipeline
-from genreward_wrappers.generators.pipeline import (
-    Generator,
-    Model,
-    Sampling,
-    memory_limit,
-)
+from genreward_wrappers.generators.memory import memory_limit
+from genreward_wrappers.generators.pipeline import Generator
+from genreward_wrappers.generators.settings import Model, Sampling
+from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.training.finetuning.clips import CaptionedClip, find_clips
 from genreward_wrappers.training.finetuning.denoising import Denoising
 from genreward_wrappers.training.finetuning.latents import (
-    Cache,
     Latents,
+    LatentsCache,
     Recipe,
-    Tick,
     digest_of,
 )
 from genreward_wrappers.training.finetuning.objective import Objective
@@ -67,7 +64,7 @@ def finetune(
     frames: int | None = None,
     size: tuple[int, int] | None = None,
     cache: str | PathLike[str] | None = None,
-    tick: Tick = lambda done, total: None,
+    on_progress: OnProgress = no_progress,
 ) -> Path:
     """Fine-tunes a generator; goes on where an earlier call was stopped.
 
@@ -86,7 +83,7 @@ def finetune(
         frames: Of a clip; None is the transformer's own number.
         size: (height, width) of a clip; None is the transformer's own.
         cache: A folder for latents and embeddings of prompts.
-        tick: Told how many clips are encoded, and of how many.
+        on_progress: Called with how many clips are encoded, and of how many.
 
     Returns:
         The output folder.
@@ -115,7 +112,9 @@ def finetune(
     folder = cache_folder("latents") if cache is None else Path(cache)
     with memory_limit(generator.model.source, _ways(training, generator.model, shape)):
         begin = _begin_vae if training.method == "vae" else _begin
-        begun = begin(generator, clips, shape, training, plan, place, folder, tick)
+        begun = begin(
+            generator, clips, shape, training, plan, place, folder, on_progress
+        )
         tuner = begun.tuner
         if plan.videos and not (begun.samples and len(tuner.held_rows)):
             raise ValueError(
@@ -176,11 +175,11 @@ def _begin(
     plan: Plan,
     place: Place,
     folder: Path,
-    tick: Tick,
+    on_progress: OnProgress,
 ) -> _Begun:
     """A transformer, on the latents of the clips."""
-    store = Cache(folder, _recipe(generator, shape, training))
-    pipeline, latents = _encode(generator, store, clips, training, place, tick)
+    store = LatentsCache(folder, _recipe(generator, shape, training))
+    pipeline, latents = _encode(generator, store, clips, training, place, on_progress)
     objective = Objective(pipeline, *shape, place.device)
     transformer = pipeline.transformer.to(place.device)
     weights = Weights(transformer, training, generator.dtype)
@@ -205,7 +204,7 @@ def _begin_vae(
     plan: Plan,
     place: Place,
     folder: Path,
-    tick: Tick,
+    on_progress: OnProgress,
 ) -> _Begun:
     """A VAE, on the clips themselves."""
     # It encodes eight frames at a time and decodes two latents at a time, the rest with
@@ -223,9 +222,9 @@ def _begin_vae(
     _save_memory(vae, training, place)
     videos = []
     for done, clip in enumerate(clips):
-        tick(done, len(clips))
+        on_progress(done, len(clips))
         videos.append(clip.frames(*shape))
-    tick(len(clips), len(clips))
+    on_progress(len(clips), len(clips))
     weights = Weights(vae, training, torch.float32)
     task = Reconstruction(vae, videos, place.device, generator.dtype)
     tuner = Tuner(weights, task, len(clips), training, place)
@@ -272,7 +271,7 @@ def _fit(
                 }
                 losses.clear()
                 if place.rank == 0:
-                    plan.tell(tuner.step, figures)
+                    plan.on_progress(tuner.step, figures)
             if tuner.step % plan.every == 0 or over or stop:
                 alone(save)
             if stop:
@@ -280,7 +279,7 @@ def _fit(
             if over or (plan.validate and tuner.step % plan.validate == 0):
                 judged = alone(judge)
                 if place.rank == 0 and judged:
-                    plan.tell(tuner.step, judged)
+                    plan.on_progress(tuner.step, judged)
         if not over:
             # It was over when it was stopped.
             judged = alone(tuner.judge)
@@ -356,11 +355,11 @@ def _encoding_dtype(generator: Generator) -> torch.dtype:
 
 def _encode(
     generator: Generator,
-    store: Cache,
+    store: LatentsCache,
     clips: Sequence[CaptionedClip],
     training: Finetuning,
     place: Place,
-    tick: Tick,
+    on_progress: OnProgress,
 ) -> tuple[Any, Latents]:
     """The pipeline without its text encoder, and the encoded clips."""
     device, dtype = generator.device, _encoding_dtype(generator)
@@ -380,7 +379,7 @@ def _encode(
     if generator.model.slicing:
         vae.enable_slicing()
     # Each process encodes its share.
-    store.encode_clips(vae, clips[place.rank :: place.count], device, tick)
+    store.encode_clips(vae, clips[place.rank :: place.count], device, on_progress)
     place.wait()
     vae.to("cpu")
     if device.type == "cuda":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from genreward_wrappers.extras import require
 
 #: What `accelerate launch` says to the processes that it starts.
 LAUNCHED = "ACCELERATE_MIXED_PRECISION"
@@ -66,19 +69,17 @@ class Launched(Place):
             ImportError: accelerate is not there.
             ValueError: It was configured to split the model.
         """
-        try:
-            from accelerate import Accelerator, InitProcessGroupKwargs
-        except ImportError as error:
-            raise ImportError(
-                "several devices need accelerate: pip install "
-                '"genreward-wrappers[finetune]"'
-            ) from error
+        accelerate = require(
+            "accelerate", "finetune", "several devices need accelerate"
+        )
         # Precision is set by --dtype, so that one process and several do the same.
-        self._accelerator = Accelerator(
+        self._accelerator = accelerate.Accelerator(
             cpu=device.type == "cpu",
             mixed_precision="no",
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+            kwargs_handlers=[accelerate.InitProcessGroupKwargs(timeout=PATIENCE)],
         )
+        # An interpreter that ends with the processes still connected may abort.
+        atexit.register(self._accelerator.end_training)
         kind = str(self._accelerator.distributed_type.value)
         if kind not in ("NO", "MULTI_CPU", "MULTI_GPU"):
             raise ValueError(

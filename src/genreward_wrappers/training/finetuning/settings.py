@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-METHODS = ("lora", "full", "vae")
+from genreward_wrappers.progress import OnFigures, no_progress
 
-Tell = Callable[[int, Mapping[str, float]], None]
+METHODS = ("lora", "full", "vae")
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ class Plan:
             beside the output.
         sampling_steps: Of the denoising there.
         guidance: The scale of classifier-free guidance there.
-        tell: Told the number of the step and its figures.
+        on_progress: Called with the number of the step and its figures.
     """
 
     steps: int | None = None
@@ -145,7 +144,7 @@ class Plan:
     videos: int = 0
     sampling_steps: int = 50
     guidance: float = 6.0
-    tell: Tell = lambda step, figures: None
+    on_progress: OnFigures = no_progress
 
     def __post_init__(self) -> None:
         if self.steps is None and self.minutes is None:

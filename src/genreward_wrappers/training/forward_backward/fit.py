@@ -9,7 +9,7 @@ if it had not been.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genreward_wrappers.data.goals import GoalBundle
+from genreward_wrappers.progress import OnFigures, no_progress
 from genreward_wrappers.training.forward_backward.data import Transitions
 from genreward_wrappers.training.forward_backward.features import Features
 from genreward_wrappers.training.forward_backward.judge import success_rank, time_rank
 from genreward_wrappers.training.forward_backward.nets import FBConfig
+from genreward_wrappers.training.forward_backward.settings import FBTraining
 from genreward_wrappers.training.forward_backward.sources import Recorded
-from genreward_wrappers.training.forward_backward.train import FBTrainer, FBTraining
+from genreward_wrappers.training.forward_backward.train import FBTrainer
 
 #: Every so-manieth trajectory is held out and only judged by.
 HELD_OUT = 8
@@ -40,8 +42,6 @@ SMALL_TRAINING: Mapping[str, Any] = {
     "target_rate": 0.05,
 }
 
-Tell = Callable[[int, Mapping[str, float]], None]
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -51,28 +51,28 @@ class Plan:
         updates: Gradient steps.
         checkpoint: A file that a stopped run goes on from; None keeps none.
         every: Updates between two checkpoints, and between two reports.
-        settle: The share of the updates, the last ones, with a fifth of the learning
-            rate: what is far from the goal is told apart by small differences, which
-            large steps blur.
-        tell: Told the number of the update and its figures.
+        anneal_share: The share of the updates, the last ones, with a fifth of the
+            learning rate: far from the goal it is small differences that matter, and
+            large steps blur them.
+        on_progress: Called with the number of the update and its figures.
     """
 
     updates: int = 10_000
     checkpoint: Path | None = None
     every: int = 500
-    settle: float = 0.0
-    tell: Tell = lambda step, figures: None
+    anneal_share: float = 0.0
+    on_progress: OnFigures = no_progress
 
     def __post_init__(self) -> None:
         for name in ("updates", "every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
-        if not 0 <= self.settle <= 1:
-            raise ValueError(f"settle={self.settle}: expected from 0 to 1")
+        if not 0 <= self.anneal_share <= 1:
+            raise ValueError(f"anneal_share={self.anneal_share}: expected from 0 to 1")
 
     def rate(self, step: int) -> float:
         """The share of the learning rate that an update is made with, from 0."""
-        return SETTLED if step >= (1 - self.settle) * self.updates else 1.0
+        return SETTLED if step >= (1 - self.anneal_share) * self.updates else 1.0
 
 
 def train_fb(
@@ -150,7 +150,7 @@ def fit(trainer: FBTrainer, data: Transitions, plan: Plan) -> None:
         batch = data.draw(training.batch, one_step, (training.seed, trainer.step))
         figures = trainer.update(batch, plan.rate(trainer.step))
         if trainer.step % plan.every == 0 or trainer.step == plan.updates:
-            plan.tell(trainer.step, figures)
+            plan.on_progress(trainer.step, figures)
             if plan.checkpoint is not None:
                 trainer.save(plan.checkpoint, notes)
 

@@ -6,7 +6,7 @@ never sees a picture.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.extras import require
+from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.training.forward_backward.data import Trajectory
 from genreward_wrappers.training.forward_backward.features import Features
 
-Tick = Callable[[int, int], None]
 MINARI = "minari:"
 
 
@@ -42,7 +43,7 @@ def load_trajectories(
     features: Features,
     *,
     cache: Path | None = None,
-    tick: Tick = lambda done, total: None,
+    on_progress: OnProgress = no_progress,
 ) -> Recorded:
     """Reads a data set.
 
@@ -51,13 +52,15 @@ def load_trajectories(
             ``record=``), or "minari:<dataset id>".
         features: What to make of the pictures.
         cache: A folder for features of pictures that were seen before.
-        tick: Told how many episodes are read, and of how many.
+        on_progress: Called with how many episodes are read, and of how many.
 
     Raises:
         ValueError: There is nothing to read, or no next states.
     """
     if source.startswith(MINARI):
-        return from_minari(source.removeprefix(MINARI), features, tick=tick)
+        return from_minari(
+            source.removeprefix(MINARI), features, on_progress=on_progress
+        )
     folder = Path(source)
     if folder.suffix in (".pkl", ".pickle", ".zip"):
         raise ValueError(
@@ -75,13 +78,13 @@ def load_trajectories(
         )
     trajectories, seeds, policies, ids = [], [], set(), set()
     for done, path in enumerate(paths):
-        tick(done, len(paths))
+        on_progress(done, len(paths))
         episode = Episode.load(path)
         trajectories.append(from_episode(episode, features, cache, str(path)))
         seeds.append(int(episode.info.get("seed", -1)))
         policies.add(str(episode.info.get("policy", "unknown")))
         ids.add(str(episode.info.get("env_id", "")))
-    tick(len(paths), len(paths))
+    on_progress(len(paths), len(paths))
     known = [seed for seed in seeds if seed >= 0]
     about: dict[str, Any] = {
         "data": f"recorded: {', '.join(sorted(policies))}",
@@ -122,7 +125,7 @@ def from_episode(
 
 
 def from_minari(
-    dataset: str, features: Features, *, tick: Tick = lambda done, total: None
+    dataset: str, features: Features, *, on_progress: OnProgress = no_progress
 ) -> Recorded:
     """The trajectories of a Minari dataset.
 
@@ -134,7 +137,7 @@ def from_minari(
     total = int(data.total_episodes)
     trajectories = []
     for done, episode in enumerate(data.iterate_episodes()):
-        tick(done, total)
+        on_progress(done, total)
         name = f"{MINARI}{dataset}, episode {episode.id}"
         states = _states_of(episode.observations, features, name)
         trajectories.append(
@@ -145,7 +148,7 @@ def from_minari(
                 name=name,
             )
         )
-    tick(total, total)
+    on_progress(total, total)
     return Recorded(trajectories, {"data": f"{MINARI}{dataset}"})
 
 
@@ -155,12 +158,7 @@ def load_minari(dataset: str) -> Any:
     Raises:
         ImportError: minari is not there.
     """
-    try:
-        import minari
-    except ImportError as error:
-        raise ImportError(
-            'Minari datasets need minari: pip install "minari[hdf5]"'
-        ) from error
+    minari = require("minari", '"minari[hdf5]"', "Minari datasets need minari")
     return minari.load_dataset(dataset)
 
 

@@ -1,0 +1,82 @@
+"""``genreward pack``: a goal bundle from your own videos."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from genreward_wrappers.cli.arguments import (
+    Commands,
+    add_command,
+    add_shared,
+    read_size,
+)
+
+
+def add_pack(commands: Commands) -> None:
+    """Adds the command."""
+    command = add_command(
+        commands,
+        "pack",
+        run_pack,
+        "make a goal bundle from your own videos",
+        "Brings videos (mp4, gif, npy), or a folder of candidates from `genreward "
+        "generate`, to one size and length and packs them into a goal bundle.",
+        "stacked.mp4 --env MyEnv-v0 --output goal.safetensors\n"
+        '--prompt "stack the cubes"',
+    )
+    command.add_argument(
+        "videos",
+        nargs="+",
+        type=Path,
+        metavar="VIDEO",
+        help="Videos, or candidates and folders of them.",
+    )
+    add_shared(
+        command,
+        "--env",
+        default="",
+        help="The id of the environment that the goal is for; none by default.",
+    )
+    add_shared(
+        command,
+        "--camera",
+        help="The environment's camera that the videos show; checked when the goal is "
+        "used.",
+    )
+    add_shared(command, "--prompt")
+    add_shared(command, "--size", default=[64])
+    command.add_argument(
+        "--length",
+        type=int,
+        default=129,
+        metavar="N",
+        help="How many frames each packed video has.",
+    )
+    add_shared(command, "--encoder", default="embedded:video-vae-64")
+    add_shared(command, "--license")
+    add_shared(command, "--output")
+
+
+def run_pack(args: argparse.Namespace) -> int:
+    """Packs the videos."""
+    from genreward_wrappers.goal_pipeline.pack import pack, pack_candidates
+
+    made = [path.is_dir() or path.suffix == ".safetensors" for path in args.videos]
+    if any(made) and not all(made):
+        raise ValueError(
+            "videos and candidates of `genreward generate` are packed apart, got both"
+        )
+    goal = (pack_candidates if all(made) else pack)(
+        args.videos,
+        env_id=args.env,
+        camera=args.camera,
+        prompt=args.prompt,
+        size=read_size(args.size),
+        length=args.length,
+        encoder=args.encoder,
+        license=args.license,
+    )
+    goal.save(args.output)
+    print(f"{args.output}: {goal!r}")
+    return 0

@@ -1,0 +1,347 @@
+"""The command line, as a user types it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genreward_wrappers import GoalBundle, cli, progress
+from genreward_wrappers.cli import demo
+from genreward_wrappers.cli.arguments import SHARED
+from genreward_wrappers.cli.main import COMMANDS, main, make_parser
+from genreward_wrappers.data.video_files import read_video, write_video
+from genreward_wrappers.goal_pipeline.pack import pack
+
+RNG = np.random.default_rng(0)
+
+
+def film(path, shape=(20, 64, 64)):
+    """A bright column that moves to the right, written as a video."""
+    frames = np.full((*shape, 3), 30, np.uint8)
+    for t, frame in enumerate(frames):
+        frame[:, 2 * t : 2 * t + 16] = (200, 120, 40)
+    if path.suffix == ".npy":
+        np.save(path, frames)
+    else:
+        write_video(path, frames)
+    return frames
+
+
+@pytest.mark.parametrize("name", ["goal.mp4", "goal.gif", "goal.npy"])
+def test_pack_and_inspect(name, tmp_path, capsys):
+    video, goal = tmp_path / name, tmp_path / "goal.safetensors"
+    if name.endswith("gif"):
+        import imageio.v3 as imageio
+
+        frames = film(tmp_path / "x.npy")
+        imageio.imwrite(video, frames, plugin="pillow", duration=100)
+    else:
+        frames = film(video)
+    command = ["pack", str(video), "--env", "My-v0", "--prompt", "move right"]
+    assert main([*command, "--length", "33", "--output", str(goal)]) == 0
+    assert "1 videos of 33 frames" in capsys.readouterr().out
+    bundle = GoalBundle.load(goal)
+    assert (bundle.env_id, bundle.prompt) == ("My-v0", "move right")
+    assert bundle.encoder["source"] == "embedded:video-vae-64"
+    index = np.rint(np.linspace(0, len(frames) - 1, 33)).astype(int)
+    # Video codecs lose a little; arrays lose nothing.
+    error = np.abs(bundle.videos[0].astype(int) - frames[index]).mean()
+    assert error <= (0 if name.endswith("npy") else 16)
+    assert main(["inspect", str(goal)]) == 0
+    assert "move right" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.mp4"], "no video at nowhere.mp4"),
+        (["text.mp4"], "does not decode"),
+        (["one.npy"], "at least 2 frames"),
+        (["float.npy"], "got float64"),
+        (["small.npy"], "would have to be enlarged to 64x64"),
+        (["wide.npy"], "another aspect ratio"),
+        (["fine.npy", "--size", "1", "2", "3"], "one or two numbers"),
+        (["fine.npy", "--length", "1"], "at least 2 frames"),
+        (["fine.npy", "--encoder", "embedded:huge"], "no embedded encoder 'huge'"),
+    ],
+)
+def test_pack_bad_input(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.mp4").write_text("not a video")
+    np.save("one.npy", np.zeros((1, 64, 64, 3), np.uint8))
+    np.save("float.npy", np.zeros((5, 64, 64, 3)))
+    np.save("small.npy", np.zeros((5, 32, 32, 3), np.uint8))
+    np.save("wide.npy", np.zeros((5, 64, 128, 3), np.uint8))
+    np.save("fine.npy", np.zeros((5, 64, 64, 3), np.uint8))
+    assert main(["pack", *arguments, "--output", "goal.safetensors"]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("genreward pack: ")
+    assert not (tmp_path / "goal.safetensors").exists()
+
+
+def test_pack_shrinks_larger_videos():
+    video = RNG.integers(0, 256, (9, 128, 192, 3)).astype(np.uint8)
+    goal = pack([video, video], size=(32, 48), length=9, encoder=None)
+    assert goal.videos.shape == (2, 9, 32, 48, 3)
+    blocks = video.reshape(9, 32, 4, 48, 4, 3).mean((2, 4))
+    np.testing.assert_allclose(goal.videos[0], blocks, atol=0.51)
+
+
+def test_video_round_trip(tmp_path):
+    frames = film(tmp_path / "x.mp4", (12, 64, 96))
+    again = read_video(tmp_path / "x.mp4")
+    assert again.shape == frames.shape
+    assert np.abs(again.astype(int) - frames).mean() < 8
+
+
+def test_demo_plays_draws_and_ranks(tmp_path, capsys, monkeypatch):
+    """What the demo is for: the reward pays who does the task more."""
+    played = []
+    play = demo.play_policies
+    monkeypatch.setattr(
+        demo, "play_policies", lambda *a, **k: played.extend(play(*a, **k)) or played
+    )
+    line = ["demo", "--output", str(tmp_path / "out"), "--seed", "3"]
+    assert main([*line, "--device", "cpu"]) == 0
+    episodes = played
+    printed, shown = capsys.readouterr()
+    assert "scripted: 256 of 256" in shown
+    table = printed.splitlines()[:5]
+    assert max(map(len, table)) < 80
+    for word in ("scripted", "noisy", "random", "reward_video", "reward_env"):
+        assert word in printed
+    assert (tmp_path / "out" / "rewards.png").stat().st_size > 20_000
+    assert len(read_video(tmp_path / "out" / "policies.mp4")) == 129
+    scripted, _, random = (sum(e.rewards["reward_video"]) for e in episodes)
+    assert episodes[0].success
+    assert not episodes[2].success
+    assert scripted > random
+
+
+def test_errors_are_one_line_and_status_one(capsys):
+    assert main(["inspect", "metaworld/nothing"]) == 1
+    assert "no embedded goal for 'metaworld/nothing'" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no embedded goal"):
+        main(["--traceback", "inspect", "metaworld/nothing"])
+    assert main(["demo", "--env", "CarRacing-v3"]) == 1
+    assert "scripted policy" in capsys.readouterr().err
+    assert main([]) == 2
+    assert "demo" in capsys.readouterr().out
+    assert main(["goals"]) == 0
+    assert "metaworld/pick-place" in capsys.readouterr().out
+
+
+def test_ctrl_c_stops_without_a_traceback(tmp_path):
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "genreward_wrappers", "demo", "--output", out],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    # The folder is made right before the first policy plays.
+    while not out.exists() and process.poll() is None:
+        time.sleep(0.1)
+    # Long enough to be in the middle of it. All that is compiled has been imported by
+    # then: of an interrupt in such an import the module makes an error of its own.
+    time.sleep(3)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped" in error
+    assert "Traceback" not in error
+
+
+def test_live_wants_a_folder(tmp_path, capsys):
+    assert main(["live", str(tmp_path / "none")]) == 1
+    assert "the wrappers' record= makes it" in capsys.readouterr().err
+
+
+def test_live_serves_until_it_is_stopped(tmp_path):
+    command = [sys.executable, "-m", "genreward_wrappers", "live", str(tmp_path)]
+    with subprocess.Popen(
+        [*command, "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        line = server.stdout.readline()
+        url = line.split()[1]
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            assert "Reward inspector" in answer.read().decode()
+        server.send_signal(signal.SIGINT)
+        _, errors = server.communicate(timeout=60)
+    assert server.returncode == 130
+    assert "Traceback" not in errors
+
+
+# What holds for every command
+
+
+def parsers():
+    """Every command's parser by its name."""
+    (action,) = (
+        a for a in make_parser()._actions if isinstance(a, argparse._SubParsersAction)
+    )
+    return action.choices
+
+
+def test_help_lists_every_command_in_its_group(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    for name in parsers():
+        assert f"\n  {name} " in said
+    for group in COMMANDS:
+        assert f"\n{group}:\n" in said
+    assert max(map(len, said.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", parsers())
+def test_every_option_is_described_with_its_default(name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    command = parsers()[name]
+    for action in command._actions:
+        if isinstance(action, argparse._HelpAction):
+            continue
+        said = command._get_formatter()._get_help_string(action)
+        assert said[0].isupper(), said
+        assert said.endswith("."), said
+        valued = action.option_strings and action.nargs != 0 and not action.required
+        if valued and action.default != "":
+            assert "efault" in said or "May be given" in said, said
+    text = command.format_help()
+    assert max(map(len, text.splitlines())) <= 80
+    (example,) = text.split("Example:\n")[1:]
+    line = shlex.split(example.replace("\\\n", " "), comments=True)
+    assert line[0] == "genreward"
+    make_parser().parse_args(line[1:])
+
+
+def test_shared_options_are_spelled_once():
+    for path in Path(cli.__path__[0]).glob("*.py"):
+        text = "".join(path.read_text().split())
+        for flag in SHARED:
+            assert f'add_argument("{flag}"' not in text, f"{path.name}: {flag}"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("evaluate --env metaworld/pik-place", "Did you mean: `pick-place`"),
+        ("evaluate --env metaworld/reach --reward vidoe", "no reward 'vidoe'"),
+        ("evaluate --env metaworld/reach --fail-below acu=1", "no such figure"),
+        ("evaluate --env metaworld/reach --frames 1", "--frames 1: expected at least"),
+        ("evaluate --env metaworld/reach --goal no.safetensors", "no.safetensors"),
+        ("evaluate --env CartPole-v1", "no embedded goal for 'CartPole-v1'"),
+        ("collect --env Nothing-v0 --output out", "Nothing"),
+        ("demo --env metaworld/pik-place", "Did you mean: `pick-place`"),
+        ("generate --model m --prompt p --env Nothing-v0 --output o", "Nothing"),
+        ("generate --model m --prompt p --starts 0 --output o", "--starts 0"),
+        ("inspect no.safetensors", "no.safetensors"),
+        ("make-goal --env Nothing-v0 --prompt p --output o.safetensors", "Nothing"),
+        ("pack nowhere.mp4 --output o.safetensors", "no video at nowhere.mp4"),
+        ("select no.safetensors --output o.safetensors", "no.safetensors"),
+        ("train-fb --goal no.safetensors --data d --output o", "no.safetensors"),
+        ("train-viper --goal metaworld/no --output o", "no embedded goal for"),
+    ],
+)
+def test_what_is_wrong_is_said_before_torch_is_imported(
+    line, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    code = (
+        "import sys; from genreward_wrappers.cli.main import main\n"
+        "sys.modules['torch'] = None\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *shlex.split(line)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert message in done.stderr
+    assert done.stderr.startswith(f"genreward {line.split()[0]}: ")
+    assert "torch" not in done.stderr
+
+
+def test_json_for_other_programs(capsys, tmp_path):
+    assert main(["goals", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert "metaworld/pick-place" in {row["env"] for row in rows}
+    assert main(["inspect", "metaworld/pick-place", "--json"]) == 0
+    about = json.loads(capsys.readouterr().out)
+    assert about["environment"] == "metaworld/pick-place"
+    assert about["prompt"]
+
+
+def test_version_and_completion(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["-V"])
+    assert caught.value.code == 0
+    pytest.importorskip("shtab")
+    capsys.readouterr()
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    for name in parsers():
+        assert name in script
+    assert "--fail-below" in script
+
+
+def test_completion_without_shtab_names_the_extra(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main(["completion", "zsh"]) == 1
+    assert '"genreward-wrappers[completion]"' in capsys.readouterr().err
+
+
+def test_quiet_and_traceback_come_before_or_after_the_command():
+    for line in ("--quiet goals", "goals --quiet"):
+        args = make_parser().parse_args(line.split())
+        assert args.quiet
+        assert not args.traceback
+
+
+def test_progress_in_a_pipe_is_lines(capsys, monkeypatch):
+    with progress.progress_bars(["loss"]) as on_progress:
+        for done in range(4):
+            on_progress("clips", done, 3)
+        on_progress("steps", 1, 2, {"loss": 0.25, "other": 1.0})
+    # Not every call, but always the beginning and the end.
+    assert capsys.readouterr().err.splitlines() == [
+        "clips: 0 of 3",
+        "clips: 3 of 3",
+        "steps: 1 of 2  loss 0.25",
+    ]
+    monkeypatch.setattr(progress, "INTERVAL", 0.0)
+    with progress.progress_bar("episodes") as on_progress:
+        for done in range(3):
+            on_progress(done, 2)
+    lines = [f"episodes: {done} of 2" for done in range(3)]
+    assert capsys.readouterr().err.splitlines() == lines
+    with progress.progress_bar("episodes", quiet=True) as on_progress:
+        on_progress(0, 2)
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_in_a_terminal_is_a_bar(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with progress.progress_bars(["loss"]) as on_progress:
+        on_progress("steps", 1, 2, {"loss": 0.25})
+        on_progress("steps", 2, 2)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "100%" in err
+    assert "loss 0.25" in err
