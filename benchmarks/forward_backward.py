@@ -36,10 +36,11 @@ from genreward_wrappers.training.forward_backward.judge import (
     time_rank,
 )
 from genreward_wrappers.training.forward_backward.nets import FBConfig
-from genreward_wrappers.training.forward_backward.train import FBTrainer, FBTraining
+from genreward_wrappers.training.forward_backward.settings import FBTraining
+from genreward_wrappers.training.forward_backward.train import FBTrainer
 
 RESULTS = Path(__file__).parent / "results" / "forward_backward.jsonl"
-#: What scripts/make_embedded_nets.py found.
+#: What scripts/models/make_embedded_nets.py found.
 EMBEDDED = RESULTS.with_name("frame_level.jsonl")
 VARIANTS = {"standard": True, "one-step": False}
 

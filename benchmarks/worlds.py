@@ -18,7 +18,8 @@ from genreward_wrappers.training.forward_backward import losses
 from genreward_wrappers.training.forward_backward.data import Batch
 from genreward_wrappers.training.forward_backward.fit import Plan
 from genreward_wrappers.training.forward_backward.nets import FBConfig, FBNets
-from genreward_wrappers.training.forward_backward.train import FBTrainer, FBTraining
+from genreward_wrappers.training.forward_backward.settings import FBTraining
+from genreward_wrappers.training.forward_backward.train import FBTrainer
 
 Floats = NDArray[np.float64]
 

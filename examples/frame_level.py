@@ -21,8 +21,8 @@ from genreward_wrappers.training.forward_backward.fit import (
     Plan,
     train_fb,
 )
+from genreward_wrappers.training.forward_backward.settings import FBTraining
 from genreward_wrappers.training.forward_backward.sources import load_trajectories
-from genreward_wrappers.training.forward_backward.train import FBTraining
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from genreward_wrappers.data.episodes import Episode
-from genreward_wrappers.generators.pipeline import Model
+from genreward_wrappers.generators.settings import Model
 from genreward_wrappers.training.finetuning.finetune import finetune
 from genreward_wrappers.training.finetuning.settings import Finetuning, Plan
 from tests.video_pipelines import cogvideox

@@ -367,6 +367,9 @@ class Session:
                 f"expected one seed for each of {self.num_envs} environments, got "
                 f"{len(seed)}: {list(seed)}"
             )
+        for each in seed:
+            if each is not None and not 0 <= each < 2**64:
+                raise ValueError(f"seed={each}: expected from 0 to 2**64 - 1")
         given = mask & np.array([s is not None for s in seed])
         new = np.array([s or 0 for s in seed]).astype(np.uint64)
         self._base_seeds = np.where(given, new, self._base_seeds)

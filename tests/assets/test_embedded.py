@@ -90,7 +90,8 @@ def test_names_that_are_not_embedded_are_told():
 
 @pytest.fixture(scope="module")
 def generator():
-    from genreward_wrappers.generators.pipeline import Generator, Model
+    from genreward_wrappers.generators.pipeline import Generator
+    from genreward_wrappers.generators.settings import Model
 
     return Generator(Model("embedded:goal-generator-64", device="cpu"))
 
@@ -98,7 +99,7 @@ def generator():
 def test_the_generator_shuts_a_drawer(episode, generator):
     """It continues the frame, and CLIP, which it knows nothing of, sees the end."""
     pytest.importorskip("open_clip")
-    from genreward_wrappers.generators.pipeline import Sampling
+    from genreward_wrappers.generators.settings import Sampling
 
     settings = generator.settings(Sampling(DRAWER, steps=8, guidance=1.0))
     video = generator(settings, 0, episode.frames[0], lambda step, of: None)

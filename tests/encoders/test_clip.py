@@ -296,7 +296,8 @@ def test_a_tag_is_taken_with_its_own_numbers(monkeypatch, tmp_path, clip_folder)
     monkeypatch.setitem(known, "tiny-for-tests", tags)
     asked = []
 
-    def fetch(repository, file):
+    def fetch(repository, file, local_files_only):
+        assert not local_files_only
         asked.append((repository, file))
         return str(clip_folder / WEIGHTS)
 

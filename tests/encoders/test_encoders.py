@@ -666,7 +666,10 @@ def test_without_the_hub_the_error_says_what_to_do(
 def test_hub_specs(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     asked = []
 
-    def download(repository: str, subfolder: str | None, revision: str | None) -> Path:
+    def download(
+        repository: str, subfolder: str | None, revision: str | None, allowed: bool
+    ) -> Path:
+        assert allowed
         asked.append((repository, subfolder, revision))
         return folder / "vae"
 

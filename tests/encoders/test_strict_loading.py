@@ -19,7 +19,8 @@ from genreward_wrappers.encoders.strict_loading import (
 from genreward_wrappers.encoders.video_vae import load_video_vae
 from genreward_wrappers.encoders.vision import load_vision
 from genreward_wrappers.generators.checkpoints import find_pipeline, load_pipeline
-from genreward_wrappers.generators.pipeline import Generator, Model
+from genreward_wrappers.generators.pipeline import Generator
+from genreward_wrappers.generators.settings import Model
 from genreward_wrappers.rewards.peers.denoiser import Denoiser
 from tests import pipelines, video_pipelines
 
@@ -105,6 +106,7 @@ def test_every_weight_of_every_part_counts(part, change, saved, tmp_path):
     assert getattr(load_pipeline(found, None, without=[part]), part) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["cogvideox", "wan", "ltx", "stable_diffusion", "sdxl", "animatediff"]
 )

@@ -31,7 +31,8 @@ from genreward_wrappers.generators import pipeline as generators
 from genreward_wrappers.generators.candidates import frame_digest
 from genreward_wrappers.generators.checkpoints import find_pipeline
 from genreward_wrappers.generators.episode_goals import noise_seed
-from genreward_wrappers.generators.pipeline import Generator, Model, Sampling
+from genreward_wrappers.generators.pipeline import Generator
+from genreward_wrappers.generators.settings import Model, Sampling
 from genreward_wrappers.goal_pipeline.pack import pack_candidates
 from genreward_wrappers.rewards.video_level import VideoLevel
 from genreward_wrappers.testing import PointMass, check_reward_model
@@ -255,6 +256,7 @@ def forbidden(*_, **__):
     raise AssertionError("nothing had to be made")
 
 
+@pytest.mark.slow
 def test_other_frames_and_settings_make_other_goals(asked):
     def goal(frame=3, **changes):
         (made,) = dataclasses.replace(asked, **changes).maker()(start(frame)[None])
@@ -279,6 +281,7 @@ def test_other_frames_and_settings_make_other_goals(asked):
     assert not np.array_equal(two.videos[1], first.videos[0])
 
 
+@pytest.mark.slow
 def test_a_batch_of_resets_is_its_resets_one_by_one(asked, tmp_path):
     frames = np.stack([start(i) for i in (1, 2, 1, 3)])
     together = asked.maker()(frames)

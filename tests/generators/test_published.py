@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from genreward_wrappers.generators.checkpoints import find_pipeline
-from genreward_wrappers.generators.pipeline import Generator, Model, Sampling
+from genreward_wrappers.generators.pipeline import Generator
+from genreward_wrappers.generators.settings import Model, Sampling
 from tests import published
 
 pytest.importorskip("diffusers")

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from genreward_wrappers.generators import quantisation as module
-from genreward_wrappers.generators.pipeline import Generator, Model, Sampling
+from genreward_wrappers.generators.pipeline import Generator
 from genreward_wrappers.generators.quantisation import check_quantised
+from genreward_wrappers.generators.settings import Model, Sampling
 from tests import video_pipelines
 
 pytest.importorskip("diffusers")

@@ -16,13 +16,10 @@ from genreward_wrappers.cli.main import main
 from genreward_wrappers.data.video_files import read_video
 from genreward_wrappers.generators.candidates import SHEET, load_candidate
 from genreward_wrappers.generators.checkpoints import find_lora, find_pipeline
+from genreward_wrappers.generators.memory import memory_told
 from genreward_wrappers.generators.pictures import load_image, to_frames
-from genreward_wrappers.generators.pipeline import (
-    Generator,
-    Model,
-    Sampling,
-    memory_told,
-)
+from genreward_wrappers.generators.pipeline import Generator
+from genreward_wrappers.generators.settings import Model, Sampling
 from genreward_wrappers.goal_pipeline import generate as module
 from genreward_wrappers.goal_pipeline.generate import first_frames, generate
 from genreward_wrappers.goal_pipeline.pack import pack_candidates

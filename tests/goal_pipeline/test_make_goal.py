@@ -20,7 +20,8 @@ from genreward_wrappers.data import files
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.encoders import registry
 from genreward_wrappers.evaluate.judge.bootstrap import Estimate, undefined
-from genreward_wrappers.generators.pipeline import Generator, Model
+from genreward_wrappers.generators.pipeline import Generator
+from genreward_wrappers.generators.settings import Model
 from genreward_wrappers.goal_pipeline import collect as collecting
 from genreward_wrappers.goal_pipeline import make_goal as module
 from genreward_wrappers.goal_pipeline.card import check_summary, readme

@@ -177,6 +177,7 @@ def test_a_wrapper_by_name(registered):
         RewardModelWrapper(PointMass(size=16), Glow(), options={"factor": 2})
 
 
+@pytest.mark.slow
 def test_a_spec_and_a_pickle_hold_the_name():
     options = {"goal": "metaworld/pick-place", "encoder": "pixels"}
     env = gym.make("metaworld/pick-place")

@@ -10,7 +10,7 @@ pytest.importorskip("scipy")
 
 import gymnasium as gym
 
-from scripts.controllers import point, swing_up
+from scripts.models.controllers import point, swing_up
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def add_finetune(commands: Commands) -> None:
 def run_finetune(args: argparse.Namespace) -> int:
     """Fine-tunes, reports progress, and writes the result."""
     from genreward_wrappers.data.frames import image_size
-    from genreward_wrappers.generators.pipeline import Model
+    from genreward_wrappers.generators.settings import Model
     from genreward_wrappers.progress import progress_bars, tensorboard
     from genreward_wrappers.training.finetuning.finetune import finetune
     from genreward_wrappers.training.finetuning.place import is_first

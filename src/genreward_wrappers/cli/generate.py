@@ -68,7 +68,7 @@ def run_generate(args: argparse.Namespace) -> int:
     if args.env:
         check_env(args.env)
     from genreward_wrappers.generators.candidates import SHEET
-    from genreward_wrappers.generators.pipeline import Sampling
+    from genreward_wrappers.generators.settings import Sampling
     from genreward_wrappers.goal_pipeline.generate import generate
     from genreward_wrappers.progress import progress_bar
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from genreward_wrappers.cli.arguments import add_shared, read_pairs, read_size
 
 if TYPE_CHECKING:
-    from genreward_wrappers.generators.pipeline import Model
+    from genreward_wrappers.generators.settings import Model
 
 
 def add_memory(command: argparse.ArgumentParser, doing: str) -> argparse._ArgumentGroup:
@@ -130,7 +130,7 @@ def add_generator(command: argparse.ArgumentParser, size: str = "--size") -> Non
 
 def read_model(args: argparse.Namespace, source: str) -> Model:
     """The model that the arguments describe."""
-    from genreward_wrappers.generators.pipeline import Model
+    from genreward_wrappers.generators.settings import Model
 
     return Model(
         source,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from genreward_wrappers import __version__
 from genreward_wrappers.cli.arguments import Commands, Help, add_verbosity
+from genreward_wrappers.cli.cache import add_cache
 from genreward_wrappers.cli.collect import add_collect
 from genreward_wrappers.cli.completion import add_completion
 from genreward_wrappers.cli.convert import add_convert
@@ -44,7 +45,7 @@ COMMANDS: Mapping[str, Sequence[Callable[[Commands], None]]] = {
         add_finetune,
     ),
     "share": (add_push, add_pull, add_convert),
-    "check": (add_doctor, add_completion),
+    "check": (add_doctor, add_cache, add_completion),
 }
 
 

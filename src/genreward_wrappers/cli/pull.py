@@ -25,6 +25,9 @@ def add_pull(commands: Commands) -> None:
         help="The bundle's address. A commit as the revision always gives the same "
         "file.",
     )
+    command.add_argument(
+        "--sha256", help="The SHA-256 that the file must have; any by default."
+    )
     add_shared(command, "--output")
 
 
@@ -33,7 +36,7 @@ def run_pull(args: argparse.Namespace) -> int:
     from genreward_wrappers.goal_pipeline.card import forbidding
     from genreward_wrappers.goal_pipeline.hub import pull
 
-    pulled = pull(args.address, args.output)
+    pulled = pull(args.address, args.output, sha256=args.sha256)
     for licence in forbidding(pulled.goal):
         print(f"not for commercial use: {licence}")
     if pulled.advice:

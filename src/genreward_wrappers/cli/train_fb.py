@@ -104,8 +104,8 @@ def run_train_fb(args: argparse.Namespace) -> int:
         Plan,
         train_fb,
     )
+    from genreward_wrappers.training.forward_backward.settings import FBTraining
     from genreward_wrappers.training.forward_backward.sources import load_trajectories
-    from genreward_wrappers.training.forward_backward.train import FBTraining
 
     bundle = load_goal(args.goal)
     features = Features.for_goal(bundle, args.features, args.stack, device=args.device)

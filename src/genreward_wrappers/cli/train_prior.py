@@ -93,13 +93,9 @@ def run_train_prior(args: argparse.Namespace) -> int:
     """Trains the prior and prints what it gives its own training videos."""
     for goal in args.goal:
         check_goal(goal)
+    from genreward_wrappers.training.priors.settings import BATCH, PriorTraining
     from genreward_wrappers.training.priors.store import Prior
-    from genreward_wrappers.training.priors.train import (
-        BATCH,
-        PriorTrainer,
-        PriorTraining,
-        train,
-    )
+    from genreward_wrappers.training.priors.train import PriorTrainer, train
     from genreward_wrappers.training.priors.vq import VQConfig
     from genreward_wrappers.training.videos import load_videos
 

@@ -12,6 +12,7 @@ from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.files import write_atomic
 from genreward_wrappers.data.frames import evenly
 from genreward_wrappers.data.goals import GoalBundle, GoalError
+from genreward_wrappers.extras import require
 
 #: The frame around a key frame, and its colour.
 BORDER, MARK = 3, (220, 40, 40)
@@ -50,12 +51,9 @@ def contact_sheet(goal: GoalBundle, columns: int = 9) -> UInt8:
     """
     if columns < 2:
         raise GoalError(f"columns={columns}: expected at least 2")
-    try:
-        from PIL import Image, ImageDraw
-    except ImportError as error:
-        raise ImportError(
-            'contact sheets need pillow: pip install "genreward-wrappers[demo]"'
-        ) from error
+    require("PIL", "demo", "contact sheets need pillow")
+    from PIL import Image, ImageDraw
+
     height, width = goal.frame_size
     zoom = -(-READABLE // height) if height < READABLE else 1
     tile_height = zoom * height + 2 * BORDER + LINE

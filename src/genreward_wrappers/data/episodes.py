@@ -7,7 +7,9 @@ at, so each frame says after which step it was seen.
 
 from __future__ import annotations
 
-import zlib
+import re
+import secrets
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
@@ -21,20 +23,43 @@ from genreward_wrappers.core import Bool, Int64, UInt8
 from genreward_wrappers.data.files import (
     CODEC,
     FileError,
+    Layout,
     load_tensors,
     pack_video,
     save_tensors,
     unpack_video,
 )
+from genreward_wrappers.data.schema import SHAPE, Record, Whole
 
-SCHEMA = 1
 METADATA_KEY = "genreward_episode"
-_LAYOUT = (
+LAYOUT = Layout(
     METADATA_KEY,
     "recorded episode",
     "Episode.save or a wrapper's record=",
-    SCHEMA,
+    schema=1,
+    header=Record(
+        {
+            "codec": str,
+            "shape": SHAPE,
+            "terminated": bool,
+            # What is looked at later; the rest may be anything.
+            "info": Record(
+                optional={
+                    **dict.fromkeys(("env_id", "kind", "group", "policy"), str),
+                    **dict.fromkeys(("prompt", "label", "checkpoint", "run"), str),
+                    "seed": Whole(0, (1 << 64) - 1),
+                    "goal": Whole(-1),
+                    "episode": Whole(),
+                    "options": dict,
+                },
+                open=True,
+            ),
+        }
+    ),
 )
+
+#: Which episode of which run, in a recorder's file names.
+_NUMBERED = re.compile(r"episode-(\d+)(-[0-9a-f]+)?\.safetensors")
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,13 +143,12 @@ class Episode:
         if self.states is not None:
             tensors["states"] = np.asarray(self.states, np.float32)
         header = {
-            "schema": SCHEMA,
             "codec": CODEC,
             "shape": list(self.frames.shape),
             "terminated": self.terminated,
             "info": dict(self.info),
         }
-        save_tensors(Path(path), tensors, METADATA_KEY, header)
+        save_tensors(Path(path), tensors, LAYOUT, header)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Episode:
@@ -133,25 +157,26 @@ class Episode:
         Raises:
             FileError: It is missing, damaged, or something else.
         """
-        tensors, header = load_tensors(Path(path), *_LAYOUT)
+        tensors, header = load_tensors(Path(path), LAYOUT)
+        rewards = {
+            name.removeprefix("rewards/"): tensor
+            for name, tensor in sorted(tensors.items())
+            if name.startswith("rewards/")
+        }
         try:
-            frames = unpack_video(tensors["frames"], tuple(header["shape"]))
-        except (KeyError, ValueError, zlib.error) as error:
-            raise FileError(f"{path} is damaged: {error}") from error
-        return cls(
-            frames=frames,
-            frame_steps=tensors["frame_steps"],
-            actions=tensors["actions"],
-            success=tensors["success"],
-            rewards={
-                name.removeprefix("rewards/"): tensor
-                for name, tensor in sorted(tensors.items())
-                if name.startswith("rewards/")
-            },
-            terminated=header["terminated"],
-            info=header["info"],
-            states=tensors.get("states"),
-        )
+            _check_tensors(tensors, header["codec"])
+            return cls(
+                frames=unpack_video(tensors["frames"], tuple(header["shape"])),
+                frame_steps=tensors["frame_steps"],
+                actions=tensors["actions"],
+                success=tensors["success"],
+                rewards=rewards,
+                terminated=header["terminated"],
+                info=header["info"],
+                states=tensors.get("states"),
+            )
+        except ValueError as error:
+            raise FileError(f"{path} is no valid recorded episode: {error}") from error
 
 
 def outcome(path: str | PathLike[str]) -> tuple[bool, Mapping[str, Any]]:
@@ -160,11 +185,38 @@ def outcome(path: str | PathLike[str]) -> tuple[bool, Mapping[str, Any]]:
     Raises:
         FileError: It is missing, damaged, or something else.
     """
-    tensors, header = load_tensors(Path(path), *_LAYOUT, only=("success",))
-    try:
-        return bool(tensors["success"].any()), header["info"]
-    except KeyError as error:
-        raise FileError(f"{path} is damaged: it has no {error}") from error
+    tensors, header = load_tensors(Path(path), LAYOUT, only=("success",))
+    success = tensors.get("success")
+    if success is None or success.dtype != np.bool_:
+        raise FileError(f"{path} is no valid recorded episode: it has no 'success'")
+    return bool(success.any()), header["info"]
+
+
+def _check_tensors(tensors: Mapping[str, NDArray[Any]], codec: str) -> None:
+    """Raises unless a file has the tensors of an episode, each in its type."""
+    if codec != CODEC:
+        raise ValueError(f"its codec is {codec!r}, expected {CODEC!r}")
+    kinds = {"frame_steps": (np.int64, 1), "success": (np.bool_, 1)}
+    if "states" in tensors:
+        kinds["states"] = (np.float32, 2)
+    for name in tensors:
+        if name.startswith("rewards/"):
+            kinds[name] = (np.float32, 1)
+    missing = {"frames", "actions", *kinds} - tensors.keys()
+    unknown = tensors.keys() - {"frames", "actions", *kinds}
+    if missing or unknown:
+        raise ValueError(
+            f"it lacks {sorted(missing)} and has the unknown {sorted(unknown)}"
+        )
+    if tensors["actions"].ndim < 1:
+        raise ValueError("its actions have no axis of steps")
+    for name, (kind, axes) in kinds.items():
+        tensor = tensors[name]
+        if tensor.dtype != kind or tensor.ndim != axes:
+            raise ValueError(
+                f"its {name!r} is {tensor.dtype} {tensor.shape}, expected "
+                f"{np.dtype(kind)} with {axes} axes"
+            )
 
 
 def succeeded(info: Mapping[str, Any]) -> bool:
@@ -177,11 +229,14 @@ class Recorder:
 
     Which ones: 0, 1, 8, 27, ... up to 1000, then every thousandth, as Gymnasium's
     `RecordVideo`. Frames are those that the reward looked at anyway; none is rendered
-    for the recording.
+    for the recording. A recording that cannot be written, on a full disk for example,
+    ends with a warning, and what is recorded goes on.
 
     Attributes:
-        folder: Where they go, as ``episode-<number>.safetensors``. Numbers go on from
-            what is there.
+        folder: Where they go, as ``episode-<number>-<run>.safetensors``. Numbers go on
+            from what is there.
+        run: What tells the episodes of this recorder from those of others that write
+            to the same folder.
     """
 
     def __init__(
@@ -195,13 +250,11 @@ class Recorder:
         """
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._info = dict(info or {})
-        there = [
-            int(path.stem.removeprefix("episode-"))
-            for path in self.folder.glob("episode-*.safetensors")
-            if path.stem.removeprefix("episode-").isdigit()
-        ]
-        self.number = max(there, default=-1) + 1
+        self.run = secrets.token_hex(4)
+        self._info = {**(info or {}), "run": self.run}
+        found = (_NUMBERED.fullmatch(path.name) for path in self.folder.iterdir())
+        self.number = max((int(each[1]) for each in found if each), default=-1) + 1
+        self._broken = False
         self._about: dict[str, Any] = {}
         self._frames: list[UInt8] = []
         self._steps: list[int] = []
@@ -216,6 +269,8 @@ class Recorder:
             frame: What is seen first.
             info: What else to write with this episode.
         """
+        if self._broken:
+            return
         self._about = dict(info or {})
         self._frames, self._steps = [np.array(frame)], [0]
         self._actions, self._success, self._rewards = [], [], {}
@@ -245,12 +300,27 @@ class Recorder:
 
     def _due(self) -> bool:
         number = self.number
+        if self._broken:
+            return False
         if number >= 1000:
             return number % 1000 == 0
         return bool(round(number ** (1 / 3)) ** 3 == number)
 
     def _write(self, terminated: bool) -> None:
-        Episode(
+        path = self.folder / f"episode-{self.number:08d}-{self.run}.safetensors"
+        try:
+            self._episode(terminated).save(path)
+        except OSError as error:
+            self._broken = True
+            self._frames = []
+            warnings.warn(
+                f"record= has stopped: {path} could not be written "
+                f"({error.strerror or error}). The environment and its rewards go on",
+                stacklevel=2,
+            )
+
+    def _episode(self, terminated: bool) -> Episode:
+        return Episode(
             frames=np.stack(self._frames),
             frame_steps=np.array(self._steps, np.int64),
             actions=np.stack(self._actions),
@@ -261,4 +331,4 @@ class Recorder:
             },
             terminated=terminated,
             info={**self._info, **self._about, "episode": self.number},
-        ).save(self.folder / f"episode-{self.number:08d}.safetensors")
+        )

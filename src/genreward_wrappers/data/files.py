@@ -1,18 +1,19 @@
 """How this package keeps arrays in files: safetensors, one key of canonical JSON.
 
-Goal bundles and recorded episodes share it. Videos are packed without loss, equal
-content gives equal bytes, and a save that is killed leaves the old file whole. Nothing
-here unpickles, and nothing here imports torch.
+Goal bundles, recorded episodes, caches, priors and checkpoints share it. Each kind of
+file is a `Layout`, which says what its header holds and how large it may be. Videos are
+packed without loss, equal content gives equal bytes, a hash finds any damage, and a
+save that is killed leaves the old file whole. Nothing here unpickles, and nothing here
+imports torch.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import zlib
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,62 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genreward_wrappers.core import UInt8
+from genreward_wrappers.data.atomic import write_atomic
+from genreward_wrappers.data.schema import FileError, Record, Whole, fault, parse_json
+
+__all__ = ["FileError", "Layout", "load_tensors", "save_tensors", "write_atomic"]
 
 #: How each video is packed: differences in time (mod 256), then zlib. Lossless, and
 #: small, since little moves between two frames.
 CODEC = "time-delta+zlib"
 
+#: The frames of one file take at most so many bytes when they are unpacked.
+UNPACKED = 1 << 30
 
-class FileError(ValueError):
-    """A file that cannot be read, and what was expected in its place."""
+#: A header takes at most so many bytes; those that are written here have some thousand.
+HEADER = 1 << 22
+
+#: Bytes that are inflated at a time.
+_BLOCK = 1 << 20
+
+SHA256 = "sha256"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A kind of file.
+
+    Attributes:
+        key: The metadata key of its header.
+        kind: What it is, for messages: "goal bundle".
+        maker: What writes such files, for messages.
+        schema: The version of its layout.
+        header: What its header holds beside ``schema`` and ``sha256``.
+        limit: The most bytes of a file; what is larger is not read.
+        hashed: Whether the hash in the header is over header and tensors as they are
+            stored; False where whoever writes the file puts in another.
+    """
+
+    key: str
+    kind: str
+    maker: str
+    schema: int
+    header: Record
+    limit: int = 1 << 32
+    hashed: bool = True
+
+    def made_by(self, maker: str) -> Layout:
+        """The same layout, for another writer's messages."""
+        return replace(self, maker=maker)
 
 
 def pack_video(video: UInt8) -> UInt8:
-    """The bytes of a (T, H, W, 3) video, packed by `CODEC`."""
+    """The bytes of a (T, H, W, 3) video, packed by `CODEC`.
+
+    Raises:
+        ValueError: It is too large to be read again.
+    """
+    check_unpacked(video.nbytes)
     first = np.zeros_like(video[:1])
     deltas = np.diff(video, axis=0, prepend=first)
     return np.frombuffer(zlib.compress(deltas.tobytes(), 9), np.uint8)
@@ -40,9 +85,62 @@ def pack_video(video: UInt8) -> UInt8:
 
 def unpack_video(packed: NDArray[Any], shape: tuple[int, ...]) -> UInt8:
     """The video that `pack_video` packed."""
-    deltas = np.frombuffer(zlib.decompress(packed.tobytes()), np.uint8).reshape(shape)
-    video: UInt8 = np.cumsum(deltas, axis=0, dtype=np.uint8)
+    video: UInt8 = unpack_videos([packed], (1, *shape))[0]
     return video
+
+
+def unpack_videos(packed: Iterable[NDArray[Any]], shape: tuple[int, ...]) -> UInt8:
+    """(K, T, H, W, 3) the videos that were packed.
+
+    Args:
+        packed: (n,) uint8 for each video.
+        shape: That of the whole. It says how much is inflated; no more ever is.
+
+    Raises:
+        ValueError: The videos are larger than `UNPACKED`, or not of this shape.
+    """
+    # In Python's integers, which do not overflow.
+    size = 1
+    for side in shape:
+        size *= side
+    check_unpacked(size)
+    videos: UInt8 = np.empty(shape, np.uint8)
+    for video, stored in zip(videos, packed, strict=True):
+        _inflate(stored, video.reshape(-1))
+        # In place: neither a second copy nor a third is held.
+        np.add.accumulate(video, axis=0, out=video)
+    return videos
+
+
+def _inflate(packed: NDArray[Any], into: UInt8) -> None:
+    """Fills an array with the inflated bytes, which must be as many as it has."""
+    if packed.dtype != np.uint8 or packed.ndim != 1:
+        raise ValueError(f"a packed video is {packed.dtype} {packed.shape}")
+    stream, rest, done = zlib.decompressobj(), packed.tobytes(), 0
+    try:
+        while not stream.eof:
+            block = stream.decompress(rest, _BLOCK)
+            rest = stream.unconsumed_tail
+            if done + len(block) > len(into):
+                raise ValueError(f"a video has more than {len(into)} bytes")
+            into[done : done + len(block)] = np.frombuffer(block, np.uint8)
+            done += len(block)
+            if not block and not rest and not stream.eof:
+                break
+    except zlib.error as error:
+        raise ValueError(f"a video does not inflate ({error})") from error
+    if done != len(into) or not stream.eof or stream.unused_data:
+        raise ValueError(f"a video has {done} bytes, expected {len(into)}")
+
+
+def check_unpacked(size: int) -> None:
+    """Raises unless a file may hold frames of so many bytes."""
+    if size > UNPACKED:
+        raise ValueError(
+            f"the frames take {size / 2**20:.0f} MiB, more than the "
+            f"{UNPACKED / 2**20:.0f} MiB that one file may hold: keep fewer or smaller "
+            "frames"
+        )
 
 
 def canonical(value: Any) -> str:
@@ -51,7 +149,10 @@ def canonical(value: Any) -> str:
 
 
 def save_tensors(
-    path: Path, tensors: dict[str, NDArray[Any]], key: str, header: dict[str, Any]
+    path: Path,
+    tensors: Mapping[str, NDArray[Any]],
+    layout: Layout,
+    header: Mapping[str, Any],
 ) -> None:
     """Writes tensors and their header, all or nothing.
 
@@ -59,66 +160,161 @@ def save_tensors(
     """
     from safetensors.numpy import save
 
-    write_atomic(path, save(tensors, metadata={key: canonical(header)}))
+    # In the machine's order of bytes, as they will be read.
+    native = {
+        n: t.astype(t.dtype.newbyteorder("="), copy=False) for n, t in tensors.items()
+    }
+    text = header_text(native, layout, header)
+    write_atomic(path, save(native, metadata={layout.key: text}))
+
+
+def header_text(
+    tensors: Mapping[str, NDArray[Any]], layout: Layout, header: Mapping[str, Any]
+) -> str:
+    """A header with its schema and its hash, as it is written."""
+    full = {**header, "schema": layout.schema}
+    if layout.hashed:
+        digest = _begun(full)
+        for name in sorted(tensors):
+            _hash_tensor(digest, name, tensors[name])
+        full[SHA256] = digest.hexdigest()
+    text = canonical(full)
+    # What would not be read is not written either.
+    said = fault(parse_json(text), _full(layout))
+    if said:
+        raise ValueError(f"this is no valid {layout.kind}: {said}")
+    return text
 
 
 def load_tensors(
-    path: Path,
-    key: str,
-    kind: str,
-    maker: str,
-    schema: int,
-    only: Container[str] | None = None,
+    path: Path, layout: Layout, only: Container[str] | None = None
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Reads tensors and their header.
+    """Reads tensors and their header, and checks the whole file.
 
     Args:
         path: The file.
-        key: The metadata key of its header.
-        kind: What the file is, for messages: "goal bundle".
-        maker: What writes such files, for messages.
-        schema: The version of its layout.
-        only: The names of the tensors to read; None reads all.
+        layout: What it should be.
+        only: The names of the tensors to return; None is all. All are checked.
 
     Raises:
-        FileError: It is missing, of another kind or schema, or damaged.
+        FileError: It is missing, unreadable, too large, of another kind or schema, or
+            damaged.
     """
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise FileError(f"there is no {kind} at {path}")
+    _check_file(path, layout)
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            names = [name for name in file.keys() if only is None or name in only]  # noqa: SIM118
-            tensors = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, ValueError, TypeError) as error:
-        with path.open("rb") as handle:
-            head = handle.read(4)
-        # What torch.save and pickle.dump begin with.
-        pickled = head[:2] == b"PK" or head[:1] == b"\x80"
+            header = _read_header(path, layout, file.metadata() or {})
+            # Files from before there were hashes have none.
+            claimed = header.pop(SHA256, None) if layout.hashed else None
+            digest = _begun(header)
+            tensors = {}
+            for name in sorted(file.keys()):
+                wanted = only is None or name in only
+                if not wanted and claimed is None:
+                    continue
+                tensor = file.get_tensor(name)
+                if claimed is not None:
+                    _hash_tensor(digest, name, tensor)
+                if wanted:
+                    tensors[name] = tensor
+    except FileError:
+        raise
+    except (SafetensorError, ValueError, TypeError, KeyError, OSError) as error:
         raise FileError(
-            f"{path} is "
-            + ("a pickle, which is never read" if pickled else "no safetensors file")
-            + f" ({error}). The {kind} is a safetensors file written by {maker}"
+            f"{path} is {_what_else(path)} ({error}). The {layout.kind} is a "
+            f"safetensors file written by {layout.maker}"
         ) from error
-    text = metadata.get(key)
-    if text is None:
+    except BaseException as error:
+        # What the reader, which is no Python, gives where the memory is used up.
+        if type(error).__name__ not in ("PanicException", "MemoryError"):
+            raise
+        raise FileError(f"{path} does not fit into memory ({error})") from error
+    if claimed is not None and claimed != digest.hexdigest():
         raise FileError(
-            f"{path} is a safetensors file but no {kind}: its metadata has no "
-            f"{key!r} key, only {sorted(metadata)}"
-        )
-    try:
-        header = json.loads(text)
-        found = header["schema"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise FileError(f"{path}: its metadata is damaged ({error!r})") from error
-    if found != schema:
-        raise FileError(
-            f"{path} has schema {found!r}, this version of genreward-wrappers reads "
-            f"schema {schema}"
+            f"{path} is damaged: its content hashes to {digest.hexdigest()}, it says "
+            f"{claimed}. Fetch or make it again"
         )
     return tensors, header
+
+
+def _check_file(path: Path, layout: Layout) -> None:
+    """Raises unless there is a file of a size that may be read."""
+    try:
+        if path.is_dir():
+            raise FileError(f"{path} is a folder, expected a {layout.kind}")
+        # A pipe would wait for somebody to write.
+        if not path.is_file():
+            raise FileError(f"there is no {layout.kind} at {path}")
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            said = int.from_bytes(file.read(8), "little")
+    except OSError as error:
+        raise FileError(f"{path} cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(f"{path!r} is no path ({error})") from error
+    if size > layout.limit:
+        raise FileError(
+            f"{path} has {size} bytes, more than the {layout.limit} that a "
+            f"{layout.kind} may have"
+        )
+    if HEADER < said <= size:
+        raise FileError(
+            f"{path} has a header of {said} bytes, more than the {HEADER} that are read"
+        )
+
+
+def _read_header(
+    path: Path, layout: Layout, metadata: Mapping[str, str]
+) -> dict[str, Any]:
+    text = metadata.get(layout.key)
+    if text is None:
+        raise FileError(
+            f"{path} is a safetensors file but no {layout.kind}: its metadata has no "
+            f"{layout.key!r} key, only {sorted(metadata)}"
+        )
+    try:
+        header = parse_json(text)
+    except ValueError as error:
+        raise FileError(f"{path}: its metadata is damaged ({error})") from error
+    if not isinstance(header, dict) or "schema" not in header:
+        raise FileError(f"{path}: its metadata is damaged (it has no 'schema')")
+    found = header["schema"]
+    if found != layout.schema or not isinstance(found, int):
+        raise FileError(
+            f"{path} has schema {found!r}, this version of genreward-wrappers reads "
+            f"schema {layout.schema}"
+        )
+    said = fault(header, _full(layout))
+    if said:
+        raise FileError(f"{path} is no valid {layout.kind}: {said}")
+    return header
+
+
+def _full(layout: Layout) -> Record:
+    """All that a header holds."""
+    needed, optional = layout.header.needed, layout.header.optional
+    return Record({**needed, "schema": Whole()}, {**optional, SHA256: str})
+
+
+def _what_else(path: Path) -> str:
+    with path.open("rb") as handle:
+        head = handle.read(4)
+    # What torch.save and pickle.dump begin with.
+    pickled = head[:2] == b"PK" or head[:1] == b"\x80"
+    return "a pickle, which is never read" if pickled else "no safetensors file"
+
+
+def _begun(header: Mapping[str, Any]) -> hashlib._Hash:
+    return hashlib.sha256(canonical(header).encode())
+
+
+def _hash_tensor(digest: hashlib._Hash, name: str, tensor: NDArray[Any]) -> None:
+    digest.update(f"\n{name} {tensor.dtype} {tensor.shape}\n".encode())
+    digest.update(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
 
 
 def hash_file(path: Path) -> str:
@@ -128,12 +324,6 @@ def hash_file(path: Path) -> str:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
-
-
-def cache_folder(kind: str) -> Path:
-    """Where things of a kind are kept: below ``XDG_CACHE_HOME``, or ``~/.cache``."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "genreward" / kind
 
 
 #: Models that lie inside another: a pipeline has to have its VAE where it is.
@@ -171,26 +361,3 @@ def embedded_folder(spec: str, markers: Sequence[str], kind: str) -> Path:
     if name not in there:
         raise ValueError(f"there is no embedded {kind} {name!r}; there are {[*there]}")
     return there[name]
-
-
-def write_atomic(path: Path, payload: bytes) -> None:
-    """Writes beside the target and renames, so that no reader sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(payload)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files private; these are as public as any other file.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
-        # A full disk does not say which file it had no room for.
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -15,7 +15,6 @@ import difflib
 import hashlib
 import os
 import re
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -30,15 +29,74 @@ from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.files import (
     CODEC,
     FileError,
+    Layout,
     canonical,
+    check_unpacked,
     load_tensors,
     pack_video,
     save_tensors,
-    unpack_video,
+    unpack_videos,
 )
+from genreward_wrappers.data.schema import (
+    ENCODER,
+    FRAMES,
+    SHAPE,
+    Each,
+    Maybe,
+    Record,
+    Whole,
+)
+from genreward_wrappers.extras import require
 
 SCHEMA = 1
 METADATA_KEY = "genreward"
+
+_SEED = Whole(0, (1 << 64) - 1)
+
+#: A step in the provenance may hold anything; these fields are looked at later.
+_STEP = Record(
+    optional={
+        "step": str,
+        "seeds": [_SEED],
+        "candidates": [Record(optional={"start_seed": Maybe(_SEED)}, open=True)],
+    },
+    open=True,
+)
+
+#: The nets' sizes are those of `FBConfig`.
+_SIZE = Whole(1, 1 << 20)
+_NETS = Record(
+    optional={
+        **dict.fromkeys(("features", "actions", "z", "hidden"), _SIZE),
+        "backward_hidden": _SIZE,
+        "discrete": bool,
+        "conditioned": bool,
+        "discount": float,
+        "input": Record(optional={"encoder": ENCODER, "stack": _SIZE}, open=True),
+        "statistics": Each(float),
+    },
+    open=True,
+)
+
+LAYOUT = Layout(
+    METADATA_KEY,
+    "goal bundle",
+    "GoalBundle.save or `genreward pack`",
+    SCHEMA,
+    Record(
+        {
+            "videos": Record({"codec": str, "shape": (Whole(1, 1 << 16), *SHAPE)}),
+            **dict.fromkeys(("env_id", "camera", "prompt"), str),
+            "key_frames": [Whole(0, FRAMES)],
+            "encoder": ENCODER,
+            "nets_config": _NETS,
+            **dict.fromkeys(("generator", "license"), str),
+            "provenance": [_STEP],
+        }
+    ),
+    # Its hash is over the frames, not over how they are packed.
+    hashed=False,
+)
 
 MAKE_ONE = (
     "make one from your own videos with: genreward pack VIDEO [VIDEO ...] "
@@ -162,7 +220,7 @@ class GoalBundle:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the bundle, all or nothing."""
         header = {**self._header(), "sha256": self.digest}
-        save_tensors(Path(path), self._tensors(), METADATA_KEY, header)
+        save_tensors(Path(path), self._tensors(), LAYOUT, header)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> GoalBundle:
@@ -173,44 +231,36 @@ class GoalBundle:
         """
         path = Path(path)
         try:
-            tensors, header = load_tensors(
-                path,
-                METADATA_KEY,
-                "goal bundle",
-                "GoalBundle.save or `genreward pack`",
-                SCHEMA,
-            )
+            tensors, info = load_tensors(path, LAYOUT)
         except FileError as error:
             raise GoalError(str(error)) from error.__cause__
+        claimed = info.pop("sha256", None)
+        codec, shape = info["videos"]["codec"], tuple(info["videos"]["shape"])
+        packed = [f"video/{i}" for i in range(shape[0])]
+        nets = [name for name in tensors if name.startswith("nets/")]
         try:
-            info = dict(header)
-            claimed = info.pop("sha256", None)
-            shape = tuple(info["videos"]["shape"])
-            videos = np.stack(
-                [
-                    unpack_video(tensors[f"video/{i}"], shape[1:])
-                    for i in range(shape[0])
-                ]
-            )
+            if codec != CODEC:
+                raise ValueError(f"its codec is {codec!r}, expected {CODEC!r}")
+            if tensors.keys() != {*packed, *nets}:
+                raise ValueError(
+                    f"it says that it has {shape[0]} videos, and holds "
+                    f"{sorted(tensors.keys() - {*nets})}"
+                )
             bundle = cls(
-                videos=videos,
+                videos=unpack_videos((tensors[name] for name in packed), shape),
                 env_id=info["env_id"],
                 camera=info["camera"],
                 prompt=info["prompt"],
                 key_frames=tuple(info["key_frames"]),
                 encoder=info["encoder"],
-                nets={
-                    name.removeprefix("nets/"): tensor
-                    for name, tensor in tensors.items()
-                    if name.startswith("nets/")
-                },
+                nets={name.removeprefix("nets/"): tensors[name] for name in nets},
                 nets_config=info["nets_config"],
                 generator=info["generator"],
                 license=info["license"],
                 provenance=tuple(info["provenance"]),
                 source=str(path),
             )
-        except (KeyError, TypeError, ValueError, zlib.error) as error:
+        except (TypeError, ValueError) as error:
             raise GoalError(f"{path} is no valid goal bundle: {error}") from error
         if bundle.digest != claimed or bundle._header() != info:
             raise GoalError(
@@ -220,6 +270,7 @@ class GoalBundle:
         return bundle
 
     def _tensors(self) -> dict[str, NDArray[Any]]:
+        check_unpacked(self.videos.nbytes)
         packed = {
             f"video/{i}": pack_video(video) for i, video in enumerate(self.videos)
         }
@@ -366,11 +417,8 @@ def download(address: HubAddress) -> Path:
 
 def import_hub() -> Any:
     """huggingface_hub, or an error that names the extra."""
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise ImportError(
-            "goals on the Hugging Face Hub need huggingface_hub: "
-            'pip install "genreward-wrappers[video]"'
-        ) from error
-    return huggingface_hub
+    return require(
+        "huggingface_hub",
+        "video",
+        "goals on the Hugging Face Hub need huggingface_hub",
+    )

@@ -22,6 +22,7 @@ import numpy as np
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.files import hash_file
 from genreward_wrappers.data.video_files import read_part
+from genreward_wrappers.extras import require
 
 INFO = Path("meta", "info.json")
 #: What else tells such a dataset, of which one file may be lacking.
@@ -237,14 +238,9 @@ def _table(
     path: Path, columns: Sequence[str], episode: int | None = None
 ) -> list[dict[str, Any]]:
     """Some columns of a parquet file, of all rows or those of one episode."""
-    try:
-        import pyarrow
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise ImportError(
-            "tables of a LeRobot dataset need pyarrow: "
-            'pip install "genreward-wrappers[parquet]"'
-        ) from error
+    what = "tables of a LeRobot dataset need pyarrow"
+    pyarrow = require("pyarrow", "parquet", what)
+    parquet = require("pyarrow.parquet", "parquet", what)
     if not path.is_file():
         raise ValueError(f"there is no {path}")
     chosen = None if episode is None else [("episode_index", "=", episode)]

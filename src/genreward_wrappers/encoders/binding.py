@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from genreward_wrappers.data.goals import GoalError
 from genreward_wrappers.encoders.base import VideoEncoder
-from genreward_wrappers.encoders.registry import load_encoder
+from genreward_wrappers.encoders.registry import is_pinned, load_encoder
 
 
 class NamesEncoder(Protocol):
@@ -31,12 +31,24 @@ def bind_encoder(
     *,
     device: str = "auto",
     dtype: str | None = None,
+    allow_download: bool = False,
 ) -> VideoEncoder:
     """The encoder to use with a bundle, checked against the bundle's fingerprint.
 
+    Args:
+        goal: The bundle.
+        encoder: An encoder, what `load_encoder` takes for one, or "random" for an
+            untrained one of the same shape; None is the one that the bundle names.
+        device: Where it is loaded to.
+        dtype: What it computes in.
+        allow_download: Whether an encoder that the bundle names without a commit may
+            be fetched from the Hub. Who made the bundle may not be whom you trust.
+
     Raises:
-        GoalError: The fingerprints differ, and both are in the message.
+        GoalError: The fingerprints differ, and both are in the message; or the encoder
+            is not here, and the bundle may not have it fetched.
     """
+    named = encoder is None or encoder == "random"
     if encoder is None:
         source = goal.encoder.get("source")
         if not source:
@@ -58,9 +70,25 @@ def bind_encoder(
         if size is None and encoder.startswith("pixels"):
             # The goal's own size, down to where an 8x8 grid fits.
             size = [side - side % 8 for side in goal.frame_size]
-        encoder = load_encoder(
-            encoder, device=device, dtype=dtype, size=tuple(size) if size else None
-        )
+        download = not named or allow_download or is_pinned(encoder)
+        try:
+            encoder = load_encoder(
+                encoder,
+                device=device,
+                dtype=dtype,
+                size=tuple(size) if size else None,
+                download=download,
+            )
+        except FileNotFoundError as error:
+            if download:
+                raise
+            raise GoalError(
+                f"{goal!r} names the encoder {encoder!r}, which is not on this "
+                "machine. The goal does not say which commit of it, so it is not "
+                "fetched for the goal's sake. If you trust it, give "
+                f"encoder={encoder!r} yourself; to pin it, name a commit, "
+                "...@<40 hexadecimal digits>"
+            ) from error
     if encoder.control:
         # A control has no weights that a goal could be made with.
         return encoder

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import weakref
+from collections import OrderedDict
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from genreward_wrappers.encoders.base import Frames, Tree, VideoEncoder, as_fram
 #: What `shared` remembers: a frame is looked at again in the next step, if at all.
 RECENT = 512
 
+_lock = threading.Lock()
 _shared: weakref.WeakValueDictionary[int, Memo] = weakref.WeakValueDictionary()
 
 
@@ -27,7 +30,7 @@ class Memo(VideoEncoder):
 
     Args:
         encoder: The encoder that does the work.
-        limit: How many frames are remembered, the newest ones; None is all.
+        limit: How many frames are remembered, those that were used last; None is all.
 
     Example:
         >>> import numpy as np
@@ -39,6 +42,8 @@ class Memo(VideoEncoder):
     """
 
     def __init__(self, encoder: VideoEncoder, limit: int | None = None) -> None:
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit={limit}: expected at least 1 frame, or None")
         self.encoder = encoder
         self._limit = limit
         self.control = encoder.control
@@ -46,10 +51,12 @@ class Memo(VideoEncoder):
         self.device, self.dtype = encoder.device, encoder.dtype
         self.latent_shape, self.source = encoder.latent_shape, encoder.source
         self.fingerprint = encoder.fingerprint
-        self._known: dict[bytes, Tensor] = {}
+        # The frames that were used last come last.
+        self._known: OrderedDict[bytes, Tensor] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        """How many different frames it has seen."""
+        """How many different frames it remembers."""
         return len(self._known)
 
     def encode_chunk(self, frames: Frames, cache: Tree = None) -> tuple[Tensor, Tree]:
@@ -67,22 +74,29 @@ class Memo(VideoEncoder):
         # The same pixels in another shape are another picture.
         shape = str(batch.shape[1:]).encode()
         keys = [shape + key for key in keys]
-        new = {key: i for i, key in enumerate(keys) if key not in self._known}
+        with self._lock:
+            known = {key: self._known[key] for key in keys if key in self._known}
+        new = {key: i for i, key in enumerate(keys) if key not in known}
         if new:
+            # Not under the lock: other threads may find theirs meanwhile.
             made = self.encoder.encode_images(batch[list(new.values())])
-            self._known.update(zip(new, made, strict=True))
-        latents = torch.stack([self._known[key] for key in keys])
-        if self._limit is not None:
-            for key in list(self._known)[: -self._limit]:
-                del self._known[key]
-        return latents
+            known.update(zip(new, made, strict=True))
+        with self._lock:
+            for key in keys:
+                self._known[key] = known[key]
+                self._known.move_to_end(key)
+            if self._limit is not None:
+                while len(self._known) > self._limit:
+                    self._known.popitem(last=False)
+        return torch.stack([known[key] for key in keys])
 
 
 def shared(encoder: VideoEncoder) -> Memo:
     """The memo of an encoder's recent frames that all rewards on it share."""
-    memo = _shared.get(id(encoder))
-    # A memo keeps its encoder alive: while it is there, no other has this id.
-    if memo is None:
-        memo = Memo(encoder, RECENT)
-        _shared[id(encoder)] = memo
-    return memo
+    with _lock:
+        memo = _shared.get(id(encoder))
+        # A memo keeps its encoder alive: while it is there, no other has this id.
+        if memo is None:
+            memo = Memo(encoder, RECENT)
+            _shared[id(encoder)] = memo
+        return memo

@@ -26,11 +26,13 @@ from genreward_wrappers.encoders.images import ImageEncoder, Pictures
 from genreward_wrappers.encoders.strict_loading import (
     check_weights,
     misshapen,
+    no_remote_code,
     shapes_in,
     shapes_of,
 )
 from genreward_wrappers.encoders.texts import as_texts, report_cut, report_unknown
 from genreward_wrappers.encoders.video_vae import hash_tensors
+from genreward_wrappers.extras import require
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 
@@ -129,8 +131,9 @@ def load_clip(
     dtype: str | torch.dtype | None = None,
     size: tuple[int, int] | None = None,
     source: str | None = None,
+    download: bool = True,
 ) -> ClipEncoder:
-    """Loads a CLIP model.
+    """Loads a CLIP model. Python that comes with it is never run.
 
     Args:
         spec: ``<model>/<pretrained tag>`` as open_clip has them, a folder in its
@@ -139,6 +142,7 @@ def load_clip(
         dtype: What the model computes in; float32 by default.
         size: What the caller takes the model's size to be; None takes the model's.
         source: What to record as the encoder's source.
+        download: Whether weights may be fetched from the hub if they are not here.
 
     Raises:
         ImportError: open_clip is not installed.
@@ -158,13 +162,13 @@ def load_clip(
                     "code and are not read"
                 )
         name, forced = f"local-dir:{folder.resolve()}", {}
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["model_cfg"]
+        config = _read_config(folder / CONFIG)
     else:
         name, tag = _name_and_tag(open_clip, spec)
         card = open_clip.get_pretrained_cfg(name, tag)
         config = open_clip.get_model_config(name)
         config["quick_gelu"] = bool(card.get("quick_gelu", False))
-        weights = _download(name, tag, str(card.get("hf_hub", "")))
+        weights = _download(name, tag, str(card.get("hf_hub", "")), download)
         keys = ("mean", "std", "interpolation", "resize_mode")
         forced = {
             "force_quick_gelu": config["quick_gelu"],
@@ -174,7 +178,7 @@ def load_clip(
     encoder = ClipEncoder(
         model,
         config,
-        lambda: open_clip.get_tokenizer(name),
+        lambda: _tokenizer(open_clip, name),
         device=device,
         dtype=dtype,
         source=source or f"open_clip:{spec}",
@@ -183,20 +187,41 @@ def load_clip(
     return encoder
 
 
+def _read_config(path: Path) -> dict[str, Any]:
+    """The model's part of a configuration, if it does not ask for code to be run."""
+    try:
+        config: dict[str, Any] = json.loads(path.read_text("utf-8"))["model_cfg"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no configuration of open_clip") from error
+    # open_clip hands such options on to transformers.
+    if "trust_remote_code" in json.dumps(config):
+        raise ValueError(
+            f"{path} asks for trust_remote_code: Python that comes with a model is "
+            "never run"
+        )
+    return config
+
+
+def _tokenizer(open_clip: Any, name: str) -> Any:
+    with no_remote_code():
+        return open_clip.get_tokenizer(name)
+
+
 def _build(open_clip: Any, name: str, weights: Path, forced: dict[str, Any]) -> Any:
     """The model with its weights, every one of them and no other."""
     root = logging.getLogger()
     # Without weights open_clip warns that there are none; they come right after.
     root.addFilter(_says_something)
     try:
-        model = open_clip.create_model(
-            name,
-            load_weights=False,
-            pretrained_image=False,
-            pretrained_text=False,
-            device="cpu",
-            **forced,
-        )
+        with no_remote_code():
+            model = open_clip.create_model(
+                name,
+                load_weights=False,
+                pretrained_image=False,
+                pretrained_text=False,
+                device="cpu",
+                **forced,
+            )
     finally:
         root.removeFilter(_says_something)
     there = shapes_in(weights)
@@ -249,7 +274,7 @@ def _name_and_tag(open_clip: Any, spec: str) -> tuple[str, str]:
     return name, tag
 
 
-def _download(name: str, tag: str, address: str) -> Path:
+def _download(name: str, tag: str, address: str, download: bool) -> Path:
     """Fetches a tag's weights from the hub, or finds them in its cache."""
     from huggingface_hub import hf_hub_download
 
@@ -258,7 +283,7 @@ def _download(name: str, tag: str, address: str) -> Path:
     try:
         if not repository:
             raise OSError("open_clip knows no repository for them")
-        return Path(hf_hub_download(repository, file))
+        return Path(hf_hub_download(repository, file, local_files_only=not download))
     except OSError as error:
         # The hub's own errors, being offline among them, are all OSErrors.
         raise FileNotFoundError(
@@ -271,10 +296,4 @@ def _download(name: str, tag: str, address: str) -> Path:
 
 def import_open_clip() -> Any:
     """open_clip, or an error that names the extra."""
-    try:
-        import open_clip
-    except ImportError as error:
-        raise ImportError(
-            'CLIP models need open_clip: pip install "genreward-wrappers[clip]"'
-        ) from error
-    return open_clip
+    return require("open_clip", "clip", "CLIP models need open_clip")

@@ -7,7 +7,6 @@ others.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genreward_wrappers.data.files import FileError, write_atomic
+from genreward_wrappers.data.files import FileError, hash_file, write_atomic
 from genreward_wrappers.encoders.s3d import S3D, S3DConfig, save_s3d
 
 #: What LIV's checkpoint puts before the names of CLIP's parameters.
@@ -193,16 +192,14 @@ def _listed(names: Sequence[str]) -> str:
 def _read(path: Path, sha256: str | None, say: Callable[[str], None]) -> dict[str, Any]:
     if not path.is_file():
         raise FileError(f"there is no file {path}")
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
-    say(f"{path}: sha256 {found.hexdigest()}")
-    if sha256 is not None and sha256.strip().lower() != found.hexdigest():
+    found = hash_file(path)
+    say(f"{path}: sha256 {found}")
+    if sha256 is not None and sha256.strip().lower() != found:
         raise FileError(
-            f"{path} has the sha256 {found.hexdigest()}, not the expected {sha256}: it "
+            f"{path} has the sha256 {found}, not the expected {sha256}: it "
             "is another file, or damaged"
         )
+    _check_torch()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
@@ -215,6 +212,16 @@ def _read(path: Path, sha256: str | None, say: Callable[[str], None]) -> dict[st
             f"{path} holds a {type(state).__name__}, expected a dict of tensors"
         )
     return state
+
+
+def _check_torch() -> None:
+    """Raises unless ``weights_only`` keeps what it promises, as it does since 2.6."""
+    major, minor = torch.__version__.split(".")[:2]
+    if (int(major), int(minor)) < (2, 6):
+        raise ImportError(
+            f"torch {torch.__version__} can be made to run code by a file of weights, "
+            'even with weights_only=True: pip install "torch>=2.6" to convert one'
+        )
 
 
 def _read_words(path: Path) -> list[str]:

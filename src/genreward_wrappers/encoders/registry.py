@@ -20,7 +20,7 @@ from genreward_wrappers.encoders.pixels import PooledPixels
 FORMS = (
     "'pixels' or 'pixels:<grid>'",
     "'open_clip:<model>/<pretrained tag>', 'open_clip:<folder or safetensors file>'",
-    "'transformers:<folder or hub id>'",
+    "'transformers:<folder, or hub id[@<revision>]>'",
     "'random:<any of the following>'",
     "'embedded:<name>'",
     "'hf://<owner>/<repo>[/<subfolder>][@<revision>]'",
@@ -30,6 +30,8 @@ FORMS = (
 #: What embedded encoders are told by: those of diffusers, and of open_clip.
 CLIP_CONFIG = "open_clip_config.json"
 MARKERS = ("config.json", CLIP_CONFIG)
+
+_COMMIT = re.compile(r"@[0-9a-f]{40}$")
 
 # Encoders are immutable, so all environments of a process can share one; it goes when
 # the last of them lets go of it.
@@ -45,6 +47,7 @@ def load_encoder(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype | None = None,
     size: tuple[int, int] | None = None,
+    download: bool = True,
 ) -> VideoEncoder:
     """Load an encoder; calls with the same arguments share one object.
 
@@ -54,12 +57,14 @@ def load_encoder(
             folder with a diffusers `config.json` and safetensors weights; or
             `random:` and one of the last three, which is that model untrained.
             Models of single pictures are `open_clip:<model>/<pretrained tag>`,
-            `open_clip:<folder or safetensors file>` and `transformers:<folder or hub
-            id>`.
+            `open_clip:<folder or safetensors file>` and `transformers:<folder, or hub
+            id[@<revision>]>`.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:<index>".
         dtype: What the model computes in, "float32" by default on every device.
         size: Height and width that the model sees; by default `sample_height` and
             `sample_width` of the model's configuration, and 64x64 for pixels.
+        download: Whether it may be fetched from the Hugging Face Hub if it is not here.
+            Python that comes with a model is never run in any case.
 
     Raises:
         ValueError: The string has none of these forms.
@@ -75,9 +80,24 @@ def load_encoder(
     with _lock:
         encoder = _loaded.get(key)
         if encoder is None:
-            encoder = _load(spec, resolved, number, size)
+            encoder = _load(spec, resolved, number, size, download)
             _loaded[key] = encoder
         return encoder
+
+
+def is_pinned(spec: str) -> bool:
+    """Whether a string stands for the same encoder wherever and whenever it is loaded.
+
+    A folder and what comes with this package are here already; of the Hub, a commit
+    alone stays the same.
+    """
+    bare = spec.removeprefix("random:")
+    if bare.startswith("hf://"):
+        return _COMMIT.search(bare) is not None
+    library, _, name = bare.partition(":")
+    if library not in ("transformers", "open_clip"):
+        return True
+    return Path(name).expanduser().exists() or _COMMIT.search(name) is not None
 
 
 def embedded_encoders() -> list[str]:
@@ -90,6 +110,7 @@ def _load(
     device: torch.device,
     dtype: torch.dtype,
     size: tuple[int, int] | None,
+    download: bool,
 ) -> VideoEncoder:
     pixels = re.fullmatch(r"pixels(?::(\d+))?", spec)
     if pixels:
@@ -100,11 +121,13 @@ def _load(
     if library == "open_clip":
         from genreward_wrappers.encoders.clip import load_clip
 
-        return load_clip(name, device=device, dtype=dtype, size=size)
+        return load_clip(name, device=device, dtype=dtype, size=size, download=download)
     if library == "transformers":
         from genreward_wrappers.encoders.vision import load_vision
 
-        return load_vision(name, device=device, dtype=dtype, size=size)
+        return load_vision(
+            name, device=device, dtype=dtype, size=size, download=download
+        )
 
     folder = _folder(spec)
     if folder is not None and (folder / CLIP_CONFIG).is_file():
@@ -130,6 +153,7 @@ def _load(
             dtype=dtype,
             size=size,
             untrained=untrained,
+            download=download,
         )
     folder = _folder(spec)
     if folder is None:

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genreward_wrappers.data.files import load_tensors, save_tensors
+from genreward_wrappers.data.files import FileError, Layout, load_tensors, save_tensors
+from genreward_wrappers.data.schema import SIDE, Record, Whole, record_of
 from genreward_wrappers.encoders.base import (
     Frames,
     as_frames,
@@ -31,8 +32,6 @@ from genreward_wrappers.encoders.base import (
 )
 from genreward_wrappers.encoders.images import Pictures
 from genreward_wrappers.encoders.texts import as_texts, report_cut, report_unknown
-
-KEY, SCHEMA = "genreward_s3d", 1
 
 #: Height and width that the published weights look at.
 SIZE = (224, 224)
@@ -176,6 +175,18 @@ class TextModule(nn.Module):
         places = torch.relu(self.fc1(self.word_embd(tokens)))
         features: Tensor = self.fc2(places.amax(1))
         return features
+
+
+LAYOUT = Layout(
+    "genreward_s3d",
+    "S3D model",
+    "`genreward convert s3d`",
+    schema=1,
+    header=Record(
+        {"config": record_of(S3DConfig), "words": [str]},
+        {"size": (Whole(1, SIDE),) * 2},
+    ),
+)
 
 
 class S3D(nn.Module):
@@ -348,12 +359,11 @@ def save_s3d(
         for name, tensor in model.state_dict().items()
     }
     header = {
-        "schema": SCHEMA,
         "config": asdict(config),
         "words": list(words),
         "size": list(size),
     }
-    save_tensors(path, tensors, KEY, header)
+    save_tensors(path, tensors, LAYOUT, header)
 
 
 def load_s3d(
@@ -374,20 +384,20 @@ def load_s3d(
             weights are kept in.
 
     Raises:
-        FileError: It is no such file.
-        ValueError: The tensors are not those of the model.
+        FileError: It is no such file, or its tensors are not those of the model.
     """
     path = Path(path).expanduser()
-    arrays, header = load_tensors(
-        path, KEY, "S3D model", "`genreward convert s3d`", SCHEMA
-    )
-    config = S3DConfig(**header["config"])
-    model = S3D(config)
+    arrays, header = load_tensors(path, LAYOUT)
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     try:
+        config = S3DConfig(**header["config"])
+        # Without memory at first: a configuration may say anything.
+        with torch.device("meta"):
+            S3D(config).load_state_dict(tensors, strict=True, assign=True)
+        model = S3D(config)
         model.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        raise ValueError(
+    except (RuntimeError, ValueError, ZeroDivisionError) as error:
+        raise FileError(
             f"the tensors of {path} are not those of S3D: {error}"
         ) from error
     height, width = size or header.get("size", SIZE)

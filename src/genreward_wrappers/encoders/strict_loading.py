@@ -81,6 +81,27 @@ def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 @contextmanager
+def no_remote_code() -> Iterator[None]:
+    """Nothing that is loaded inside runs Python that came with a model.
+
+    Some of what transformers loads is loaded by other libraries, which do not hand
+    ``trust_remote_code=False`` on; without it, transformers asks on the terminal. With
+    no time to wait for the answer it refuses.
+    """
+    try:
+        from transformers import dynamic_module_utils
+    except ImportError:
+        yield
+        return
+    before = dynamic_module_utils.TIME_OUT_REMOTE_CODE
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
+    try:
+        yield
+    finally:
+        dynamic_module_utils.TIME_OUT_REMOTE_CODE = before
+
+
+@contextmanager
 def opened(path: Path) -> Iterator[Any]:
     """A safetensors file, open for torch.
 
@@ -111,7 +132,9 @@ def load_with_report(
         WeightsError: A file is damaged, or shorter than it says.
     """
     folder = Path(source)
-    with _told_if_damaged(source):
+    if kind.__module__.startswith("transformers."):
+        options["trust_remote_code"] = False
+    with _told_if_damaged(source), no_remote_code():
         model, found = kind.from_pretrained(
             source,
             use_safetensors=True,
@@ -171,9 +194,15 @@ def load_pipeline(
             # transformers takes weights that it quantises in any shape.
             found["misshaped"] += _misshapen_in(folder / name, parts[name])
         check_weights(f"{folder / name} ({part.__name__})", **found)
-    return kind.from_pretrained(
-        str(folder), torch_dtype=dtype, use_safetensors=True, **parts, **options
-    )
+    with no_remote_code():
+        return kind.from_pretrained(
+            str(folder),
+            torch_dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **parts,
+            **options,
+        )
 
 
 @contextmanager

@@ -38,6 +38,7 @@ from genreward_wrappers.encoders.strict_loading import (
     opened,
     shapes_of,
 )
+from genreward_wrappers.extras import require
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
@@ -355,6 +356,7 @@ def load_video_vae(
     keep_decoder: bool = False,
     source: str | None = None,
     untrained: bool = False,
+    download: bool = True,
 ) -> VideoVAEEncoder:
     """Load a video VAE's encoder from a folder or from the Hugging Face hub.
 
@@ -370,6 +372,7 @@ def load_video_vae(
         source: What to record as the encoder's source; by default what was given.
         untrained: Whether to leave the weights as they are before any training, the
             same ones every time: the control for what training is worth.
+        download: Whether it may be fetched from the hub if it is not here.
 
     Raises:
         ImportError: diffusers is not installed.
@@ -384,7 +387,7 @@ def load_video_vae(
     else:
         source = source or _hub_source(str(folder_or_id), subfolder, revision)
         source = f"random:{source}" if untrained else source
-        folder = _download(str(folder_or_id), subfolder, revision)
+        folder = _download(str(folder_or_id), subfolder, revision, download)
     config = _read_config(folder)
     name = config.get("_class_name")
     if name not in ENCODERS:
@@ -516,7 +519,9 @@ def _hub_source(repository: str, subfolder: str | None, revision: str | None) ->
     return f"hf://{repository}{tail}{f'@{revision}' if revision else ''}"
 
 
-def _download(repository: str, subfolder: str | None, revision: str | None) -> Path:
+def _download(
+    repository: str, subfolder: str | None, revision: str | None, download: bool
+) -> Path:
     """Fetch a model's files from the hub, or find them in its cache."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
@@ -527,6 +532,7 @@ def _download(repository: str, subfolder: str | None, revision: str | None) -> P
             repository,
             revision=revision,
             allow_patterns=[prefix + pattern for pattern in HUB_PATTERNS],
+            local_files_only=not download,
         )
     except HFValidationError as error:
         raise ValueError(
@@ -546,10 +552,4 @@ def _download(repository: str, subfolder: str | None, revision: str | None) -> P
 
 
 def _import_diffusers() -> Any:
-    try:
-        import diffusers
-    except ImportError as error:
-        raise ImportError(
-            'video VAEs need diffusers: pip install "genreward-wrappers[video]"'
-        ) from error
-    return diffusers
+    return require("diffusers", "video", "video VAEs need diffusers")

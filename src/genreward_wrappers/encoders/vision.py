@@ -9,14 +9,20 @@ Only safetensors are read.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from genreward_wrappers.encoders.images import ImageEncoder, Pictures
-from genreward_wrappers.encoders.strict_loading import check_weights, load_with_report
+from genreward_wrappers.encoders.strict_loading import (
+    check_weights,
+    load_with_report,
+    no_remote_code,
+)
 from genreward_wrappers.encoders.video_vae import hash_tensors
+from genreward_wrappers.extras import require
 
 #: What a configuration holds beside what determines the latents.
 _BESIDE = ("_name_or_path", "architectures", "dtype", "id2label", "label2id",
@@ -120,37 +126,43 @@ def load_vision(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype | None = None,
     size: tuple[int, int] | None = None,
+    download: bool = True,
 ) -> TransformersEncoder:
-    """Loads a vision model of transformers.
+    """Loads a vision model of transformers. Python that comes with it is never run.
 
     Args:
         name: A folder with `config.json`, `preprocessor_config.json` and safetensors
-            weights, or a hub id as "facebook/dinov2-small".
+            weights, or a hub id such as "facebook/dinov2-small", with "@" and a commit
+            where it has to stay the same.
         device: "auto", "cpu", "cuda" or "cuda:<index>".
         dtype: What the model computes in; float32 by default.
         size: What the caller takes the model's size to be; None takes the model's.
+        download: Whether it may be fetched from the hub if it is not here.
 
     Raises:
         ImportError: transformers is not installed.
         FileNotFoundError: A file is missing, or the hub cannot be reached.
         ValueError: The weights or the image processor do not fit.
     """
+    transformers = require(
+        "transformers", "features", "vision models need transformers"
+    )
+    where, _, revision = (name, "", "") if Path(name).is_dir() else name.partition("@")
+    options: dict[str, Any] = {"revision": revision} if revision else {}
+    if not download:
+        options["local_files_only"] = True
     try:
-        from transformers import AutoImageProcessor, AutoModel
-    except ImportError as error:
-        raise ImportError(
-            "vision models need transformers: "
-            'pip install "genreward-wrappers[features]"'
-        ) from error
-    try:
-        processor = AutoImageProcessor.from_pretrained(name)
-        model, found = load_with_report(AutoModel, name)
+        with no_remote_code():
+            processor = transformers.AutoImageProcessor.from_pretrained(
+                where, trust_remote_code=False, **options
+            )
+        model, found = load_with_report(transformers.AutoModel, where, **options)
     except OSError as error:
         raise FileNotFoundError(
             f"cannot get {name!r}, neither as a folder nor from the Hugging Face hub: "
             f"{error}\nA model is config.json, preprocessor_config.json and "
             "model.safetensors. Where the hub can be reached, run\n"
-            f"  hf download {name} --local-dir <folder>\n"
+            f"  hf download {where} --local-dir <folder>\n"
             "and give 'transformers:<folder>' instead."
         ) from error
     missing = found["missing"]

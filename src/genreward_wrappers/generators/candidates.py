@@ -10,14 +10,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from genreward_wrappers.core import UInt8
+from genreward_wrappers.data.atomic import replacing
 from genreward_wrappers.data.files import write_atomic
 from genreward_wrappers.data.frames import evenly
 from genreward_wrappers.data.goals import GoalBundle, GoalError
@@ -97,15 +96,9 @@ def write_beside(path: Path, bundle: GoalBundle) -> None:
         write_atomic(card, (text + "\n").encode())
     video = path.with_suffix(".mp4")
     if not video.is_file():
-        # Its encoder writes to a name, so the name is another one until it is whole.
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".mp4")
-        os.close(handle)
-        try:
-            write_video(name, bundle.videos[0])
-            os.replace(name, video)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        # The encoder chooses the format by the name.
+        with replacing(video, ending=".mp4") as scratch:
+            write_video(scratch, bundle.videos[0])
 
 
 def load_candidate(path: str | PathLike[str]) -> GoalBundle:

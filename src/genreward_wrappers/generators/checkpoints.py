@@ -18,6 +18,7 @@ from typing import Any
 
 from genreward_wrappers.data.files import embedded_folder, hash_file
 from genreward_wrappers.encoders import strict_loading
+from genreward_wrappers.extras import require
 from genreward_wrappers.generators.quantisation import quantisation
 
 INDEX = "model_index.json"
@@ -101,16 +102,13 @@ def import_diffusers() -> Any:
     Raises:
         ImportError: It is not there.
     """
-    try:
-        import diffusers
-        import PIL  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            "generating videos needs diffusers, transformers and pillow "
-            f'({error}): pip install "genreward-wrappers[video,features]"'
-        ) from error
-    return diffusers
+    for module in ("PIL", "transformers", "diffusers"):
+        found = require(
+            module,
+            "video,features",
+            "generating videos needs diffusers, transformers and pillow",
+        )
+    return found
 
 
 def find_pipeline(source: str, revision: str | None, kind: str = "") -> FoundPipeline:
@@ -145,7 +143,10 @@ def find_pipeline(source: str, revision: str | None, kind: str = "") -> FoundPip
     try:
         fetched = Path(
             diffusers.DiffusionPipeline.download(
-                source, revision=revision, use_safetensors=True
+                source,
+                revision=revision,
+                use_safetensors=True,
+                trust_remote_code=False,
             )
         )
     except ImportError:
@@ -268,12 +269,7 @@ def find_lora(source: str) -> FoundLora:
         path = _fetch_lora(source)
     if path.suffix != ".safetensors":
         raise ValueError(f"{path}: LoRA weights are read from .safetensors alone")
-    try:
-        import peft  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            'LoRA weights need peft: pip install "genreward-wrappers[finetune]"'
-        ) from error
+    require("peft", "finetune", "LoRA weights need peft")
     return FoundLora(path, hash_file(path))
 
 

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from genreward_wrappers.core import UInt8
-from genreward_wrappers.data.files import cache_folder, canonical
+from genreward_wrappers.data.cache import Cache, cache_folder
+from genreward_wrappers.data.files import canonical
 from genreward_wrappers.data.goal_maker import GoalMaker, Made
 from genreward_wrappers.data.goals import (
     GoalBundle,
@@ -39,12 +40,8 @@ from genreward_wrappers.generators.candidates import (
     settings_card,
 )
 from genreward_wrappers.generators.checkpoints import local_folder
-from genreward_wrappers.generators.pipeline import (
-    Generator,
-    Model,
-    Sampling,
-    same_aspect,
-)
+from genreward_wrappers.generators.pipeline import Generator, same_aspect
+from genreward_wrappers.generators.settings import Model, Sampling
 
 #: The generator that comes with this package, and the steps that it is asked for: few,
 #: since every episode waits for them.
@@ -264,17 +261,27 @@ class OwnGoals(GoalMaker):
     def _load(self, *key: Any) -> UInt8 | None:
         """The video that was made before; None if there is none, or it is damaged."""
         path = self.path(*key)
-        if path is None or not path.is_file():
-            return None
-        try:
+        return None if path is None else self._cache(*key).get(path.stem)
+
+    def _cache(self, *key: Any) -> Cache[UInt8]:
+        assert self.folder is not None
+        card = self._own_card(*key)
+
+        def read(path: Path) -> UInt8:
             bundle = load_candidate(path)
-        except GoalError:
-            return None
-        # A file says itself what it is; its name holds but a part of the hashes.
-        if differences(*map(lasting, (bundle.provenance[0], self._own_card(*key)))):
-            return None
-        video: UInt8 = bundle.videos[0]
-        return video
+            # A file says itself what it is; its name holds but a part of the hashes.
+            unlike = differences(*map(lasting, (bundle.provenance[0], card)))
+            if unlike:
+                raise GoalError(f"{path} is another video: {'; '.join(unlike)}")
+            video: UInt8 = bundle.videos[0]
+            if video.shape[:3] != (self.frames, *self.frame_size):
+                raise GoalError(f"{path} has a video of {video.shape}")
+            return video
+
+        def write(path: Path, video: UInt8) -> None:
+            as_bundle(video, card).save(path)
+
+        return Cache(self.folder, read, write)
 
     def _keep(self, digest: str, seed: int, video: UInt8) -> UInt8:
         """Keeps a video that was made; another process may have been faster."""
@@ -289,7 +296,7 @@ class OwnGoals(GoalMaker):
         there = self._load(digest, seed)
         if there is not None:
             return there
-        as_bundle(video, self._own_card(digest, seed)).save(path)
+        self._cache(digest, seed).put(path.stem, video)
         return video
 
     def _own_card(self, digest: str, seed: int) -> dict[str, Any]:

@@ -9,9 +9,8 @@ aspect ratio: a squeezed goal looks like no frame of the environment.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,14 +19,17 @@ from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.frames import image_size
 from genreward_wrappers.encoders.base import resolve_device, resolve_dtype
 from genreward_wrappers.encoders.texts import as_texts
+from genreward_wrappers.extras import require
 from genreward_wrappers.generators.checkpoints import (
     find_lora,
     find_pipeline,
     load_lora,
     load_pipeline,
 )
+from genreward_wrappers.generators.memory import memory_told
 from genreward_wrappers.generators.pictures import to_frames
 from genreward_wrappers.generators.quantisation import check_quantised
+from genreward_wrappers.generators.settings import Model, Sampling
 from genreward_wrappers.progress import OnProgress, no_progress
 
 OFFLOADS = ("none", "model", "sequential")
@@ -40,62 +42,6 @@ LISTS = (
     "LTXImageToVideoPipeline",
     "LTXPipeline",
 )
-
-
-@dataclass(frozen=True)
-class Model:
-    """Which generator, and how it is held in memory.
-
-    Attributes:
-        source: A local folder with a ``model_index.json``, a hub id, or
-            ``embedded:<name>``.
-        revision: A branch, tag or commit of the hub's repository.
-        kind: A class of diffusers to load it as; empty is the one it was saved as.
-        lora: A file or folder with LoRA weights, or a hub id; empty is none.
-        lora_scale: How much of them is added.
-        device: "auto", "cpu", "cuda" or "cuda:<index>".
-        dtype: What it computes in; None is bfloat16 on a GPU, float32 elsewhere.
-        offload: "none"; "model" keeps one part at a time on the GPU, "sequential" one
-            layer, which is slow.
-        tiling: Whether the VAE works on tiles of the picture, one after the other.
-        slicing: Whether the VAE works on one video of a batch at a time.
-        quantise: "none"; "int8" or "nf4" keeps the large parts in so many bits.
-    """
-
-    source: str
-    revision: str | None = None
-    kind: str = ""
-    lora: str = ""
-    lora_scale: float = 1.0
-    device: str = "auto"
-    dtype: str | None = None
-    offload: str = "none"
-    tiling: bool = False
-    slicing: bool = False
-    quantise: str = "none"
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """What is asked of a generator; None is the pipeline's own default.
-
-    Attributes:
-        prompt: The task in words.
-        negative: What the video should not show.
-        steps: Of the denoising.
-        guidance: The scale of classifier-free guidance.
-        frames: Of the video.
-        size: (height, width) of the video.
-        more: Further arguments of the pipeline by name.
-    """
-
-    prompt: str
-    negative: str = ""
-    steps: int | None = None
-    guidance: float | None = None
-    frames: int | None = None
-    size: tuple[int, int] | None = None
-    more: Mapping[str, Any] | None = None
 
 
 class Generator:
@@ -445,55 +391,6 @@ class Generator:
         return {"max_sequence_length": int(length)}
 
 
-@contextmanager
-def memory_told(model: Model) -> Iterator[None]:
-    """Says what would help a generator where the memory does not suffice."""
-
-    def ways(on_cpu: bool) -> list[str]:
-        found = []
-        if model.offload != "sequential" and not on_cpu:
-            stronger = "model" if model.offload == "none" else "sequential"
-            found.append(f"--offload {stronger}")
-        if model.dtype not in ("bfloat16", "float16"):
-            found.append("--dtype bfloat16")
-        if model.quantise == "none":
-            found.append("--quantise int8")
-        if not model.tiling:
-            found.append("--tiling")
-        smaller = "a smaller --size or fewer --frames, where the model allows them"
-        return [*found, smaller]
-
-    with memory_limit(model.source, ways):
-        yield
-
-
-@contextmanager
-def memory_limit(source: str, ways: Callable[[bool], list[str]]) -> Iterator[None]:
-    """Says what would help where the memory does not suffice.
-
-    Args:
-        source: What is being computed with.
-        ways: What would help, given whether it is the CPU's memory.
-
-    Raises:
-        ValueError: It does not suffice.
-    """
-    try:
-        yield
-    except (torch.cuda.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        # What torch raises on the CPU has no class of its own.
-        on_cpu = "can't allocate memory" in str(error)
-        if not (
-            on_cpu or isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError))
-        ):
-            raise
-        first = str(error).strip().partition("\n")[0]
-        raise ValueError(
-            f"the memory does not suffice for {source} ({first}). What helps: "
-            + "; ".join(ways(on_cpu))
-        ) from error
-
-
 def same_aspect(image: UInt8, settings: Mapping[str, Any]) -> bool:
     """Whether a picture has the aspect ratio of the video, where that is known."""
     if "height" not in settings or "width" not in settings:
@@ -521,9 +418,4 @@ def _default(parameter: inspect.Parameter) -> Any:
 
 
 def _import_accelerate() -> None:
-    try:
-        import accelerate  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            '--offload needs accelerate: pip install "genreward-wrappers[finetune]"'
-        ) from error
+    require("accelerate", "finetune", "--offload needs accelerate")

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from genreward_wrappers.core import Float32, UInt8
-from genreward_wrappers.data.episodes import Episode, succeeded
+from genreward_wrappers.data.episodes import Episode, outcome, succeeded
 from genreward_wrappers.data.files import FileError
 from genreward_wrappers.data.frames import (
     FrameSource,
@@ -223,7 +223,8 @@ def _file_name(job: Job) -> str:
 
 def _is_there(path: Path) -> bool:
     try:
-        Episode.load(path)
+        # Its hash is checked; its frames need not be unpacked for that.
+        outcome(path)
     except FileError:
         # Not there, or damaged: it is played again.
         return False
@@ -234,7 +235,7 @@ def _check_folder(folder: Path, job: Job) -> None:
     """Raises if the folder's episodes are of another environment or look different."""
     for path in sorted(folder.glob("*.safetensors")):
         try:
-            there = Episode.load(path).info
+            _, there = outcome(path)
         except FileError:
             continue
         wanted = _about(job)

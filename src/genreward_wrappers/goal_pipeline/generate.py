@@ -29,11 +29,8 @@ from genreward_wrappers.generators.candidates import (
     write_sheet,
 )
 from genreward_wrappers.generators.pictures import load_image
-from genreward_wrappers.generators.pipeline import (
-    Generator,
-    Model,
-    Sampling,
-)
+from genreward_wrappers.generators.pipeline import Generator
+from genreward_wrappers.generators.settings import Model, Sampling
 from genreward_wrappers.goal_pipeline.collect import frame_of
 from genreward_wrappers.progress import OnProgress, no_progress
 

@@ -16,7 +16,7 @@ from os import PathLike
 from pathlib import Path
 
 from genreward_wrappers.data.contact_sheet import contact_sheet, png_of
-from genreward_wrappers.data.files import write_atomic
+from genreward_wrappers.data.files import hash_file, write_atomic
 from genreward_wrappers.data.goals import (
     GoalBundle,
     GoalError,
@@ -67,17 +67,20 @@ class Pulled:
         )
 
 
-def pull(address: str, output: str | PathLike[str]) -> Pulled:
+def pull(
+    address: str, output: str | PathLike[str], *, sha256: str | None = None
+) -> Pulled:
     """Fetches a bundle, checks it, and writes it where one wants it, byte for byte.
 
     Args:
         address: ``hf://owner/repo/file.safetensors[@revision]``; a commit as the
             revision gives the same file for ever.
         output: The file to write.
+        sha256: What the file's is expected to be; None takes any.
 
     Raises:
         GoalError: There is no such repository, revision or file, or no network, or the
-            file is no goal bundle.
+            file is no goal bundle, or not the expected one.
     """
     where = HubAddress.parse(address)
     known = import_hub().try_to_load_from_cache(
@@ -85,6 +88,8 @@ def pull(address: str, output: str | PathLike[str]) -> Pulled:
     )
     before = _commit_of(Path(known)) if isinstance(known, str) else ""
     found = download(where)
+    if sha256 is not None:
+        _check_sha256(where, found, sha256)
     goal = GoalBundle.load(found)
     write_atomic(Path(output), found.read_bytes())
     return Pulled(goal, where, _commit_of(found), before)
@@ -99,7 +104,8 @@ def push(
 ) -> HubAddress:
     """Uploads a bundle with its card and its contact sheet, in one commit.
 
-    The repository and the branch are made if they are not there. A README.md that is
+    What arrived is fetched again and compared. The repository and the branch are made
+    if they are not there. A README.md that is
     there already, for another bundle or written by hand, stays: the card is then called
     after the bundle.
 
@@ -113,8 +119,8 @@ def push(
         The address, with the commit as its revision.
 
     Raises:
-        GoalError: No bundle, no network, no leave to write there, or a repository that
-            is public and should be private.
+        GoalError: No bundle, no network, no leave to write there, a repository that is
+            public and should be private, or another file arrived.
     """
     path = Path(path)
     goal = GoalBundle.load(path)
@@ -151,7 +157,15 @@ def push(
             commit_message=f"Goal bundle {path.name}",
             revision=revision,
         )
-    return HubAddress(repo, path.name, done.oid)
+    address = HubAddress(repo, path.name, done.oid)
+    _check_sha256(address, download(address), hash_file(path))
+    return address
+
+
+def _check_sha256(address: HubAddress, found: Path, wanted: str) -> None:
+    sha256 = hash_file(found)
+    if sha256 != wanted.strip().lower():
+        raise GoalError(f"{address} has the sha256 {sha256}, expected {wanted}")
 
 
 def _card_name(repo: str, revision: str | None, path: Path) -> str:

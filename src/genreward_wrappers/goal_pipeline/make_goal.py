@@ -26,7 +26,8 @@ from genreward_wrappers.encoders.texts import as_texts, text_tower
 from genreward_wrappers.envs.policies import check_policy
 from genreward_wrappers.generators.candidates import load_candidate
 from genreward_wrappers.generators.episode_goals import EMBEDDED
-from genreward_wrappers.generators.pipeline import Generator, Model, Sampling
+from genreward_wrappers.generators.pipeline import Generator
+from genreward_wrappers.generators.settings import Model, Sampling
 from genreward_wrappers.goal_pipeline.card import readme
 from genreward_wrappers.goal_pipeline.check import (
     Check,
@@ -51,11 +52,11 @@ from genreward_wrappers.training.forward_backward.fit import (
     Plan,
     train_fb,
 )
+from genreward_wrappers.training.forward_backward.settings import FBTraining
 from genreward_wrappers.training.forward_backward.sources import (
     MINARI,
     load_trajectories,
 )
-from genreward_wrappers.training.forward_backward.train import FBTraining
 
 GENERATOR = EMBEDDED
 CLIP = "embedded:clip-64"

@@ -17,9 +17,8 @@ from genreward_wrappers import GoalBundle, RewardModelWrapper, load_reward, vect
 from genreward_wrappers.core import Session, Transition
 from genreward_wrappers.data.files import FileError, load_tensors, save_tensors
 from genreward_wrappers.encoders.s3d import (
-    KEY,
+    LAYOUT,
     S3D,
-    SCHEMA,
     S3DConfig,
     S3DEncoder,
     load_s3d,
@@ -283,9 +282,9 @@ def test_half_precision_in_the_file_is_float32_in_use(network, tmp_path):
 
 
 def test_files_that_say_no_size_are_of_the_published_one(weights, tmp_path):
-    arrays, header = load_tensors(weights, KEY, "S3D model", "a test", SCHEMA)
+    arrays, header = load_tensors(weights, LAYOUT)
     assert header.pop("size") == [224, 224]
-    save_tensors(tmp_path / "old.safetensors", arrays, KEY, header)
+    save_tensors(tmp_path / "old.safetensors", arrays, LAYOUT, header)
     old = load_s3d(tmp_path / "old.safetensors", device="cpu")
     assert old.pictures.size == (224, 224)
 

@@ -13,7 +13,7 @@ from genreward_wrappers.data.files import FileError
 from genreward_wrappers.data.video_files import write_video
 from genreward_wrappers.testing import PointMass
 from genreward_wrappers.training.finetuning.clips import CaptionedClip, find_clips
-from genreward_wrappers.training.finetuning.latents import Cache, Recipe
+from genreward_wrappers.training.finetuning.latents import LatentsCache, Recipe
 from tests.tuning import FRAMES, PROMPTS, SIZE, make_episode, save_episodes
 
 
@@ -240,7 +240,7 @@ RECIPE = Recipe("v", "t", 3, FRAMES, SIZE, 0, "float32")
 
 
 def filled(folder, clips, recipe=RECIPE):
-    cache, vae, cpu = Cache(folder, recipe), Coarse(), torch.device("cpu")
+    cache, vae, cpu = LatentsCache(folder, recipe), Coarse(), torch.device("cpu")
     cache.encode_prompts(Texts(), [clip.prompt for clip in clips], cpu)
     ticks = []
     cache.encode_clips(vae, clips, cpu, lambda *count: ticks.append(count))

@@ -21,7 +21,8 @@ pytest.importorskip("PIL")
 from genreward_wrappers.cli.main import main
 from genreward_wrappers.data.files import FileError
 from genreward_wrappers.data.video_files import read_video
-from genreward_wrappers.generators.pipeline import Generator, Model, Sampling
+from genreward_wrappers.generators.pipeline import Generator
+from genreward_wrappers.generators.settings import Model, Sampling
 from genreward_wrappers.training.finetuning import finetune as module
 from genreward_wrappers.training.finetuning.finetune import finetune
 from genreward_wrappers.training.finetuning.settings import Finetuning, Plan
@@ -587,6 +588,7 @@ def test_the_command_counts_minutes(base, data, cache, tmp_path, capsys):
 # Several processes
 
 
+@pytest.mark.slow
 def test_two_processes(base, data, cache, tmp_path):
     """What they compute is in `test_finetune_tuner.py`; here, that they come along."""
     pytest.importorskip("accelerate")

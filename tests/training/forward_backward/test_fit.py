@@ -43,8 +43,9 @@ from genreward_wrappers.training.forward_backward.fit import (
     train_fb,
 )
 from genreward_wrappers.training.forward_backward.nets import FBConfig, FBNets
+from genreward_wrappers.training.forward_backward.settings import FBTraining
 from genreward_wrappers.training.forward_backward.sources import Recorded
-from genreward_wrappers.training.forward_backward.train import FBTrainer, FBTraining
+from genreward_wrappers.training.forward_backward.train import FBTrainer
 
 SIZE = 16
 PIXELS = PooledPixels((SIZE, SIZE), 8, device="cpu")

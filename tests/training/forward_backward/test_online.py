@@ -20,7 +20,8 @@ from genreward_wrappers.testing import Brightness, PointMass
 from genreward_wrappers.training.forward_backward.data import Trajectory, Transitions
 from genreward_wrappers.training.forward_backward.features import Features
 from genreward_wrappers.training.forward_backward.nets import FBConfig
-from genreward_wrappers.training.forward_backward.train import FBTrainer, FBTraining
+from genreward_wrappers.training.forward_backward.settings import FBTraining
+from genreward_wrappers.training.forward_backward.train import FBTrainer
 
 sb3 = pytest.importorskip("stable_baselines3")
 

@@ -25,8 +25,10 @@ from genreward_wrappers.rewards.peers.diffusion_reward import (
 from genreward_wrappers.rewards.peers.viper import Viper
 from genreward_wrappers.testing import Brightness, PointMass, check_reward_model
 from genreward_wrappers.training.priors import store
+from genreward_wrappers.training.priors.settings import PriorTraining
 from genreward_wrappers.training.priors.store import Prior
-from genreward_wrappers.training.priors.train import PriorTrainer, PriorTraining, train
+from genreward_wrappers.training.priors.train import LAYOUT as CHECKPOINT
+from genreward_wrappers.training.priors.train import PriorTrainer, train
 from genreward_wrappers.training.priors.transformer import PriorConfig, VideoTransformer
 from genreward_wrappers.training.priors.vq import VQCodec, VQConfig
 from genreward_wrappers.training.priors.vq_diffusion import (
@@ -732,19 +734,17 @@ def test_a_checkpoint_with_other_weights_is_refused(goal, tmp_path):
     made = trainer("viper", list(goal.videos))
     made.update()
     made.save(tmp_path / "x")
-    tensors, header = load_tensors(
-        tmp_path / "x", "genreward_prior_training", "", "", 1
-    )
+    tensors, header = load_tensors(tmp_path / "x", CHECKPOINT)
     moment = next(name for name in tensors if "codec_adam/3/exp_avg" in name)
     for change, message in (
         ({"net/head.bias": None}, "(?s)other names.*missing.*net/head.bias"),
         ({"net/head.bias": np.zeros(3)}, "'net/head.bias' is \\(3,\\)"),
         ({"net/extra": np.zeros(3)}, "(?s)unexpected:.*net/extra"),
-        ({moment: None}, "optimiser of the codec"),
+        ({moment: None}, "codec_adam has .* for parameter 3"),
         ({"generator": None}, "'generator'"),
     ):
         changed = {k: v for k, v in {**tensors, **change}.items() if v is not None}
-        save_tensors(tmp_path / "y", changed, "genreward_prior_training", header)
+        save_tensors(tmp_path / "y", changed, CHECKPOINT, header)
         with pytest.raises(FileError, match=message):
             trainer("viper", list(goal.videos)).restore(tmp_path / "y")
 
@@ -779,7 +779,7 @@ def test_files_that_are_no_prior(priors, tmp_path, goal):
     with pytest.raises(FileError, match="a pickle, which is never read"):
         Viper(tmp_path / "x.pt")
     priors["viper"].prior.save(path)
-    tensors, header = load_tensors(path, store.KEY, "", "", store.SCHEMA)
+    tensors, header = load_tensors(path, store.LAYOUT)
     renamed = {k.replace("net/head", "net/top"): v for k, v in tensors.items()}
     infinite = {**tensors, "net/head.bias": np.full(16, np.inf, np.float32)}
     for changed, about, message in (
@@ -788,9 +788,12 @@ def test_files_that_are_no_prior(priors, tmp_path, goal):
         (tensors, {**header, "kind": "sonnet"}, "prior of 'sonnet'"),
         (tensors, {**header, "net": {**header["net"], "legs": 4}}, "legs"),
         (tensors, {**header, "net": {**header["net"], "codes": 8}}, "is \\(17, 16\\)"),
+        (tensors, {**header, "codec": {**header["codec"], "dim": 9**6}}, "codec"),
+        (tensors, {**header, "net": {**header["net"], "width": 4**9}}, "is \\("),
         (tensors, {**header, "schema": 9}, "schema 9"),
     ):
-        save_tensors(path, changed, store.KEY, about)
+        layout = dataclasses.replace(store.LAYOUT, schema=about["schema"])
+        save_tensors(path, changed, layout, about)
         with pytest.raises(FileError, match=message):
             Viper(path)
 

@@ -39,8 +39,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genreward_wrappers.core import UInt8
+from genreward_wrappers.data.cache import Cache, cache_folder
 from genreward_wrappers.data.episodes import Episode
-from genreward_wrappers.data.files import FileError, cache_folder, canonical
+from genreward_wrappers.data.files import FileError, canonical
 from genreward_wrappers.data.goals import GoalBundle
 from genreward_wrappers.envs.policies import Wander
 from genreward_wrappers.progress import OnProgress, no_progress
@@ -222,7 +223,7 @@ def scripted_task(env_id: str) -> str:
 
 
 def default_cache() -> Path:
-    """Where test episodes are kept; see `files.cache_folder`."""
+    """Where test episodes are kept; see `data.cache`."""
     return cache_folder("rollouts")
 
 
@@ -377,25 +378,31 @@ def _take(
         for job, episode in zip(missing, play_all(missing), strict=True):
             found[job] = episode
             if cache is not None:
-                episode.save(cache / _file_name(job))
+                _cache(job, cache).put(_name(job), episode)
         taken += [e for e in found.values() if e is not None and _belongs(e)]
     return taken
 
 
 def _load(job: Job, cache: Path | None) -> Episode | None:
-    if cache is None:
-        return None
-    try:
-        return Episode.load(cache / _file_name(job))
-    except (FileError, KeyError, ValueError):
-        # Not there, or damaged: it is made again.
-        return None
+    return None if cache is None else _cache(job, cache).get(_name(job))
 
 
-def _file_name(job: Job) -> str:
+def _cache(job: Job, folder: Path) -> Cache[Episode]:
+    def read(path: Path) -> Episode:
+        episode = Episode.load(path)
+        wanted = (job.env_id, job.kind, job.seed, [*job.frame_steps])
+        about = [episode.info.get(name) for name in ("env_id", "kind", "seed")]
+        if (*about, episode.frame_steps.tolist()) != wanted:
+            raise FileError(f"{path} is not the episode {wanted}")
+        return episode
+
+    return Cache(folder, read, lambda path, episode: episode.save(path))
+
+
+def _name(job: Job) -> str:
     """Names an episode by everything that it depends on."""
     key = {"job": asdict(job), "made by": _makers()}
-    return hashlib.sha256(canonical(key).encode()).hexdigest()[:32] + ".safetensors"
+    return hashlib.sha256(canonical(key).encode()).hexdigest()[:32]
 
 
 @functools.lru_cache(maxsize=1)

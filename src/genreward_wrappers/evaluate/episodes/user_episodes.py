@@ -13,6 +13,7 @@ from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.video_files import VIDEO_ENDINGS, fit, read_video
 from genreward_wrappers.evaluate.judge.metrics import ORDINARY
+from genreward_wrappers.extras import require
 
 MINARI = "minari:"
 
@@ -129,12 +130,7 @@ def _named(episode: Episode, kind: str, group: str) -> Episode:
 
 
 def _minari(name: str) -> list[Episode]:
-    try:
-        import minari
-    except ImportError as error:
-        raise ImportError(
-            'Minari datasets need minari: pip install "minari[hdf5]"'
-        ) from error
+    minari = require("minari", '"minari[hdf5]"', "Minari datasets need minari")
     dataset = minari.load_dataset(name)
     episodes = []
     for data in dataset.iterate_episodes():

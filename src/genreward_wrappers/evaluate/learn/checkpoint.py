@@ -13,10 +13,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genreward_wrappers.data.files import FileError, load_tensors, save_tensors
+from genreward_wrappers.data.files import FileError, Layout, load_tensors, save_tensors
+from genreward_wrappers.data.schema import Record, Whole
 
-KEY = "genreward_agent"
-SCHEMA = 2
+LAYOUT = Layout(
+    "genreward_agent",
+    "checkpoint of a learning run",
+    "genreward evaluate --learn",
+    schema=2,
+    header=Record(
+        {
+            "notes": dict,
+            **dict.fromkeys(("steps", "updates", "episodes"), Whole()),
+            "buffer": (Whole(), bool),
+            "numpy": (str, Whole(), Whole(0, 1), float),
+            "actions": dict,
+        }
+    ),
+    # A replay buffer of pictures may be larger than other files.
+    limit=1 << 40,
+)
 BUFFER = (
     "observations",
     "next_observations",
@@ -51,7 +67,6 @@ def save_agent(agent: Any, path: Path, notes: dict[str, Any]) -> None:
     kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
     tensors["numpy"] = np.asarray(keys)
     header = {
-        "schema": SCHEMA,
         "notes": notes,
         "steps": agent.num_timesteps,
         "updates": agent._n_updates,
@@ -60,7 +75,7 @@ def save_agent(agent: Any, path: Path, notes: dict[str, Any]) -> None:
         "numpy": [str(kind), int(position), int(has_gauss), float(gauss)],
         "actions": agent.action_space.np_random.bit_generator.state,
     }
-    save_tensors(path, tensors, KEY, header)
+    save_tensors(path, tensors, LAYOUT, header)
 
 
 def restore_agent(agent: Any, path: Path) -> dict[str, Any]:
@@ -74,9 +89,7 @@ def restore_agent(agent: Any, path: Path) -> dict[str, Any]:
     """
     import jax
 
-    tensors, header = load_tensors(
-        path, KEY, "checkpoint of a learning run", "genreward evaluate --learn", SCHEMA
-    )
+    tensors, header = load_tensors(path, LAYOUT)
     found = {}
     for name, tree in _trees(agent).items():
         leaves, structure = jax.tree_util.tree_flatten_with_path(tree)

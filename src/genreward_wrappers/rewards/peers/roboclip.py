@@ -87,7 +87,8 @@ class RoboCLIP(RewardModel[RoboMemory]):
             goal: The goal as a video (T, H, W, 3), or as a bundle (or what `load_goal`
                 finds one by); of several videos the mean is taken. One of the two, not
                 both.
-            weights: What ``genreward convert s3d`` or ``scripts/train_s3d.py`` wrote.
+            weights: A file that ``genreward convert s3d`` or
+                ``scripts/models/train_s3d.py`` wrote.
             horizon: Steps of an episode. One that is still going on after so many is
                 paid there, and not again.
             length: Frames that the model looks at, an even number.

@@ -14,21 +14,18 @@ from typing import Any
 
 import torch
 
-from genreward_wrappers.data.files import cache_folder
+from genreward_wrappers.data.cache import cache_folder
 from genreward_wrappers.encoders.base import resolve_device
 from genreward_wrappers.generators.checkpoints import load_pipeline
-from genreward_wrappers.generators.pipeline import (
-    Generator,
-    Model,
-    Sampling,
-    memory_limit,
-)
+from genreward_wrappers.generators.memory import memory_limit
+from genreward_wrappers.generators.pipeline import Generator
+from genreward_wrappers.generators.settings import Model, Sampling
 from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.training.finetuning.clips import CaptionedClip, find_clips
 from genreward_wrappers.training.finetuning.denoising import Denoising
 from genreward_wrappers.training.finetuning.latents import (
-    Cache,
     Latents,
+    LatentsCache,
     Recipe,
     digest_of,
 )
@@ -181,7 +178,7 @@ def _begin(
     on_progress: OnProgress,
 ) -> _Begun:
     """A transformer, on the latents of the clips."""
-    store = Cache(folder, _recipe(generator, shape, training))
+    store = LatentsCache(folder, _recipe(generator, shape, training))
     pipeline, latents = _encode(generator, store, clips, training, place, on_progress)
     objective = Objective(pipeline, *shape, place.device)
     transformer = pipeline.transformer.to(place.device)
@@ -358,7 +355,7 @@ def _encoding_dtype(generator: Generator) -> torch.dtype:
 
 def _encode(
     generator: Generator,
-    store: Cache,
+    store: LatentsCache,
     clips: Sequence[CaptionedClip],
     training: Finetuning,
     place: Place,

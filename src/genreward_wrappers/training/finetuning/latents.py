@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from genreward_wrappers.core import UInt8
-from genreward_wrappers.data.files import canonical, write_atomic
+from genreward_wrappers.data.cache import Arrays, Cache, array_cache, expected
+from genreward_wrappers.data.files import canonical
 from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.training.finetuning.clips import CaptionedClip
 
@@ -27,6 +28,7 @@ SCHEMA = 1
 HELD = 16 << 30
 #: Of the noise that is published for first frames: the normal that its logarithm is.
 NOISE_MEAN, NOISE_STD = -3.0, 0.5
+HALF = "bfloat16"
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Recipe:
         return "prompt-" + digest_of([self.text, prompt, self.tokens, self.dtype])
 
 
-class Cache:
+class LatentsCache:
     """A folder of encoded clips and prompts."""
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
@@ -126,21 +128,43 @@ class Cache:
         return Latents(self, clips)
 
     def _read(self, name: str) -> dict[str, Tensor] | None:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        path = self.folder / f"{name}.safetensors"
-        try:
-            return dict(load_file(path))
-        except (SafetensorError, OSError):
-            # Not there, or damaged: it is made again.
+        found = self._files.get(name)
+        if found is None:
             return None
+        # Copied: what is read from a file may not be writable.
+        tensors = {key: torch.from_numpy(array.copy()) for key, array in found.items()}
+        if self.recipe.dtype == HALF:
+            tensors = {key: t.view(torch.bfloat16) for key, t in tensors.items()}
+        return tensors
 
     def _write(self, name: str, tensors: dict[str, Tensor]) -> None:
-        from safetensors.torch import save
+        arrays: Arrays = {}
+        for key, tensor in tensors.items():
+            plain = tensor.cpu().contiguous()
+            if plain.dtype == torch.bfloat16:
+                # numpy has no such type: it is kept as the bits that it is.
+                if not plain.isfinite().all():
+                    raise ValueError(f"{key!r} of {name} holds NaN or infinity")
+                plain = plain.view(torch.int16)
+            arrays[key] = plain.numpy()
+        self._files.put(name, arrays)
 
-        whole = {key: tensor.cpu().contiguous() for key, tensor in tensors.items()}
-        write_atomic(self.folder / f"{name}.safetensors", save(whole))
+    @property
+    def _files(self) -> Cache[Arrays]:
+        return array_cache(self.folder, self._fault)
+
+    def _fault(self, arrays: Arrays) -> str:
+        kind = "int16" if self.recipe.dtype == HALF else self.recipe.dtype
+        wanted: dict[str, tuple[str, tuple[int | None, ...]]]
+        if "prompt" in arrays:
+            wanted = {"prompt": (kind, (None, None))}
+        else:
+            noised = max(1, self.recipe.noised)
+            wanted = {
+                "video": (kind, (2, None, None, None, None)),
+                "image": (kind, (noised, 2, 1, None, None, None)),
+            }
+        return expected(arrays, wanted)
 
 
 class Latents:
@@ -151,7 +175,7 @@ class Latents:
         digest: The hash of all that training reads.
     """
 
-    def __init__(self, cache: Cache, clips: Sequence[CaptionedClip]) -> None:
+    def __init__(self, cache: LatentsCache, clips: Sequence[CaptionedClip]) -> None:
         """Reads them, into memory where they fit.
 
         Raises:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genreward_wrappers.extras import require
+
 #: What `accelerate launch` says to the processes that it starts.
 LAUNCHED = "ACCELERATE_MIXED_PRECISION"
 #: Encoding and sampling take as long as they take; the others wait.
@@ -67,18 +69,14 @@ class Launched(Place):
             ImportError: accelerate is not there.
             ValueError: It was configured to split the model.
         """
-        try:
-            from accelerate import Accelerator, InitProcessGroupKwargs
-        except ImportError as error:
-            raise ImportError(
-                "several devices need accelerate: pip install "
-                '"genreward-wrappers[finetune]"'
-            ) from error
+        accelerate = require(
+            "accelerate", "finetune", "several devices need accelerate"
+        )
         # Precision is set by --dtype, so that one process and several do the same.
-        self._accelerator = Accelerator(
+        self._accelerator = accelerate.Accelerator(
             cpu=device.type == "cpu",
             mixed_precision="no",
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+            kwargs_handlers=[accelerate.InitProcessGroupKwargs(timeout=PATIENCE)],
         )
         # An interpreter that ends with the processes still connected may abort.
         atexit.register(self._accelerator.end_training)

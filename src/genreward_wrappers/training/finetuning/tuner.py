@@ -6,8 +6,6 @@ that was stopped goes on as if it had not been, on a CPU bit for bit.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +16,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from genreward_wrappers.data.files import FileError, canonical, load_tensors
+from genreward_wrappers.data.atomic import replacing
+from genreward_wrappers.data.files import (
+    FileError,
+    Layout,
+    header_text,
+    load_tensors,
+)
+from genreward_wrappers.data.schema import Record, Whole
 from genreward_wrappers.training.finetuning.place import Place
 from genreward_wrappers.training.finetuning.settings import Finetuning
 from genreward_wrappers.training.finetuning.weights import Weights
 
-KEY = "genreward_finetune"
-SCHEMA = 1
+LAYOUT = Layout(
+    "genreward_finetune",
+    "checkpoint",
+    "genreward finetune",
+    schema=1,
+    header=Record({"step": Whole(), "elapsed": float, "run": dict}),
+    # Three numbers for each weight of the largest models.
+    limit=1 << 42,
+)
 
 #: What random numbers are for: the order of the clips, a step, a validation.
 ORDER, STEP, JUDGED = 1, 2, 3
@@ -159,13 +171,8 @@ class Tuner:
         names = list(self.weights.trained)
         for index, entries in self._adam.state_dict()["state"].items():
             tensors |= {f"{key}/{names[index]}": t for key, t in entries.items()}
-        header = {
-            "schema": SCHEMA,
-            "step": self.step,
-            "elapsed": self.elapsed,
-            "run": run,
-        }
-        _save(path, tensors, {KEY: canonical(header)})
+        header = {"step": self.step, "elapsed": self.elapsed, "run": dict(run)}
+        _save(path, {n: t.cpu().contiguous() for n, t in tensors.items()}, header)
 
     def restore(self, path: Path, run: Mapping[str, Any]) -> None:
         """Puts a tuner, newly made with the same arguments, where the saved one was.
@@ -173,10 +180,8 @@ class Tuner:
         Raises:
             FileError: It is missing, damaged, or of another run.
         """
-        tensors, header = load_tensors(
-            path, KEY, "checkpoint", "genreward finetune", SCHEMA
-        )
-        unlike = _differences(header.get("run", {}), run)
+        tensors, header = load_tensors(path, LAYOUT)
+        unlike = _differences(header["run"], run)
         if unlike:
             raise FileError(
                 f"{path} is the checkpoint of another run: {'; '.join(unlike)}. "
@@ -184,7 +189,7 @@ class Tuner:
             )
         try:
             self._fill(tensors)
-            self.step, self.elapsed = int(header["step"]), float(header["elapsed"])
+            self.step, self.elapsed = header["step"], float(header["elapsed"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise FileError(f"{path} is no valid checkpoint: {error}") from error
 
@@ -255,16 +260,11 @@ def _differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str
     ]
 
 
-def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+def _save(path: Path, tensors: dict[str, Tensor], header: Mapping[str, Any]) -> None:
     """Writes tensors without a second copy of them in memory, all or nothing."""
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        save_file({k: t.contiguous() for k, t in tensors.items()}, name, metadata)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    views = {name: tensor.numpy() for name, tensor in tensors.items()}
+    metadata = {LAYOUT.key: header_text(views, LAYOUT, header)}
+    with replacing(path) as scratch:
+        save_file(tensors, scratch, metadata)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genreward_wrappers.data.atomic import recover_folder, replacing_folder
 from genreward_wrappers.data.files import canonical
+from genreward_wrappers.extras import require
 from genreward_wrappers.generators.checkpoints import INDEX, FoundPipeline
 from genreward_wrappers.training.finetuning.settings import Finetuning
 
@@ -99,20 +99,13 @@ class Weights:
             output: The folder.
             card: What to say about how they came to be.
         """
-        output.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
-        try:
+        with replacing_folder(output) as scratch:
             with self.averaged():
                 if self.training.method == "lora":
                     self._save_lora(kind, scratch)
                 else:
                     self._save_whole(found, scratch)
             (scratch / CARD).write_text(canonical(card) + "\n")
-            _make_public(scratch)
-            _replace(scratch, output)
-        except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise
 
     def _save_lora(self, kind: Any, folder: Path) -> None:
         from peft.utils import get_peft_model_state_dict
@@ -141,7 +134,11 @@ class Weights:
 
 
 def check_output(output: Path) -> None:
-    """Raises if there is something at the output that fine-tuning did not write."""
+    """Raises if there is something at the output that fine-tuning did not write.
+
+    What a run that was killed had moved away from there is put back first.
+    """
+    recover_folder(output)
     if output.is_file() or (
         output.is_dir() and any(output.iterdir()) and not (output / CARD).is_file()
     ):
@@ -162,13 +159,7 @@ def import_peft() -> Any:
     Raises:
         ImportError: It is not there.
     """
-    try:
-        import peft
-    except ImportError as error:
-        raise ImportError(
-            'LoRA needs peft: pip install "genreward-wrappers[finetune]"'
-        ) from error
-    return peft
+    return require("peft", "finetune", "LoRA needs peft")
 
 
 def _add_lora(transformer: Any, rank: int, seed: int, dtype: torch.dtype) -> None:
@@ -200,22 +191,3 @@ def _dtype_of(folder: Path) -> torch.dtype:
                 if tensor.is_floating_point():
                     return tensor.dtype
     return torch.float32
-
-
-def _make_public(folder: Path) -> None:
-    # Both temporary folders and safetensors' files are private.
-    umask = os.umask(0)
-    os.umask(umask)
-    folder.chmod(0o777 & ~umask)
-    for path in folder.rglob("*"):
-        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
-
-
-def _replace(made: Path, output: Path) -> None:
-    if not output.exists():
-        os.replace(made, output)
-        return
-    old = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}.old."))
-    os.replace(output, old / output.name)
-    os.replace(made, output)
-    shutil.rmtree(old)

@@ -22,19 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from genreward_wrappers.core import UInt8
-from genreward_wrappers.data.files import (
-    FileError,
-    cache_folder,
-    canonical,
-    load_tensors,
-    save_tensors,
-)
+from genreward_wrappers.data.cache import array_cache, cache_folder, expected
+from genreward_wrappers.data.files import canonical
 from genreward_wrappers.data.goals import GoalBundle
 from genreward_wrappers.encoders.base import VideoEncoder, encoder_card
 from genreward_wrappers.encoders.binding import bind_encoder
-
-KEY = "genreward_features"
-SCHEMA = 1
 
 #: The name of features that are the environment's own numbers.
 STATE = "state"
@@ -103,19 +95,14 @@ class Features:
         """As `encode`, from the cache where these pictures have been there before."""
         if cache is None:
             return self.encode(frames)
-        path = cache / f"{self._name(frames)}.safetensors"
-        try:
-            tensors, _ = load_tensors(
-                path, KEY, "file of features", "genreward train-fb", SCHEMA
-            )
-            kept: NDArray[np.float16] = tensors["features"]
-            return kept
-        except (FileError, KeyError):
-            # Not there, or damaged: it is made again.
-            pass
-        made = self.encode(frames)
-        save_tensors(path, {"features": made}, KEY, {"schema": SCHEMA})
-        return made
+        wanted = {"features": (np.float16, (len(frames), None))}
+        kept = array_cache(cache, lambda arrays: expected(arrays, wanted))
+        name = self._name(frames)
+        found = kept.get(name)
+        if found is None:
+            found = {"features": self.encode(frames)}
+            kept.put(name, found)
+        return found["features"]
 
     def of_goal(self, frames: UInt8) -> Tensor:
         """(K, features) of goals' key frames.
@@ -162,7 +149,7 @@ def stack_before(
 
 
 def default_cache() -> Path:
-    """Where features are kept; see `files.cache_folder`."""
+    """Where features are kept; see `data.cache`."""
     return cache_folder("features")
 
 

@@ -23,8 +23,9 @@ from genreward_wrappers.training.forward_backward.data import Transitions
 from genreward_wrappers.training.forward_backward.features import Features
 from genreward_wrappers.training.forward_backward.judge import success_rank, time_rank
 from genreward_wrappers.training.forward_backward.nets import FBConfig
+from genreward_wrappers.training.forward_backward.settings import FBTraining
 from genreward_wrappers.training.forward_backward.sources import Recorded
-from genreward_wrappers.training.forward_backward.train import FBTrainer, FBTraining
+from genreward_wrappers.training.forward_backward.train import FBTrainer
 
 #: Every so-manieth trajectory is held out and only judged by.
 HELD_OUT = 8

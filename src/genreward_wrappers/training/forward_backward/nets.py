@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from genreward_wrappers.data.schema import fault, record_of
+
 
 @dataclass(frozen=True)
 class FBConfig:
@@ -75,6 +77,9 @@ class FBConfig:
                 f"unknown keys {sorted(unknown)} in the configuration of "
                 f"forward-backward nets; known are {sorted(known)}"
             )
+        said = fault(dict(config), record_of(cls), "configuration")
+        if said:
+            raise ValueError(f"forward-backward nets: {said}")
         return cls(**config)
 
 
@@ -322,6 +327,13 @@ class FBNets(nn.Module):
         return weights, dataclasses.asdict(self.config)
 
     @classmethod
+    def shapes(cls, config: FBConfig) -> dict[str, tuple[int, ...]]:
+        """The shapes of the weights by name; no memory is used for them."""
+        with torch.device("meta"):
+            nets = cls(config)
+        return {name: tuple(t.shape) for name, t in nets.state_dict().items()}
+
+    @classmethod
     def from_arrays(
         cls, weights: Mapping[str, NDArray[Any]], config: Mapping[str, Any]
     ) -> FBNets:
@@ -330,8 +342,8 @@ class FBNets(nn.Module):
         Raises:
             ValueError: The weights are not those of the configuration.
         """
-        nets = cls(FBConfig.from_dict(config))
-        own = {name: tuple(t.shape) for name, t in nets.state_dict().items()}
+        shape = FBConfig.from_dict(config)
+        own = cls.shapes(shape)
         given = {name: tuple(array.shape) for name, array in weights.items()}
         if own != given:
             missing = sorted(set(own.items()) - set(given.items()))
@@ -341,6 +353,7 @@ class FBNets(nn.Module):
                 f"  expected and not there: {missing}\n"
                 f"  there and not expected: {foreign}"
             )
+        nets = cls(shape)
         nets.load_state_dict(
             {name: torch.from_numpy(np.array(a)) for name, a in weights.items()}
         )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.extras import require
 from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.training.forward_backward.data import Trajectory
 from genreward_wrappers.training.forward_backward.features import Features
@@ -157,12 +158,7 @@ def load_minari(dataset: str) -> Any:
     Raises:
         ImportError: minari is not there.
     """
-    try:
-        import minari
-    except ImportError as error:
-        raise ImportError(
-            'Minari datasets need minari: pip install "minari[hdf5]"'
-        ) from error
+    minari = require("minari", '"minari[hdf5]"', "Minari datasets need minari")
     return minari.load_dataset(dataset)
 
 

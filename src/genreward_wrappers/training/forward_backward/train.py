@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +26,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from genreward_wrappers.data.files import FileError, load_tensors, save_tensors
+from genreward_wrappers.data.files import FileError, Layout, load_tensors, save_tensors
 from genreward_wrappers.data.goals import GoalBundle
+from genreward_wrappers.data.schema import Record, Whole, record_of
 from genreward_wrappers.encoders.base import resolve_device
+from genreward_wrappers.training.checkpoint import (
+    load_optimizer,
+    load_weights,
+    optimizer_arrays,
+    weight_arrays,
+)
 from genreward_wrappers.training.forward_backward import losses
+from genreward_wrappers.training.forward_backward.batches import (
+    DeviceBatch,
+    to_device,
+    to_features,
+)
 from genreward_wrappers.training.forward_backward.data import Batch
 from genreward_wrappers.training.forward_backward.nets import (
     Actor,
@@ -39,9 +49,7 @@ from genreward_wrappers.training.forward_backward.nets import (
     FBNets,
     Standardise,
 )
-
-KEY = "genreward_fb"
-SCHEMA = 1
+from genreward_wrappers.training.forward_backward.settings import FBTraining
 
 #: Rows that go through the nets at once where no gradient is needed.
 CHUNK = 4096
@@ -49,57 +57,20 @@ CHUNK = 4096
 LOOKED_AT = 1024
 
 
-@dataclass(frozen=True)
-class FBTraining:
-    """How the nets are trained, saved with them. Shape and discount are in `FBConfig`.
-
-    Attributes:
-        batch: Transitions that are drawn for an update, by whoever draws them.
-        learning_rate: Of all nets.
-        weight_decay: AdamW's; at 0 it is Adam.
-        target_rate: How much of the nets their slow copies take over at an update.
-        orthonormality: Weight of the loss that keeps B's covariance the identity.
-        q_weight: Weight of the implicit-reward loss; 0 leaves it out.
-        heads: "min" or "mean" of F's heads in targets. The smaller of two entries, at
-            every pair of states, draws the whole measure down, and does so again at
-            every step of the future: its mean, `mass` in the figures, ends below 1.
-        z_from_states: How often z is B of a state, and not a direction at random.
-        noise: Of pi_z's continuous actions in targets, so that the measure is smooth.
-        noise_clip: Its bound.
-        seed: Of weights and of all that is drawn afterwards.
-    """
-
-    batch: int = 1024
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.0
-    target_rate: float = 0.01
-    orthonormality: float = 1.0
-    q_weight: float = 0.0
-    heads: str = "mean"
-    z_from_states: float = 0.5
-    noise: float = 0.2
-    noise_clip: float = 0.3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.batch < 2:
-            raise ValueError(f"batch={self.batch}: expected at least 2")
-        if self.heads not in losses.HEADS:
-            raise ValueError(f"heads={self.heads!r}: expected one of {losses.HEADS}")
-        for name, low, high in (
-            ("learning_rate", 0, math.inf),
-            ("weight_decay", 0, math.inf),
-            ("target_rate", 0, 1),
-            ("orthonormality", 0, math.inf),
-            ("q_weight", 0, math.inf),
-            ("z_from_states", 0, 1),
-            ("noise", 0, math.inf),
-            ("noise_clip", 0, math.inf),
-        ):
-            value = getattr(self, name)
-            # Not the other way about: NaN is in no range.
-            if not (low <= value <= high and math.isfinite(value)):
-                raise ValueError(f"{name}={value}: expected from {low} to {high}")
+LAYOUT = Layout(
+    "genreward_fb",
+    "forward-backward checkpoint",
+    "FBTrainer.save",
+    schema=1,
+    header=Record(
+        {
+            "config": record_of(FBConfig),
+            "training": record_of(FBTraining, seed=(1 << 64) - 1),
+            "step": Whole(),
+        },
+        {"notes": dict},
+    ),
+)
 
 
 class FBTrainer:
@@ -173,9 +144,9 @@ class FBTrainer:
                 f"features are standardised before training, not after {self.step} "
                 "updates"
             )
-        array = self._features(states, "states").double()
+        array = to_features(states, "states", self.config, self.device).double()
         mean, std = array.mean(0), array.std(0, correction=0)
-        for _, module in self._modules():
+        for module in self._modules().values():
             for part in module.modules():
                 if isinstance(part, Standardise):
                     part.set(mean, std)
@@ -195,7 +166,7 @@ class FBTrainer:
             FloatingPointError: The loss is not finite; the weights are left as they
                 were.
         """
-        given = self._given(batch)
+        given = to_device(batch, self.nets, self.device)
         training, discount = self.training, self.config.discount
         backward = self.nets.backward_net(given.next_state)
         z = None
@@ -238,7 +209,7 @@ class FBTrainer:
                 ),
             )
             loss = loss + training.q_weight * parts["q"]
-        for _, optimizer in self._optimizers():
+        for optimizer in self._optimizers().values():
             for group in optimizer.param_groups:
                 group["lr"] = rate * training.learning_rate
         self._descend(loss, self._optimizer)
@@ -257,7 +228,7 @@ class FBTrainer:
 
         Nets that see z are asked for the states of the batch.
         """
-        given = self._given(batch)
+        given = to_device(batch, self.nets, self.device)
         backward = self.nets.backward_net(given.next_state)
         # Each row for another row's state; what is drawn in training stays untouched.
         z = backward.roll(len(backward) // 2, 0) if self.config.conditioned else None
@@ -266,7 +237,11 @@ class FBTrainer:
 
     @torch.no_grad()
     def values(
-        self, goals: NDArray[Any], states: NDArray[Any], actions: NDArray[Any]
+        self,
+        goals: NDArray[Any],
+        states: NDArray[Any],
+        actions: NDArray[Any],
+        nets: FBNets | None = None,
     ) -> NDArray[np.float32]:
         """(K, n) F(s, a, z)^T z with z = B(goal) and the smaller head.
 
@@ -274,21 +249,14 @@ class FBTrainer:
             goals: (K, features).
             states: (n, features).
             actions: As in `Batch`.
+            nets: Other nets than the trainer's own, such as rounded ones.
         """
-        return self._values(self.nets, goals, states, actions)
-
-    def _values(
-        self,
-        nets: FBNets,
-        goals: NDArray[Any],
-        states: NDArray[Any],
-        actions: NDArray[Any],
-    ) -> NDArray[np.float32]:
-        zs = nets.backward_net(self._features(goals, "goals"))
+        nets = nets or self.nets
+        zs = nets.backward_net(to_features(goals, "goals", self.config, self.device))
         rows = []
         for first in range(0, len(states), CHUNK):
             part = slice(first, first + CHUNK)
-            state = self._features(states[part], "states")
+            state = to_features(states[part], "states", self.config, self.device)
             action = nets.encode_actions(actions[part])
             rows.append(nets.measure_of(state, action, zs).amin(-1))
         of_goals: NDArray[np.float32] = torch.cat(rows, 1).cpu().numpy()
@@ -334,8 +302,7 @@ class FBTrainer:
         weights, config = self.nets.to_arrays(half=half)
         # As they will be asked: rounded.
         nets = FBNets.from_arrays(weights, config).to(self.device)
-        with torch.no_grad():
-            values = self._values(nets, keys, data.state, data.action)
+        values = self.values(keys, data.state, data.action, nets)
         # The reward is that of the best of the goals.
         reward = values.max(0).astype(np.float64)
         # What counts in the end is the reward of this goal, not the mean over goals.
@@ -376,20 +343,15 @@ class FBTrainer:
             path: Where to.
             notes: What else to keep, as JSON; `load` gives it back as `notes`.
         """
-        tensors = {
-            f"{part}/{name}": tensor.detach().cpu().contiguous().numpy()
-            for part, states in self._parts().items()
-            for name, tensor in states.items()
-        }
+        tensors = weight_arrays(self._modules()) | optimizer_arrays(self._optimizers())
         tensors["generator"] = self._generator.get_state().numpy()
         header = {
-            "schema": SCHEMA,
             "config": dataclasses.asdict(self.config),
             "training": dataclasses.asdict(self.training),
             "step": self.step,
             "notes": dict(notes or {}),
         }
-        save_tensors(Path(path), tensors, KEY, header)
+        save_tensors(Path(path), tensors, LAYOUT, header)
 
     @classmethod
     def load(
@@ -410,18 +372,17 @@ class FBTrainer:
             FileError: It is missing, damaged, or of another configuration.
         """
         path = Path(path)
-        tensors, header = load_tensors(
-            path, KEY, "forward-backward checkpoint", "FBTrainer.save", SCHEMA
-        )
+        tensors, header = load_tensors(path, LAYOUT)
         try:
-            trainer = cls(
-                FBConfig.from_dict(header["config"]),
-                FBTraining(**header["training"]),
-                device=device,
-            )
-            step = int(header["step"])
-            trainer._restore(tensors, step)
-            trainer.notes = dict(header.get("notes", {}))
+            shape = FBConfig.from_dict(header["config"])
+            # Before there is a net of any size that a file may name.
+            for name, wanted in FBNets.shapes(shape).items():
+                found = tensors[f"nets/{name}"].shape
+                if found != wanted:
+                    raise ValueError(f"{name!r} is {found}, expected {wanted}")
+            trainer = cls(shape, FBTraining(**header["training"]), device=device)
+            trainer._restore(tensors, header["step"])
+            trainer.notes = header.get("notes", {})
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise FileError(
                 f"{path} is no valid forward-backward checkpoint: {error}"
@@ -434,50 +395,22 @@ class FBTrainer:
         return trainer
 
     def _restore(self, tensors: Mapping[str, NDArray[Any]], step: int) -> None:
-        saved: dict[str, dict[str, Tensor]] = {}
-        for name, array in tensors.items():
-            part, _, key = name.partition("/")
-            # Copied, since what is read from a file may not be writable.
-            saved.setdefault(part, {})[key] = torch.from_numpy(np.array(array))
-        for name, module in self._modules():
-            module.load_state_dict(saved.pop(name))
-        for name, optimizer in self._optimizers():
-            state: dict[int, dict[str, Tensor]] = {}
-            for key, tensor in saved.pop(f"{name}_optimizer", {}).items():
-                index, _, entry = key.partition("/")
-                state.setdefault(int(index), {})[entry] = tensor
-            # Before the first update there is no state; afterwards all have one.
-            if step > 0:
-                _check_state(state, optimizer.param_groups[0]["params"], name)
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-        self._generator.set_state(saved.pop("generator")[""])
-        if saved:
-            raise ValueError(f"there is more in it than expected: {sorted(saved)}")
+        rest = dict(tensors)
+        generator = rest.pop("generator")
+        states = {name: rest.pop(name) for name in list(rest) if "_optimizer/" in name}
+        load_weights(self._modules(), rest)
+        for name, optimizer in self._optimizers().items():
+            load_optimizer(optimizer, name, states, has_stepped=step > 0)
+        self._generator.set_state(torch.from_numpy(np.array(generator)))
         self.step = step
 
-    def _parts(self) -> dict[str, dict[str, Tensor]]:
-        """All tensors but the generator's, by part and name."""
-        parts: dict[str, dict[str, Tensor]] = {
-            name: module.state_dict() for name, module in self._modules()
-        }
-        for name, optimizer in self._optimizers():
-            parts[f"{name}_optimizer"] = {
-                f"{index}/{key}": tensor
-                for index, entries in optimizer.state_dict()["state"].items()
-                for key, tensor in entries.items()
-            }
-        return parts
+    def _modules(self) -> dict[str, nn.Module]:
+        trained = {"nets": self.nets, "target": self.target, "actor": self.actor}
+        return {name: net for name, net in trained.items() if net is not None}
 
-    def _modules(self) -> Iterator[tuple[str, nn.Module]]:
-        yield "nets", self.nets
-        yield "target", self.target
-        if self.actor is not None:
-            yield "actor", self.actor
-
-    def _optimizers(self) -> Iterator[tuple[str, torch.optim.Optimizer]]:
-        yield "nets", self._optimizer
-        if self._actor_optimizer is not None:
-            yield "actor", self._actor_optimizer
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        trained = {"nets": self._optimizer, "actor": self._actor_optimizer}
+        return {f"{n}_optimizer": adam for n, adam in trained.items() if adam}
 
     def _adam(self, module: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.AdamW(
@@ -505,7 +438,7 @@ class FBTrainer:
         ):
             slow.lerp_(net, self.training.target_rate)
 
-    def _next_action(self, given: _Given, z: Tensor | None) -> Tensor:
+    def _next_action(self, given: DeviceBatch, z: Tensor | None) -> Tensor:
         if not self.config.conditioned:
             assert given.next_action is not None
             return given.next_action
@@ -527,98 +460,3 @@ class FBTrainer:
         action = self._noisy(self.actor(state, z))
         # The nets' own gradients are thrown away before their next step.
         return -self.nets.measure(state, action, z).amin(1).mean()
-
-    def _given(self, batch: Batch) -> _Given:
-        """A checked batch as tensors on the device."""
-        if len(batch) < 2:
-            raise ValueError(
-                f"a batch of {len(batch)}: the losses compare transitions with one "
-                "another and need at least 2"
-            )
-        lengths = {
-            field.name: len(value)
-            for field in dataclasses.fields(batch)
-            if (value := getattr(batch, field.name)) is not None
-        }
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"a batch of different lengths: {lengths}")
-        terminated = np.asarray(batch.terminated)
-        if terminated.shape != (len(batch),) or terminated.dtype != np.bool_:
-            raise ValueError(
-                f"terminated: expected bool ({len(batch)},), got {terminated.dtype} "
-                f"{terminated.shape}"
-            )
-        next_action = None
-        if not self.config.conditioned:
-            if batch.next_action is None:
-                raise ValueError(
-                    "the one-step variant needs next_action, the action that the data "
-                    "took at next_state"
-                )
-            next_action = self._actions(batch.next_action, "next_action")
-        return _Given(
-            self._features(batch.state, "state"),
-            self._actions(batch.action, "action"),
-            self._features(batch.next_state, "next_state"),
-            torch.from_numpy(terminated).to(self.device),
-            next_action,
-        )
-
-    def _features(self, values: NDArray[Any], name: str) -> Tensor:
-        array = np.asarray(values, np.float32)
-        if array.ndim != 2 or array.shape[1] != self.config.features:
-            raise ValueError(
-                f"{name}: expected (n, {self.config.features}) features, got "
-                f"{array.shape}"
-            )
-        _refuse_nan(array, name)
-        return torch.from_numpy(array).to(self.device)
-
-    def _actions(self, values: NDArray[Any], name: str) -> Tensor:
-        array = np.asarray(values)
-        if not self.config.discrete:
-            _refuse_nan(array, name)
-            # The actor's own actions are in that range, and F must know what they do.
-            if self.config.conditioned and np.abs(array).max(initial=0) > 1 + 1e-6:
-                raise ValueError(
-                    f"{name}: the standard variant takes actions from -1 to 1, got "
-                    f"{array.min()} to {array.max()}; rescale them, in the environment "
-                    "as well (gymnasium.wrappers.RescaleAction)"
-                )
-        return self.nets.encode_actions(array)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Given:
-    """A batch on the device; discrete actions are one-hot."""
-
-    state: Tensor
-    action: Tensor
-    next_state: Tensor
-    terminated: Tensor
-    next_action: Tensor | None
-
-
-def _check_state(
-    state: Mapping[int, Mapping[str, Tensor]], parameters: list[Tensor], name: str
-) -> None:
-    """What the optimiser itself would only miss at its next step."""
-    for index, parameter in enumerate(parameters):
-        entries = state.get(index, {})
-        shapes = {key: tuple(tensor.shape) for key, tensor in entries.items()}
-        own = tuple(parameter.shape)
-        expected = {"step": (), "exp_avg": own, "exp_avg_sq": own}
-        if shapes != expected:
-            raise ValueError(
-                f"the optimiser of {name} has {shapes} for its parameter {index}, "
-                f"expected {expected}"
-            )
-
-
-def _refuse_nan(array: NDArray[Any], name: str) -> None:
-    bad = ~np.isfinite(array.reshape(len(array), -1)).all(1)
-    if bad.any():
-        raise ValueError(
-            f"{name}: {bad.sum()} of {len(array)} rows hold NaN or infinity, the first "
-            f"is row {int(bad.argmax())}"
-        )

@@ -9,25 +9,39 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from genreward_wrappers.data.files import FileError, load_tensors, save_tensors
+from genreward_wrappers.data.files import FileError, Layout, load_tensors, save_tensors
+from genreward_wrappers.data.schema import Each, Record, fault, record_of
 from genreward_wrappers.encoders.base import resolve_device
+from genreward_wrappers.training.checkpoint import load_weights, weight_arrays
 from genreward_wrappers.training.priors.transformer import PriorConfig, VideoTransformer
 from genreward_wrappers.training.priors.vq import VQCodec, VQConfig
 from genreward_wrappers.training.priors.vq_diffusion import DiffusionConfig, VQDiffusion
-
-KEY = "genreward_prior"
-SCHEMA = 1
 
 #: The prior of each method, its configuration, and the command that trains it.
 KINDS: Mapping[str, tuple[type[Any], type[Any]]] = {
     "viper": (VideoTransformer, PriorConfig),
     "diffusion-reward": (VQDiffusion, DiffusionConfig),
 }
+
+
+LAYOUT = Layout(
+    "genreward_prior",
+    "video prior",
+    "genreward train-viper",
+    schema=1,
+    header=Record(
+        {
+            "kind": str,
+            "codec": record_of(VQConfig, layers=64, channels=1 << 12),
+            # That of its kind, which is looked at next.
+            "net": dict,
+            "statistics": Each(float),
+            "provenance": dict,
+        }
+    ),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +81,6 @@ class Prior:
     def save(self, path: str | PathLike[str]) -> None:
         """Writes everything, all or nothing."""
         header = {
-            "schema": SCHEMA,
             "kind": self.kind,
             "codec": dataclasses.asdict(self.codec.config),
             "net": dataclasses.asdict(self.net.config),
@@ -75,7 +88,7 @@ class Prior:
             "provenance": dict(self.provenance),
         }
         modules = {"codec": self.codec, "net": self.net}
-        save_tensors(Path(path), arrays_of(modules), KEY, header)
+        save_tensors(Path(path), weight_arrays(modules), LAYOUT, header)
 
     @classmethod
     def load(
@@ -94,18 +107,26 @@ class Prior:
         """
         path = Path(path)
         command = f"genreward train-{kind or 'viper'}"
-        tensors, header = load_tensors(path, KEY, "video prior", command, SCHEMA)
-        if kind is not None and header.get("kind") != kind:
+        tensors, header = load_tensors(path, LAYOUT.made_by(command))
+        if kind is not None and header["kind"] != kind:
             raise FileError(
-                f"{path} is the prior of {header.get('kind')!r}, expected one of "
+                f"{path} is the prior of {header['kind']!r}, expected one of "
                 f"{kind!r}: make it with {command}"
             )
         where = resolve_device(device)
         try:
+            check_kind(header["kind"])
             build, config = KINDS[header["kind"]]
-            codec = VQCodec(VQConfig(**header["codec"]))
-            net = build(config(**header["net"]))
-            fill({"codec": codec, "net": net}, tensors)
+            said = fault(header["net"], record_of(config, layers=64), "net")
+            if said:
+                raise ValueError(said)
+            shape = VQConfig(**header["codec"]), config(**header["net"])
+            # Without memory at first: a configuration may say anything.
+            with torch.device("meta"):
+                empty = {"codec": VQCodec(shape[0]), "net": build(shape[1])}
+                load_weights(empty, tensors)
+            codec, net = VQCodec(shape[0]), build(shape[1])
+            load_weights({"codec": codec, "net": net}, tensors)
             return cls(
                 header["kind"],
                 codec.to(where),
@@ -113,7 +134,7 @@ class Prior:
                 header["statistics"],
                 header["provenance"],
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (ValueError, OverflowError, ZeroDivisionError) as error:
             raise FileError(f"{path} is no valid video prior: {error}") from error
 
 
@@ -121,42 +142,3 @@ def check_kind(kind: str) -> None:
     """Raises unless there is such a prior."""
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r}: expected one of {', '.join(KINDS)}")
-
-
-def arrays_of(modules: Mapping[str, nn.Module]) -> dict[str, NDArray[Any]]:
-    """The weights of some modules as ``<module>/<weight>``."""
-    return {
-        f"{part}/{name}": tensor.detach().cpu().contiguous().numpy()
-        for part, module in modules.items()
-        for name, tensor in module.state_dict().items()
-    }
-
-
-def fill(modules: Mapping[str, nn.Module], arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Puts weights into modules; exactly those that `arrays_of` gave.
-
-    Raises:
-        ValueError: The names or shapes differ, and the message has both.
-    """
-    own: dict[str, Tensor] = {
-        f"{part}/{name}": tensor
-        for part, module in modules.items()
-        for name, tensor in module.state_dict().items()
-    }
-    if own.keys() != arrays.keys():
-        raise ValueError(
-            "the weights have other names.\n"
-            f"  missing:    {sorted(own.keys() - arrays.keys())}\n"
-            f"  unexpected: {sorted(arrays.keys() - own.keys())}"
-        )
-    for name, tensor in own.items():
-        if tuple(tensor.shape) != arrays[name].shape:
-            raise ValueError(
-                f"the weight {name!r} is {arrays[name].shape}, expected "
-                f"{tuple(tensor.shape)}"
-            )
-        if not np.isfinite(arrays[name]).all():
-            raise ValueError(f"the weight {name!r} holds NaN or infinity")
-        with torch.no_grad():
-            # A state's tensors share their memory with the module.
-            tensor.copy_(torch.from_numpy(np.array(arrays[name])))

@@ -14,9 +14,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,69 +24,33 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from genreward_wrappers.core import UInt8
-from genreward_wrappers.data.files import FileError, load_tensors, save_tensors
+from genreward_wrappers.data.files import FileError, Layout, load_tensors, save_tensors
+from genreward_wrappers.data.schema import Record, Whole
 from genreward_wrappers.encoders.base import resolve_device
 from genreward_wrappers.encoders.video_vae import hash_tensors
-from genreward_wrappers.training.priors.store import (
-    KINDS,
-    Prior,
-    arrays_of,
-    check_kind,
-    fill,
+from genreward_wrappers.training.checkpoint import (
+    load_optimizer,
+    load_weights,
+    optimizer_arrays,
+    weight_arrays,
 )
+from genreward_wrappers.training.priors.settings import BATCH, PriorTraining
+from genreward_wrappers.training.priors.store import KINDS, Prior, check_kind
 from genreward_wrappers.training.priors.vq import VQCodec, VQConfig, VQLoss
 from genreward_wrappers.training.priors.vq_diffusion import certainty
 
-KEY = "genreward_prior_training"
-SCHEMA = 1
+LAYOUT = Layout(
+    "genreward_prior_training",
+    "checkpoint",
+    "genreward train-viper",
+    schema=1,
+    header=Record({"step": Whole(), "run": dict}),
+)
 
 #: Windows of the training videos that the reward's mean and spread are measured over.
 MEASURED = 256
 #: Of the averages: at most so much of the weights is new after few updates.
 WARM_UP = 10
-
-
-#: Windows of an update: those of VIPER are longer.
-BATCH = {"viper": 4, "diffusion-reward": 32}
-
-
-@dataclass(frozen=True)
-class PriorTraining:
-    """How codec and prior are trained, saved with them.
-
-    Attributes:
-        codec_steps: Updates of the codec.
-        steps: Updates of the prior after it.
-        codec_batch: Frames of an update.
-        batch: Windows of an update; see `BATCH`.
-        codec_rate: Adam's learning rate for the codec.
-        rate: For the prior.
-        average: How much of the averaged weights an update leaves as it was.
-        revive: After so many updates, rows of the codebook that nothing used are put
-            where frames are; in the second half of the codec's training no more.
-        seed: Of weights and of all that is drawn afterwards.
-    """
-
-    codec_steps: int = 600
-    steps: int = 300
-    codec_batch: int = 8
-    batch: int = 8
-    codec_rate: float = 1e-3
-    rate: float = 1e-3
-    average: float = 0.98
-    revive: int = 20
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("codec_steps", "steps", "codec_batch", "batch", "revive"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
-        for name, high in (("codec_rate", math.inf), ("rate", math.inf)):
-            value = getattr(self, name)
-            if not 0 < value < high:
-                raise ValueError(f"{name}={value}: expected a positive number")
-        if not 0 <= self.average < 1:
-            raise ValueError(f"average={self.average}: expected from 0 to below 1")
 
 
 class PriorTrainer:
@@ -215,15 +177,10 @@ class PriorTrainer:
 
     def save(self, path: Path) -> None:
         """Writes everything that the next update depends on, all or nothing."""
-        tensors = arrays_of(self._modules())
-        for name, adam in self._adams():
-            for index, entries in adam.state_dict()["state"].items():
-                for key, tensor in entries.items():
-                    tensors[f"{name}_adam/{index}/{key}"] = tensor.cpu().numpy()
+        tensors = weight_arrays(self._modules()) | optimizer_arrays(self._adams())
         tensors["generator"] = self._generator.get_state().numpy()
         tensors["used"] = self._used.numpy()
-        header = {"schema": SCHEMA, "step": self.step, "run": self._run()}
-        save_tensors(path, tensors, KEY, header)
+        save_tensors(path, tensors, LAYOUT, {"step": self.step, "run": self._run()})
 
     def restore(self, path: Path) -> None:
         """Puts a trainer, newly made with the same arguments, where the saved one was.
@@ -231,17 +188,16 @@ class PriorTrainer:
         Raises:
             FileError: It is missing, damaged, or of another run.
         """
-        tensors, header = load_tensors(
-            path, KEY, "checkpoint", f"genreward train-{self.kind}", SCHEMA
-        )
-        if header.get("run") != self._run():
+        layout = LAYOUT.made_by(f"genreward train-{self.kind}")
+        tensors, header = load_tensors(path, layout)
+        if header["run"] != self._run():
             raise FileError(
                 f"{path} is the checkpoint of another run.\n  saved:    "
-                f"{header.get('run')}\n  expected: {self._run()}\n"
+                f"{header['run']}\n  expected: {self._run()}\n"
                 "Finish that one, delete it, or give another output"
             )
         try:
-            self._restore(tensors, int(header["step"]))
+            self._restore(tensors, header["step"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise FileError(f"{path} is no valid checkpoint: {error}") from error
 
@@ -257,18 +213,12 @@ class PriorTrainer:
     def _restore(self, tensors: Mapping[str, NDArray[Any]], step: int) -> None:
         rest = dict(tensors)
         generator, used = rest.pop("generator"), rest.pop("used")
-        states: dict[str, dict[int, dict[str, Tensor]]] = {}
-        for name in [name for name in rest if "_adam/" in name]:
-            part, index, key = name.split("/")
-            entry = states.setdefault(part, {}).setdefault(int(index), {})
-            entry[key] = torch.from_numpy(np.array(rest.pop(name)))
-        fill(self._modules(), rest)
-        for name, adam in self._adams():
-            state = states.pop(f"{name}_adam", {})
-            updates = min(step, self.codec_steps)
-            begun = (updates if name == "codec" else step - updates) > 0
-            _check_state(state, adam.param_groups[0]["params"] if begun else [], name)
-            adam.load_state_dict({**adam.state_dict(), "state": state})
+        states = {name: rest.pop(name) for name in list(rest) if "_adam/" in name}
+        load_weights(self._modules(), rest)
+        updates = min(step, self.codec_steps)
+        for name, steps in (("codec_adam", updates), ("net_adam", step - updates)):
+            adam = self._adams()[name]
+            load_optimizer(adam, name, states, has_stepped=steps > 0)
         self._generator.set_state(torch.from_numpy(np.array(generator)))
         self._used = torch.from_numpy(np.array(used))
         self.step, self._codes = step, None
@@ -281,9 +231,8 @@ class PriorTrainer:
             "net_average": self.net_average,
         }
 
-    def _adams(self) -> Iterator[tuple[str, torch.optim.Optimizer]]:
-        yield "codec", self._codec_adam
-        yield "net", self._net_adam
+    def _adams(self) -> dict[str, torch.optim.Optimizer]:
+        return {"codec_adam": self._codec_adam, "net_adam": self._net_adam}
 
     def _adam(self, module: nn.Module, rate: float) -> torch.optim.Optimizer:
         return torch.optim.Adam(module.parameters(), lr=rate)
@@ -469,19 +418,3 @@ def _check_videos(videos: Sequence[UInt8]) -> None:
                 f"video {index}: expected uint8 frames (time, height, width, 3), at "
                 f"least 2 of them, got {video.dtype} {video.shape}"
             )
-
-
-def _check_state(
-    state: Mapping[int, Mapping[str, Tensor]], parameters: list[Tensor], name: str
-) -> None:
-    """What the optimiser itself would only miss at its next step."""
-    expected = {
-        index: {"step": (), "exp_avg": tuple(p.shape), "exp_avg_sq": tuple(p.shape)}
-        for index, p in enumerate(parameters)
-    }
-    shapes = {
-        index: {key: tuple(tensor.shape) for key, tensor in entries.items()}
-        for index, entries in state.items()
-    }
-    if shapes != expected:
-        raise ValueError(f"the optimiser of the {name} has {shapes}, not {expected}")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from genreward_wrappers.encoders.base import Frames, as_frames, resize_frames
+from genreward_wrappers.extras import require
 
 #: Frames that go through the codec at once where no gradient is needed.
 CHUNK = 64
@@ -167,11 +168,5 @@ class VQCodec(nn.Module):
 
 
 def _vq_model() -> Any:
-    try:
-        from diffusers import VQModel
-    except ImportError as error:
-        raise ImportError(
-            "VIPER and Diffusion Reward need diffusers for their codec: "
-            'pip install "genreward-wrappers[video]"'
-        ) from error
-    return VQModel
+    what = "VIPER and Diffusion Reward need diffusers for their codec"
+    return require("diffusers", "video", what).VQModel

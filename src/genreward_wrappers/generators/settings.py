@@ -1,0 +1,63 @@
+"""Which generator is loaded, and what is asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which generator, and how it is held in memory.
+
+    Attributes:
+        source: A local folder with a ``model_index.json``, a hub id, or
+            ``embedded:<name>``.
+        revision: A branch, tag or commit of the hub's repository.
+        kind: A class of diffusers to load it as; empty is the one it was saved as.
+        lora: A file or folder with LoRA weights, or a hub id; empty is none.
+        lora_scale: How much of them is added.
+        device: "auto", "cpu", "cuda" or "cuda:<index>".
+        dtype: What it computes in; None is bfloat16 on a GPU, float32 elsewhere.
+        offload: "none"; "model" keeps one part at a time on the GPU, "sequential" one
+            layer, which is slow.
+        tiling: Whether the VAE works on tiles of the picture, one after the other.
+        slicing: Whether the VAE works on one video of a batch at a time.
+        quantise: "none"; "int8" or "nf4" keeps the large parts in so many bits.
+    """
+
+    source: str
+    revision: str | None = None
+    kind: str = ""
+    lora: str = ""
+    lora_scale: float = 1.0
+    device: str = "auto"
+    dtype: str | None = None
+    offload: str = "none"
+    tiling: bool = False
+    slicing: bool = False
+    quantise: str = "none"
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What is asked of a generator; None is the pipeline's own default.
+
+    Attributes:
+        prompt: The task in words.
+        negative: What the video should not show.
+        steps: Of the denoising.
+        guidance: The scale of classifier-free guidance.
+        frames: Of the video.
+        size: (height, width) of the video.
+        more: Further arguments of the pipeline by name.
+    """
+
+    prompt: str
+    negative: str = ""
+    steps: int | None = None
+    guidance: float | None = None
+    frames: int | None = None
+    size: tuple[int, int] | None = None
+    more: Mapping[str, Any] | None = None

@@ -1,0 +1,48 @@
+"""How priors are trained."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+#: Windows of an update: those of VIPER are longer.
+BATCH = {"viper": 4, "diffusion-reward": 32}
+
+
+@dataclass(frozen=True)
+class PriorTraining:
+    """How codec and prior are trained, saved with them.
+
+    Attributes:
+        codec_steps: Updates of the codec.
+        steps: Updates of the prior after it.
+        codec_batch: Frames of an update.
+        batch: Windows of an update; see `BATCH`.
+        codec_rate: Adam's learning rate for the codec.
+        rate: For the prior.
+        average: How much of the averaged weights an update leaves as it was.
+        revive: After so many updates, rows of the codebook that nothing used are put
+            where frames are; in the second half of the codec's training no more.
+        seed: Of weights and of all that is drawn afterwards.
+    """
+
+    codec_steps: int = 600
+    steps: int = 300
+    codec_batch: int = 8
+    batch: int = 8
+    codec_rate: float = 1e-3
+    rate: float = 1e-3
+    average: float = 0.98
+    revive: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("codec_steps", "steps", "codec_batch", "batch", "revive"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
+        for name, high in (("codec_rate", math.inf), ("rate", math.inf)):
+            value = getattr(self, name)
+            if not 0 < value < high:
+                raise ValueError(f"{name}={value}: expected a positive number")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average={self.average}: expected from 0 to below 1")
