@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gymnasium import make
 
+from genreward_wrappers.envs._llvm import watch
 from genreward_wrappers.envs.distracting import register_distracting
 from genreward_wrappers.envs.dm_control import register_dm_control
 from genreward_wrappers.envs.metaworld import register_metaworld
@@ -71,6 +72,7 @@ __all__ = [
     "make",
 ]
 
+watch()
 register_distracting()
 register_dm_control()
 register_metaworld()

@@ -157,6 +157,9 @@ def test_settings_reach_the_agent():
     env = PointMass(size=16, obs="state", horizon=2)
     agent = Learner(n_steps=2, discount=0.9, critic_rate=2e-3, batch=64).make(env, 0, 9)
     assert (agent.gamma, agent.batch_size, agent.qf_learning_rate) == (0.9, 64, 2e-3)
+    assert float(agent.ent_coef_state.params["log_ent_coef"]) == pytest.approx(
+        np.log(Learner().entropy)
+    )
     assert (agent.replay_buffer.n_steps, agent.replay_buffer.gamma) == (2, 0.9)
 
 

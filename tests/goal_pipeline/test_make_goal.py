@@ -32,8 +32,9 @@ from genreward_wrappers.goal_pipeline.check import (
     policies_of,
 )
 from genreward_wrappers.goal_pipeline.collect import collect
-from genreward_wrappers.goal_pipeline.make_goal import Recipe, known, make_goal
+from genreward_wrappers.goal_pipeline.make_goal import make_goal
 from genreward_wrappers.goal_pipeline.pack import pack
+from genreward_wrappers.goal_pipeline.recipe import Recipe, known
 from genreward_wrappers.goal_pipeline.stages import Stage, Work
 from genreward_wrappers.training.forward_backward.train import FBTrainer
 from tests import video_pipelines
@@ -513,9 +514,9 @@ def test_the_figures_are_those_of_the_wrapper(whole, played):
         (Estimate(0.5, None, None, 4), None, False, "cannot be told from chance"),
         (Estimate(0.4, 0.2, 0.6, 20), 0.5, True, "SUCCESSES, which .* be chance"),
         (Estimate(0.2, 0.1, 0.4, 20), 0.5, True, "FAILURES ABOVE SUCCESSES: AUC 0.20"),
-        (undefined(20, "no successes"), 0.5, False, r"\(no successes\); it goes with"),
-        (undefined(20, "no successes"), -0.5, True, "goes AGAINST the .* -0.50"),
-        (undefined(20, "no successes"), None, False, "not known .*, nor how"),
+        (undefined(20, "no successes"), 0.5, False, r"successes\); it agrees"),
+        (undefined(20, "no successes"), -0.5, True, "CONTRADICTS the .* -0.50"),
+        (undefined(20, "no successes"), None, False, "unknown .*, or agrees"),
     ],
 )  # fmt: skip
 def test_what_is_said_of_a_figure(auc, rank, wrong, said, goal):

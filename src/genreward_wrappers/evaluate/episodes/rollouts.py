@@ -27,6 +27,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -410,10 +411,10 @@ def _name(job: Job) -> str:
 @functools.lru_cache(maxsize=1)
 def _makers() -> dict[str, str]:
     """What else the pictures depend on: packages, the GL driver, our own code."""
-    from genreward_wrappers.envs import _gl, metaworld, policies
+    from genreward_wrappers.envs import _gl, _meshes, metaworld, policies
 
     _gl.choose_backend()
-    modules = (metaworld, policies, _gl)
+    modules = (metaworld, policies, _gl, _meshes)
     sources = [Path(__file__), *(Path(str(module.__file__)) for module in modules)]
     code = b"".join(path.read_bytes() for path in sources)
     return {
@@ -421,9 +422,14 @@ def _makers() -> dict[str, str]:
         "gl": os.environ.get("MUJOCO_GL", ""),
         **{
             name: importlib.metadata.version(name)
-            for name in ("metaworld", "mujoco", "numpy")
+            for name in ("metaworld", "mujoco", "numpy", "fast-simplification")
+            if _installed(name)
         },
     }
+
+
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec(name.replace("-", "_")) is not None
 
 
 class _players:
