@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -188,7 +189,14 @@ def _evaluate(
                 min(args.processes, len(plan)),
                 lambda done, total: on_progress("learning runs", done, total),
             )
-    paths = write(evaluation, args.output, learned, runs, args.said)
+        paths = write(
+            evaluation,
+            args.output,
+            learned,
+            runs,
+            args.said,
+            partial(on_progress, "page"),
+        )
     return evaluation, learned, paths
 
 
