@@ -237,6 +237,20 @@ def test_a_goal_is_not_judged_on_what_it_was_trained_on(recipe, tmp_path):
         make_goal(own, tmp_path / "goal.safetensors")
 
 
+def test_nets_on_states_are_trained_and_judged(recipe, tmp_path):
+    """In its last stage the held-out episodes hand on their states."""
+    look, data = {"size": SIZE, "obs": "dict"}, tmp_path / "mine"
+    collect(ENV, data, policy=GREEDY, episodes=3, seed=90, options=look)
+    own = dataclasses.replace(
+        recipe, features="state", data=str(data), options={"obs": "dict"}
+    )
+    made = make_goal(own, tmp_path / "goal.safetensors")
+    assert "goal_states" in made.goal.nets_config["input"]
+    (video, frame) = made.check.figures
+    assert (video.reward, frame.reward) == ("video", "frame")
+    assert frame.auc.value is not None
+
+
 # Going on
 
 

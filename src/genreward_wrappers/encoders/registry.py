@@ -16,6 +16,7 @@ from genreward_wrappers.encoders.base import (
     resolve_dtype,
 )
 from genreward_wrappers.encoders.pixels import PooledPixels
+from genreward_wrappers.envs._llvm import before_torch
 
 FORMS = (
     "'pixels' or 'pixels:<grid>'",
@@ -112,6 +113,7 @@ def _load(
     size: tuple[int, int] | None,
     download: bool,
 ) -> VideoEncoder:
+    before_torch()
     pixels = re.fullmatch(r"pixels(?::(\d+))?", spec)
     if pixels:
         if dtype != torch.float32:

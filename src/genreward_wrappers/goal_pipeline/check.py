@@ -180,7 +180,7 @@ def check_goal(
         # Training has warned about the nets already.
         warnings.simplefilter("ignore", UserWarning)
         made = Maker(goal, horizon, FRAMES, device).make("genreward")
-    # Their sum holds the environment's own reward, which knows the answer.
+    # Each part by itself: a sum says less of what is wrong.
     rewards = [one for one in made if one.role == "reward"]
     models = [model for one in rewards for model, _ in one.parts]
     wanted = wanted_steps(models, horizon)
