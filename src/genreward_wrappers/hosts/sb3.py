@@ -192,6 +192,12 @@ class SB3Host(Host, VecEnvWrapper):  # type: ignore[misc]
         infos: Any = self.venv.unwrapped.reset_infos
         return list(infos)
 
+    def _play_randomly(self) -> None:
+        # What a user has seeded is used up by the first reset.
+        seeds = list(self.venv.unwrapped._seeds)
+        super()._play_randomly()
+        self.venv.unwrapped._seeds = seeds
+
     def _play(self, actions: spaces.Space[Any] | None) -> None:
         if actions is None:
             self.venv.seed(0)
