@@ -1,9 +1,8 @@
 """From a goal and a data set to a goal with nets: the training run as a whole.
 
 What a run needs beyond `FBTrainer.update` is here: drawing batches, holding out some
-trajectories, writing checkpoints, and judging the result. Every draw
-follows from the seed and the number of the update, so a run resumes as if it had not
-been interrupted.
+trajectories, writing checkpoints, and judging the result. Every draw follows from the
+seed and the number of the update, so a run resumes as if it had not been interrupted.
 """
 
 from __future__ import annotations
