@@ -27,6 +27,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -239,13 +240,14 @@ def play(job: Job) -> Episode:
     wanted = set(job.frame_steps)
     state, _ = env.reset(seed=job.seed)
     frames, seen = [env.render()], [0]
-    actions, rewards, success = [], [], []
+    actions, rewards, success, states = [], [], [], [state]
     for step in range(1, horizon + 1):
         action = act(state, step)
         state, reward, _, _, info = env.step(action)
         actions.append(np.asarray(action, np.float32))
         rewards.append(reward)
         success.append(info["is_success"])
+        states.append(state)
         if step in wanted:
             frames.append(env.render())
             seen.append(step)
@@ -262,6 +264,7 @@ def play(job: Job) -> Episode:
             "seed": job.seed,
             "group": f"{job.env_id} {job.kind} {job.seed}",
         },
+        states=np.stack(states).astype(np.float32),
     )
 
 
@@ -408,10 +411,10 @@ def _name(job: Job) -> str:
 @functools.lru_cache(maxsize=1)
 def _makers() -> dict[str, str]:
     """What else the pictures depend on: packages, the GL driver, our own code."""
-    from genreward_wrappers.envs import _gl, metaworld, policies
+    from genreward_wrappers.envs import _gl, _meshes, metaworld, policies
 
     _gl.choose_backend()
-    modules = (metaworld, policies, _gl)
+    modules = (metaworld, policies, _gl, _meshes)
     sources = [Path(__file__), *(Path(str(module.__file__)) for module in modules)]
     code = b"".join(path.read_bytes() for path in sources)
     return {
@@ -419,9 +422,14 @@ def _makers() -> dict[str, str]:
         "gl": os.environ.get("MUJOCO_GL", ""),
         **{
             name: importlib.metadata.version(name)
-            for name in ("metaworld", "mujoco", "numpy")
+            for name in ("metaworld", "mujoco", "numpy", "fast-simplification")
+            if _installed(name)
         },
     }
+
+
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec(name.replace("-", "_")) is not None
 
 
 class _players:
@@ -466,6 +474,7 @@ def _backwards(episode: Episode) -> Episode:
         success=np.zeros(len(episode), np.bool_),
         # What the environment would have said is not known.
         rewards={},
+        states=None if episode.states is None else episode.states[::-1].copy(),
     )
 
 
