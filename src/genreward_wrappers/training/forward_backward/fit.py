@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from genreward_wrappers.data.goals import GoalBundle
 from genreward_wrappers.progress import OnFigures, no_progress
+from genreward_wrappers.training.forward_backward.bundle import to_bundle
 from genreward_wrappers.training.forward_backward.data import Transitions
 from genreward_wrappers.training.forward_backward.features import Features
 from genreward_wrappers.training.forward_backward.judge import success_rank, time_rank
@@ -124,7 +125,8 @@ def train_fb(
             "success_rank": success_rank(trainer, held, keys),
         }
         figures = {name: rank for name, rank in ranks.items() if not math.isnan(rank)}
-    return trainer.to_bundle(
+    return to_bundle(
+        trainer,
         goal,
         keys,
         trained.spread(NORMALISED_OVER),

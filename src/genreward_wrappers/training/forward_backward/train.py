@@ -16,7 +16,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from genreward_wrappers.data.files import FileError, Layout, load_tensors, save_tensors
-from genreward_wrappers.data.goals import GoalBundle
 from genreward_wrappers.data.schema import Record, Whole, record_of
 from genreward_wrappers.encoders.base import resolve_device
 from genreward_wrappers.training.checkpoint import (
@@ -53,8 +51,6 @@ from genreward_wrappers.training.forward_backward.settings import FBTraining
 
 #: How many rows go through the nets at once where no gradient is needed.
 CHUNK = 4096
-#: How many transitions the diagnostics of a whole data set look at.
-LOOKED_AT = 1024
 
 
 LAYOUT = Layout(
@@ -261,79 +257,6 @@ class FBTrainer:
             rows.append(nets.measure_of(state, action, zs).amin(-1))
         of_goals: NDArray[np.float32] = torch.cat(rows, 1).cpu().numpy()
         return of_goals
-
-    def to_bundle(
-        self,
-        goal: GoalBundle,
-        keys: NDArray[Any],
-        data: Batch,
-        *,
-        features: Mapping[str, Any] | None = None,
-        about: Mapping[str, Any] | None = None,
-        figures: Mapping[str, float] | None = None,
-        half: bool = False,
-    ) -> GoalBundle:
-        """The goal with these nets and what the frame-level reward needs to know.
-
-        Warns if the nets are dead or diverging on the data.
-
-        Args:
-            goal: The goal.
-            keys: (K, features) the features of its key frames, by the encoder of the
-                states.
-            data: The transitions that the reward is normalised over and the nets are
-                judged by: the training data, or a good share of it.
-            features: The `Features.card` of the states; None takes them for single
-                pictures of the goal's own encoder.
-            about: Further entries of the provenance, such as where the data comes from.
-            figures: Further figures, such as `time_rank` on held-out trajectories.
-            half: Whether the matrices are kept in half precision, at half the size.
-
-        Raises:
-            ValueError: The keys are not one row for each of the goal's videos, or have
-                another size or NaN.
-        """
-        if len(keys) != len(goal.videos):
-            raise ValueError(
-                f"expected the features of {len(goal.videos)} key frames, one for each "
-                f"video of {goal!r}, got {len(keys)}"
-            )
-        rows = np.unique(np.linspace(0, len(data) - 1, LOOKED_AT).astype(int))
-        judged = {**self.diagnose(data.take(rows)), **(figures or {})}
-        weights, config = self.nets.to_arrays(half=half)
-        # Rounded, as the reward will use them.
-        nets = FBNets.from_arrays(weights, config).to(self.device)
-        values = self.values(keys, data.state, data.action, nets)
-        # The reward is that of the best goal.
-        reward = values.max(0).astype(np.float64)
-        # What counts in the end is the reward of this goal, not the mean over goals.
-        judged["spread"] = float(reward.std() / self.mass)
-        wrong = losses.complaints(judged)
-        if wrong:
-            warnings.warn(
-                f"forward-backward nets after {self.step} updates: {'; '.join(wrong)}",
-                UserWarning,
-                stacklevel=2,
-            )
-        statistics = {
-            "mean": float(reward.mean()),
-            "std": float(reward.std()),
-            "transitions": len(data),
-            **judged,
-        }
-        made = {
-            "step": "forward-backward",
-            "variant": self.config.variant,
-            "updates": self.step,
-            "training": dataclasses.asdict(self.training),
-            **(about or {}),
-        }
-        seen = {} if features is None else {"input": dict(features)}
-        return goal.with_(
-            nets=weights,
-            nets_config={**config, **seen, "statistics": statistics},
-            provenance=(*goal.provenance, made),
-        )
 
     def save(
         self, path: str | os.PathLike[str], notes: Mapping[str, Any] | None = None
