@@ -80,7 +80,7 @@ def measure_target(
         backward: (m, d) of the target net at the sampled next states.
         discount: gamma, below 1.
         terminated: (n,) bool. Where it is set there is no future. Truncation is no
-            termination: the future goes on where it is not looked at.
+            termination: the future continues unseen.
         heads: "min" or "mean", entry by entry.
     """
     joined = join_heads(measure(forward, backward), heads, 0)

@@ -376,15 +376,15 @@ def train(
         done = Prior.load(output, trainer.kind, str(trainer.device))
         if done.provenance != trainer.provenance():
             raise ValueError(
-                f"{output} is there already, from another run: {done.provenance}. "
+                f"{output} exists already, from another run: {done.provenance}. "
                 "Delete it, or give another output"
             )
-        log(f"{output} is there already, from the same run")
+        log(f"{output} exists already, from the same run")
         return done
     checkpoint = output.with_name(f"{output.name}.checkpoint")
     if checkpoint.exists():
         trainer.restore(checkpoint)
-        log(f"goes on at update {trainer.step} of {trainer.steps}")
+        log(f"resumes at update {trainer.step} of {trainer.steps}")
     while trainer.step < trainer.steps:
         part = "codec" if trainer.step < trainer.codec_steps else "prior"
         figures = trainer.update()
