@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         VideoLevelReward,
     )
     from genreward_wrappers.rewards.registry import load_reward
+    from genreward_wrappers.rewards.spec import RewardSpec
 
 __version__ = "0.1.0"
 
@@ -38,6 +39,7 @@ _HOME = {
     "GoalError": "data.goals",
     "RewardModel": "core",
     "RewardModelWrapper": "hosts.gymnasium",
+    "RewardSpec": "rewards.spec",
     "Score": "core",
     "Session": "core",
     "TapFrames": "data.frames",
@@ -56,6 +58,7 @@ __all__ = [
     "GoalError",
     "RewardModel",
     "RewardModelWrapper",
+    "RewardSpec",
     "Score",
     "Session",
     "TapFrames",

@@ -157,6 +157,9 @@ def test_settings_reach_the_agent():
     env = PointMass(size=16, obs="state", horizon=2)
     agent = Learner(n_steps=2, discount=0.9, critic_rate=2e-3, batch=64).make(env, 0, 9)
     assert (agent.gamma, agent.batch_size, agent.qf_learning_rate) == (0.9, 64, 2e-3)
+    assert float(agent.ent_coef_state.params["log_ent_coef"]) == pytest.approx(
+        np.log(Learner().entropy)
+    )
     assert (agent.replay_buffer.n_steps, agent.replay_buffer.gamma) == (2, 0.9)
 
 
@@ -257,7 +260,7 @@ def test_options_reach_the_reward():
     _, sharp, _ = paid_by("pixels:contrast=4")
     _, plain, _ = paid_by("pixels")
     np.testing.assert_allclose(sharp, np.power(plain, 4), rtol=1e-4)
-    _, paper, infos = paid_by("paper:encoder=pixels,window=16,every=16", steps=32)
+    _, paper, infos = paid_by("paper:encoder=pixels,window=16,stride=16", steps=32)
     assert [bool(i["reward_video_due"]) for i in infos].count(True) == 2
     assert np.count_nonzero(paper) == 2
 

@@ -27,14 +27,13 @@ from genreward_wrappers.data.frames import sample_steps
 from genreward_wrappers.data.goals import GoalBundle, load_goal
 from genreward_wrappers.envs.families import find_family
 from genreward_wrappers.envs.policies import Act, make_policy
+from genreward_wrappers.extras import require
 from genreward_wrappers.progress import (
     OnProgress,
     OnStage,
     no_progress,
     progress_bars,
 )
-
-EXTRA = 'pip install "genreward-wrappers[all]"'
 
 
 @dataclass
@@ -95,10 +94,7 @@ def run_demo(args: argparse.Namespace) -> int:
         )
     check_env(args.env)
     bundle = load_goal(args.goal, args.env)
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"the demo needs matplotlib: {EXTRA}") from error
+    require("matplotlib", "all", "the demo needs matplotlib")
     args.output.mkdir(parents=True, exist_ok=True)
     picture, video = args.output / "rewards.png", args.output / "policies.mp4"
     with progress_bars(quiet=args.quiet) as on_progress:

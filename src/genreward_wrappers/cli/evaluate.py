@@ -18,6 +18,7 @@ from genreward_wrappers.cli.arguments import (
     check_goal,
     check_least,
 )
+from genreward_wrappers.extras import require
 
 if TYPE_CHECKING:
     from genreward_wrappers.evaluate.judge.run import Evaluation
@@ -149,16 +150,8 @@ def _evaluate(
     args: argparse.Namespace, rewards: Sequence[str]
 ) -> tuple[Evaluation, Learned, list[Path]]:
     """The evaluation, the learning runs, and the files they were written to."""
-    try:
-        import PIL  # noqa: F401
-        import rich  # noqa: F401
-        import scipy  # noqa: F401
-    except ImportError as error:
-        from genreward_wrappers.evaluate.page.report import EXTRA
-
-        raise ImportError(
-            f"evaluate needs scipy, pillow and rich: {EXTRA} ({error})"
-        ) from error
+    for package in ("scipy", "PIL"):
+        require(package, "evaluate", "evaluate needs scipy and pillow")
     from genreward_wrappers.evaluate.judge.run import evaluate
     from genreward_wrappers.evaluate.learn.runs import Run
     from genreward_wrappers.evaluate.learn.train import learn_all

@@ -238,13 +238,14 @@ def play(job: Job) -> Episode:
     wanted = set(job.frame_steps)
     state, _ = env.reset(seed=job.seed)
     frames, seen = [env.render()], [0]
-    actions, rewards, success = [], [], []
+    actions, rewards, success, states = [], [], [], [state]
     for step in range(1, horizon + 1):
         action = act(state, step)
         state, reward, _, _, info = env.step(action)
         actions.append(np.asarray(action, np.float32))
         rewards.append(reward)
         success.append(info["is_success"])
+        states.append(state)
         if step in wanted:
             frames.append(env.render())
             seen.append(step)
@@ -261,6 +262,7 @@ def play(job: Job) -> Episode:
             "seed": job.seed,
             "group": f"{job.env_id} {job.kind} {job.seed}",
         },
+        states=np.stack(states).astype(np.float32),
     )
 
 
@@ -448,6 +450,7 @@ def _backwards(episode: Episode) -> Episode:
         success=np.zeros(len(episode), np.bool_),
         # What the environment would have said is not known.
         rewards={},
+        states=None if episode.states is None else episode.states[::-1].copy(),
     )
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 
-from genreward_wrappers.core import Float32, RewardModel, UInt8
+from genreward_wrappers.core import Float32, RewardModel
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.files import embedded_folder
 from genreward_wrappers.data.frames import sample_steps
@@ -144,7 +145,8 @@ def evaluate(
         horizon = _horizon(env_id)
         if bundle is not None:
             check_seeds(bundle, training_of(bundle))
-    maker = Maker(bundle, horizon, frames, device, dtype)
+    space = _action_space(env_id, bundle, given)
+    maker = Maker(bundle, horizon, frames, device, dtype, space, env_id)
     contestants = _contestants(maker, rewards)
     models = [model for c in contestants for model, _ in c.parts]
     wanted = wanted_steps(models, horizon)
@@ -296,22 +298,36 @@ def _judge(
     # Pixels that were asked for as a reward are what they are.
     plain = ("pixels", "random")
     controls = {c.name: p for c, p in found if c.name.partition(":")[0] in plain}
+
+    def ahead(paids: Sequence[Float32], others: Sequence[Curve]) -> Any:
+        """How much higher the AUCs of one reward are than those of another."""
+        both = [i for i in range(len(known)) if others[i].steps.size]
+        return differences(
+            [curve(paids[i]) for i in both],
+            [others[i] for i in both],
+            [known[i] for i in both],
+            resamples=resamples,
+        )
+
     scored = []
     for contestant, paids in found:
         judged = None
-        # The environment's own reward has no controls, nor has a sum that holds it.
+        # The environment's own reward has no controls, nor has a sum.
         if contestant.role == "reward" and contestant.parts:
-            mine = [curve(paid) for paid in paids]
-            ahead = {
-                name: differences(
-                    mine, [curve(p) for p in theirs], known, resamples=resamples
-                )
+            beside = {
+                name: ahead(paids, [curve(p) for p in theirs])
                 for name, theirs in controls.items()
                 if name != contestant.name
             }
-            judged = verdict(figures[contestant.name], ahead)
+            judged = verdict(figures[contestant.name], beside)
         elif contestant.role in ("reward", "sum"):
-            judged = verdict(figures[contestant.name])
+            holds_env = contestant.parts and contestant.env_weight
+            base = (
+                ahead(paids, own)
+                if holds_env and any(c.steps.size for c in own)
+                else None
+            )
+            judged = verdict(figures[contestant.name], base=base)
         scored.append(Scored(contestant, paids, figures[contestant.name], judged))
     return scored
 
@@ -325,10 +341,10 @@ def _epic(one: Contestant, episodes: Sequence[Episode]) -> dict[str, Estimate]:
     model = one.parts[0][0]
     assert isinstance(model, FrameLevel)
 
-    def own(states: UInt8, actions: Any, next_states: UInt8) -> Any:
+    def own(states: Any, actions: Any, next_states: Any) -> Any:
         return model.values(states, actions).astype(np.float64)
 
-    states, actions, next_states, paid = _transitions(episodes)
+    states, actions, next_states, paid = _transitions(episodes, model.sees_states)
     if len(paid) < FEW_TRANSITIONS or paid.std() == 0:
         return {"epic_distance": undefined(len(paid), "no transitions that differ")}
     rng = np.random.default_rng(0)
@@ -349,15 +365,22 @@ def _epic(one: Contestant, episodes: Sequence[Episode]) -> dict[str, Estimate]:
     return {"epic_distance": Estimate(distance, None, None, len(paid))}
 
 
-def _transitions(episodes: Sequence[Episode]) -> tuple[UInt8, Any, UInt8, Any]:
-    """Some steps whose frames before and after are there, from all over."""
+def _transitions(
+    episodes: Sequence[Episode], of_states: bool
+) -> tuple[Any, Any, Any, Any]:
+    """Some steps whose frames (or states) before and after are there, from all over."""
     found = []
     for episode in episodes:
         if "env" not in episode.rewards or episode.info["kind"] not in ORDINARY:
             continue
+        seen: Any = episode.frames
         place = {int(step): i for i, step in enumerate(episode.frame_steps)}
+        if of_states:
+            if episode.states is None:
+                continue
+            seen, place = episode.states, {t: t for t in range(len(episode) + 1)}
         found += [
-            (episode, place[t], place[t + 1], t)
+            (seen[place[t]], episode.actions[t], seen[place[t + 1]], episode, t)
             for t in range(len(episode))
             if t in place and t + 1 in place
         ]
@@ -367,12 +390,9 @@ def _transitions(episodes: Sequence[Episode]) -> tuple[UInt8, Any, UInt8, Any]:
     if not some:
         none = np.zeros((0, 1, 1, 3), np.uint8)
         return none, np.zeros((0, 1)), none, np.zeros(0)
-    return (
-        np.stack([e.frames[i] for e, i, _, _ in some]),
-        np.stack([e.actions[t] for e, _, _, t in some]),
-        np.stack([e.frames[j] for e, _, j, _ in some]),
-        np.array([e.rewards["env"][t] for e, _, _, t in some], np.float64),
-    )
+    before, actions, after = (np.stack([one[i] for one in some]) for i in range(3))
+    paid = np.array([e.rewards["env"][t] for *_, e, t in some], np.float64)
+    return before, actions, after, paid
 
 
 def _set_apart(
@@ -441,6 +461,24 @@ def _confusion(
         "diagonal_minus_off": diagonal,
         "argmax_accuracy": accuracy,
     }
+
+
+def _action_space(
+    env_id: str, goal: GoalBundle | None, given: Sequence[Episode] | None
+) -> spaces.Space[Any] | None:
+    """What nets are checked against, as in the wrappers, where that is known."""
+    import gymnasium as gym
+
+    if goal is None or not goal.nets:
+        return None
+    if given is None:
+        env = gym.make(env_id)
+        space = env.action_space
+        env.close()
+        return space
+    shape = given[0].actions.shape[1:]
+    # Videos have no actions, and of discrete ones nobody knows how many there are.
+    return spaces.Box(-np.inf, np.inf, shape) if shape and 0 not in shape else None
 
 
 def _horizon(env_id: str) -> int:

@@ -13,6 +13,7 @@ from genreward_wrappers.data.files import write_atomic
 from genreward_wrappers.evaluate.judge.metrics import METRICS
 from genreward_wrappers.evaluate.judge.run import Evaluation, Scored
 from genreward_wrappers.evaluate.learn.runs import Progress, Run, outcome
+from genreward_wrappers.evaluate.page.figure_names import GROUPS
 from genreward_wrappers.evaluate.page.report import (
     GoalVideo,
     Report,
@@ -87,6 +88,7 @@ def make_report(
             for one in scored
         },
         metric_notes={**METRICS, "epic_distance": EPIC},
+        metric_groups=GROUPS,
         verdicts=[
             {"reward": one.contestant.name, **asdict(one.verdict)}
             for one in scored
