@@ -255,7 +255,7 @@ def _pay(contestant: Contestant, episodes: Sequence[Episode]) -> list[Float32]:
                 totals[i] = np.full(len(episode), np.nan)
             else:
                 totals[i] = _add(totals[i], contestant.env_weight * own)
-    if contestant.thinned:
+    if contestant.thinned and contestant.role == "sum":
         # Steps that are left out here only to save time would be paid in training:
         # without its video part, a sum is none.
         video = contestant.parts[0][0]
