@@ -299,11 +299,9 @@ def test_other_code_or_packages_are_another_file(played, tmp_path, monkeypatch):
     assert before == rollouts._makers()
     with monkeypatch.context() as patch:
         patch.setattr(rollouts.importlib.metadata, "version", lambda name: "0")
-        assert {k for k, v in makers().items() if v != before[k]} == {
-            "metaworld",
-            "mujoco",
-            "numpy",
-        }
+        changed = {k for k, v in makers().items() if v != before[k]}
+        # Simplified meshes are drawn where the package for them is installed.
+        assert changed - {"fast-simplification"} == {"metaworld", "mujoco", "numpy"}
     source = tmp_path / "elsewhere" / "rollouts.py"
     source.parent.mkdir()
     with open(rollouts.__file__, "rb") as file:
@@ -672,17 +670,20 @@ def test_evaluate_judges_nets_on_states(cache, recorded):
         judge(cache, ["frame"], goal=on_states(load_goal(ENV), 39, 3))
 
 
-def test_the_sums_frame_level_part_has_options_and_precision(goal):
+def test_the_sums_frame_level_part_has_options_and_is_checked(goal):
     bundle = with_nets(goal, statistics={"mean": 0.0, "std": 1.0})
-    maker = Maker(bundle, H, 9, "cpu", "bfloat16")
+    maker = Maker(bundle, H, 9, "cpu")
     *_, frame, total = maker.make("genreward:frame_form=difference,frame_discount=0.5")
     assert frame.name == "frame:form=difference,discount=0.5"
     model = frame.parts[0][0]
     assert (model.options.form, model.options.discount) == ("difference", 0.5)
-    assert model.encoder.dtype == torch.bfloat16
     assert total.parts[1][0].options == model.options
     (again,) = maker.make(frame.name)
     assert again.parts[0][0].options == model.options
+    other = Maker(bundle, H, 9, "cpu", action_space=gym.spaces.Discrete(3))
+    for text in ("frame", "genreward"):
+        with pytest.raises(GoalError, match=r"take 2 action entries.*Discrete\(3\)"):
+            other.make(text)
 
 
 def test_a_missing_frame_is_named(goal, recorded):
