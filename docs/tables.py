@@ -103,13 +103,16 @@ def options_of(cls: type) -> Iterator[tuple[str, str, str]]:
     signature = inspect.signature(cls.__init__)
     said = "\n\n".join(inspect.getdoc(each) or "" for each in (cls, cls.__init__))
     described = dict(arguments_of(said))
+    told = getattr(cls, "Options", None)
     for name, parameter in signature.parameters.items():
-        if name == "self":
+        if name == "self" or (told and parameter.kind is parameter.VAR_KEYWORD):
             continue
         star = "**" if parameter.kind is parameter.VAR_KEYWORD else ""
         empty = parameter.default is parameter.empty
         default = "" if empty else repr(parameter.default)
         yield f"{star}{name}", default, described.get(name, "")
+    # What a class takes as options is one dataclass, which describes itself.
+    yield from told.table() if told else ()
 
 
 def arguments_of(docstring: str) -> Iterator[tuple[str, str]]:

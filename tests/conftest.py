@@ -13,6 +13,34 @@ import numpy as np
 import pytest
 
 from genreward_wrappers import GoalBundle
+from tests import ROOT
+
+#: Modules and folders that train, draw many pictures or play whole episodes. Single
+#: tests of others are marked where they stand.
+SLOW = (
+    "assets",
+    "cli",
+    "doctor",
+    "envs",
+    "evaluate",
+    "goal_pipeline/test_collect.py",
+    "goal_pipeline/test_make_goal.py",
+    "generators/test_published.py",
+    "models",
+    "scripts",
+    "test_examples.py",
+    "test_meshes.py",
+    "training/forward_backward/test_tabular.py",
+    "training/priors",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Marks what is slow."""
+    slow = [ROOT / "tests" / name for name in SLOW]
+    for item in items:
+        if any(item.path.is_relative_to(path) for path in slow):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from gymnasium import make
 
-from genreward_wrappers.envs.distracting import register_distracting
-from genreward_wrappers.envs.dm_control import register_dm_control
-from genreward_wrappers.envs.metaworld import register_metaworld
+from genreward_wrappers.envs._llvm import watch
+from genreward_wrappers.envs.families import register_environments
 
 if TYPE_CHECKING:
     from genreward_wrappers.core import RewardModel, Score, Session, Transition
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
         VideoLevelReward,
     )
     from genreward_wrappers.rewards.registry import load_reward
+    from genreward_wrappers.rewards.spec import RewardSpec
 
 __version__ = "0.1.0"
 
@@ -39,6 +39,7 @@ _HOME = {
     "GoalError": "data.goals",
     "RewardModel": "core",
     "RewardModelWrapper": "hosts.gymnasium",
+    "RewardSpec": "rewards.spec",
     "Score": "core",
     "Session": "core",
     "TapFrames": "data.frames",
@@ -57,6 +58,7 @@ __all__ = [
     "GoalError",
     "RewardModel",
     "RewardModelWrapper",
+    "RewardSpec",
     "Score",
     "Session",
     "TapFrames",
@@ -68,9 +70,8 @@ __all__ = [
     "make",
 ]
 
-register_distracting()
-register_dm_control()
-register_metaworld()
+watch()
+register_environments()
 
 
 def __getattr__(name: str) -> Any:

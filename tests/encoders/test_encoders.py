@@ -712,6 +712,18 @@ def test_unknown_specs_are_quoted(spec: str) -> None:
         load_encoder(spec, device="cpu")
 
 
+def test_a_hub_id_alone_names_the_forms_that_take_one() -> None:
+    named = "'hf://THUDM/CogVideoX-2b' if it is a video VAE, or 'transformers:THUDM/"
+    with pytest.raises(ValueError, match=named):
+        load_encoder("THUDM/CogVideoX-2b", device="cpu")
+
+
+def test_a_device_that_nobody_has_tried_is_refused_in_our_words() -> None:
+    for device in ("mps", "meta"):
+        with pytest.raises(ValueError, match=f"'cuda:<index>', got '{device}', which"):
+            load_encoder("pixels", device=device)
+
+
 def test_unknown_embedded_names_list_the_known_ones() -> None:
     with pytest.raises(ValueError, match="no embedded encoder 'nothing'; there are"):
         load_encoder("embedded:nothing", device="cpu")

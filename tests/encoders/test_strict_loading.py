@@ -106,6 +106,7 @@ def test_every_weight_of_every_part_counts(part, change, saved, tmp_path):
     assert getattr(load_pipeline(found, None, without=[part]), part) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["cogvideox", "wan", "ltx", "stable_diffusion", "sdxl", "animatediff"]
 )

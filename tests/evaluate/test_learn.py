@@ -1,40 +1,57 @@
-"""Learning runs: what they say, and that they go on exactly where they were."""
+"""Learning runs: what they say, and that they resume exactly where they were."""
 
 from __future__ import annotations
 
 import json
 import multiprocessing
+import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-pytest.importorskip("stable_baselines3")
+pytest.importorskip("sbx")
+
+from safetensors.numpy import load_file
 
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.files import FileError
-from genreward_wrappers.evaluate.learn import runs as learning
-from genreward_wrappers.evaluate.learn.runs import (
-    Progress,
-    Run,
-    learn,
-    learn_all,
-    load_progress,
-    make_env,
-    outcome,
-)
+from genreward_wrappers.evaluate.learn import episodes, runs, train
+from genreward_wrappers.evaluate.learn.checkpoint import restore_agent
+from genreward_wrappers.evaluate.learn.episodes import FIRST_SEED, Episodes, make_env
+from genreward_wrappers.evaluate.learn.learner import Learner
+from genreward_wrappers.evaluate.learn.runs import HORIZON, Progress, Run, outcome
+from genreward_wrappers.evaluate.learn.train import learn, learn_all, load_progress
 from genreward_wrappers.testing import PointMass
 from genreward_wrappers.workers import workers
 
-PIXELS = Run("metaworld/pick-place", "pixels", seed=0)
+#: Learns after two of the fixture's episodes.
+EARLY = Learner(warm_up=32)
+PIXELS = Run("metaworld/pick-place", "pixels", seed=0, learner=EARLY)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compile_once(tmp_path_factory):
+    """Agents alike share what jax compiles, which is most of the time of a short run.
+
+    Afterwards it is as before.
+    """
+    import jax
+
+    folder = str(tmp_path_factory.mktemp("jax"))
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", folder)
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
 
 
 @pytest.fixture
 def short(monkeypatch):
     """Runs of a few short episodes, of which the first two are random."""
-    monkeypatch.setattr(learning, "HORIZON", 16)
-    monkeypatch.setattr(learning, "WARM_UP", 32)
-    monkeypatch.setattr(learning, "CHUNK", 1)
+    for module in (runs, episodes, train):
+        monkeypatch.setattr(module, "HORIZON", 16)
+    monkeypatch.setattr(train, "CHUNK", 1)
 
 
 # What a run says
@@ -83,7 +100,7 @@ def test_a_few_episodes_say_nothing():
 
 
 def test_the_curve_is_over_the_last_episodes():
-    count = 20_480 // learning.HORIZON
+    count = 20_480 // HORIZON
     success = tuple(i >= count - 20 for i in range(count))
     found = Progress(success, tuple(map(float, range(count)))).curve()
     assert list(found) == [5_000, 10_000, 15_000, 20_000, 20_480]
@@ -94,34 +111,80 @@ def test_the_curve_is_over_the_last_episodes():
 # The runs themselves
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(short, tmp_path):
-    whole = learn(PIXELS, tmp_path / "whole", 16 * 5)
+def test_a_stopped_run_resumes_bit_for_bit(short, tmp_path):
+    whole = learn(PIXELS, tmp_path / "whole", 16 * 6)
     # Stopped once among the random actions, and once after the first updates.
     learn(PIXELS, tmp_path / "parts", 16)
-    learn(PIXELS, tmp_path / "parts", 16 * 3)
+    learn(PIXELS, tmp_path / "parts", 16 * 4)
     told = []
-    parts = learn(PIXELS, tmp_path / "parts", 16 * 5, told.append)
+    parts = learn(PIXELS, tmp_path / "parts", 16 * 6, told.append)
     assert len(told) == 2, "it began again"
     assert parts.returns == whole.returns
-    assert len(set(whole.returns)) == 5, "its episodes are not all alike"
+    assert len(set(whole.returns)) == 6, "its episodes are not all alike"
+    assert parts.seconds > told[0].seconds > 0
     assert load_progress(PIXELS, tmp_path / "parts") == parts
     # A run that is done is done.
-    assert learn(PIXELS, tmp_path / "parts", 16 * 5, told.append) == parts
+    assert learn(PIXELS, tmp_path / "parts", 16 * 6, told.append) == parts
     assert len(told) == 2
+    # Returns alone may hide what only later updates would show.
+    name = f"{PIXELS.name}.checkpoint.safetensors"
+    one, other = (load_file(tmp_path / way / name) for way in ("whole", "parts"))
+    assert one.keys() == other.keys()
+    assert {"policy.key", "policy.noise_key", "agent.key"} < one.keys()
+    assert any(key.startswith("policy.qf_state.target_params") for key in one)
+    assert any(key.startswith("policy.actor_state.opt_state") for key in one)
+    assert any(key.startswith("agent.ent_coef_state.opt_state") for key in one)
+    for key, tensor in one.items():
+        np.testing.assert_array_equal(tensor, other[key], err_msg=key)
+
+
+def test_a_run_ends_when_it_is_enough(short, tmp_path):
+    progress = learn(
+        PIXELS, tmp_path, 16 * 5, enough=lambda progress: progress.steps >= 32
+    )
+    assert progress.steps == 32
+
+
+def test_an_agent_of_another_shape_is_refused(short, tmp_path):
+    learn(PIXELS, tmp_path, 16)
+    path = tmp_path / f"{PIXELS.name}.checkpoint.safetensors"
+    agent = EARLY.make(PointMass(size=16, obs="state", horizon=2), 0, 100)
+    with pytest.raises(FileError, match=r"another agent: .* should have the shape"):
+        restore_agent(agent, path)
+
+
+def test_settings_reach_the_agent():
+    env = PointMass(size=16, obs="state", horizon=2)
+    agent = Learner(n_steps=2, discount=0.9, critic_rate=2e-3, batch=64).make(env, 0, 9)
+    assert (agent.gamma, agent.batch_size, agent.qf_learning_rate) == (0.9, 64, 2e-3)
+    assert float(agent.ent_coef_state.params["log_ent_coef"]) == pytest.approx(
+        np.log(Learner().entropy)
+    )
+    assert (agent.replay_buffer.n_steps, agent.replay_buffer.gamma) == (2, 0.9)
+
+
+def test_another_learner_is_another_run():
+    assert replace(PIXELS, learner=Learner(n_steps=1)).name != PIXELS.name
+
+
+def test_without_sbx_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sbx", None)
+    with pytest.raises(ImportError, match=r"sbx-rl.*genreward-wrappers\[learn\]"):
+        Learner().make(PointMass(), 0, 100)
 
 
 def test_episodes_are_seeded_by_their_number():
     """Whatever the agent asks for, the third episode is the third episode."""
     env = PointMass(size=16, obs="state", horizon=2)
-    expected = [env.reset(seed=learning.FIRST_SEED + 10_000 + i)[0] for i in range(3)]
-    episodes = learning._Episodes(env, seed=1)
+    expected = [env.reset(seed=FIRST_SEED + 10_000 + i)[0] for i in range(3)]
+    found = Episodes(env, seed=1)
     for first in expected:
-        np.testing.assert_array_equal(episodes.reset(seed=7)[0], first)
+        np.testing.assert_array_equal(found.reset(seed=7)[0], first)
         # One that is not finished is begun again.
-        np.testing.assert_array_equal(episodes.reset()[0], first)
+        np.testing.assert_array_equal(found.reset()[0], first)
         for _ in range(2):
-            episodes.step(np.zeros(2, np.float32))
-    assert len(episodes.progress.success) == 3
+            found.step(np.zeros(2, np.float32))
+    assert len(found.progress.success) == 3
 
 
 def test_runs_write_their_progress_and_some_episodes(short, tmp_path):
@@ -140,11 +203,11 @@ def test_runs_write_their_progress_and_some_episodes(short, tmp_path):
 
 def test_runs_side_by_side_are_the_runs_one_by_one(tmp_path):
     # In processes of their own nothing is patched, so these have their real length.
-    runs = [Run("metaworld/pick-place", "env", seed) for seed in (0, 1)]
-    together = learn_all(runs, tmp_path / "together", learning.HORIZON, 2)
-    alone = learn(runs[1], tmp_path / "alone", learning.HORIZON)
-    assert together[runs[1]].returns == alone.returns
-    assert together[runs[0]].returns != alone.returns
+    two = [Run("metaworld/pick-place", "env", seed) for seed in (0, 1)]
+    together = learn_all(two, tmp_path / "together", HORIZON, 2)
+    alone = learn(two[1], tmp_path / "alone", HORIZON)
+    assert together[two[1]].returns == alone.returns
+    assert together[two[0]].returns != alone.returns
 
 
 def test_a_damaged_checkpoint_says_what_to_do(short, tmp_path):
@@ -197,7 +260,7 @@ def test_options_reach_the_reward():
     _, sharp, _ = paid_by("pixels:contrast=4")
     _, plain, _ = paid_by("pixels")
     np.testing.assert_allclose(sharp, np.power(plain, 4), rtol=1e-4)
-    _, paper, infos = paid_by("paper:encoder=pixels,window=16,every=16", steps=32)
+    _, paper, infos = paid_by("paper:encoder=pixels,window=16,stride=16", steps=32)
     assert [bool(i["reward_video_due"]) for i in infos].count(True) == 2
     assert np.count_nonzero(paper) == 2
 
@@ -210,7 +273,7 @@ def test_only_environments_with_a_state_can_be_learned():
 def test_evaluations_and_learning_do_not_share_seeds():
     from genreward_wrappers.evaluate.episodes import rollouts
 
-    assert rollouts.SEEDS.stop <= learning.FIRST_SEED
+    assert rollouts.SEEDS.stop <= FIRST_SEED
 
 
 # Stopping

@@ -17,7 +17,8 @@ from gymnasium.envs.registration import EnvSpec
 from genreward_wrappers import RewardModelWrapper, load_goal, load_reward, vector
 from genreward_wrappers.core import Session
 from genreward_wrappers.evaluate.judge.judged_rewards import Maker, needs_goal, parse
-from genreward_wrappers.evaluate.learn.runs import Run, make_env
+from genreward_wrappers.evaluate.learn.episodes import make_env
+from genreward_wrappers.evaluate.learn.runs import Run
 from genreward_wrappers.rewards import registry
 from genreward_wrappers.rewards.combine import EveryK
 from genreward_wrappers.testing import Brightness, PointMass, check_reward_model
@@ -33,7 +34,7 @@ def test_our_own_rewards_by_name():
     options = {"goal": "metaworld/pick-place", "encoder": "pixels", "device": "cpu"}
     video = load_reward("video", horizon=64, score="motion", **options)
     assert video.name == "video"
-    assert video._options["score"] == "motion"
+    assert video.options.score == "motion"
     frame = load_reward("frame", form="value", goal=options["goal"], device="cpu")
     assert frame.name == "frame"
     bare = load_goal(options["goal"]).with_(nets={}, nets_config={})
@@ -56,7 +57,8 @@ def test_options_are_those_of_the_constructor():
          "'liv', 'roboclip'.*entry-point group"),
         ("nonsense at all", {}, ValueError, "no reward 'nonsense at all'; there are"),
         ("vlm-rm", {}, TypeError, "'vlm-rm'.*'prompt'; its options are prompt, base"),
-        ("vlm-rm", {"prompt": "a", "colour": 3}, TypeError, "'colour'; its options"),
+        ("vlm-rm", {"prompt": "a", "colour": 3}, TypeError,
+         "'vlm-rm'.*no option 'colour', expected one of prompt"),
         ("vlm-rm:large", {"prompt": "a"}, ValueError, "comes without a variant"),
         ("lerobot", {}, ValueError, "in variants, as 'lerobot:<type>'"),
     ],
@@ -176,6 +178,7 @@ def test_a_wrapper_by_name(registered):
         RewardModelWrapper(PointMass(size=16), Glow(), options={"factor": 2})
 
 
+@pytest.mark.slow
 def test_a_spec_and_a_pickle_hold_the_name():
     options = {"goal": "metaworld/pick-place", "encoder": "pixels"}
     env = gym.make("metaworld/pick-place")

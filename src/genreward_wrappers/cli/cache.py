@@ -17,8 +17,7 @@ def add_cache(commands: Commands) -> None:
         "list or clean what is cached on this machine",
         "Lists the caches with their sizes. Everything in them can be made again. They "
         "are in the folder GENREWARD_CACHE, by default genreward below XDG_CACHE_HOME "
-        "or ~/.cache. GENREWARD_CACHE_LIMIT, for example 20GB, bounds their size at "
-        "all times.",
+        "or ~/.cache. GENREWARD_CACHE_LIMIT, for example 20GB, bounds their size.",
         "--limit 20GB",
     )
     command.add_argument(

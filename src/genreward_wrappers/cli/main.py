@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 from genreward_wrappers import __version__
@@ -57,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command is None:
         parser.print_help()
         return 2
+    shown, warnings.formatwarning = warnings.formatwarning, _one_line  # type: ignore[assignment]
     try:
         return int(args.run(args))
     except KeyboardInterrupt:
@@ -72,6 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"genreward {args.command}: {error}", file=sys.stderr)
         return 1
+    finally:
+        warnings.formatwarning = shown
+
+
+def _one_line(message: Warning | str, *_: object) -> str:
+    """A warning without the line of source that it came from."""
+    return f"warning: {message}\n"
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -136,12 +136,14 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    wanted = "device must be 'auto', 'cpu', 'cuda' or 'cuda:<index>'"
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(
-            f"device must be 'auto', 'cpu', 'cuda' or 'cuda:<index>', got {device!r}"
-        ) from error
+        raise ValueError(f"{wanted}, got {device!r}") from error
+    if resolved.type not in ("cpu", "cuda"):
+        # Nothing here has been tried on torch's other devices.
+        raise ValueError(f"{wanted}, got {str(device)!r}, which is not supported")
     if resolved.type == "cuda":
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (resolved.index or 0) >= found:

@@ -42,7 +42,8 @@ class Stretch(NamedTuple):
         agent: (n, T, D) their latents.
         first: (n, D) the first latents of their clips.
         seen: (n, T) 1 where there is a latent already, else 0.
-        time: (n, T) which of the goal's latents belong beside them.
+        time: (n, T) where among the goal's latents they belong; between two of them,
+            the goal is taken to move straight from one to the other.
     """
 
     rows: Tensor
@@ -94,11 +95,9 @@ class FramesReading:
         """
         self.encoder = encoder
         self._sampled = _table(sample_steps(length or horizon + 1, horizon), horizon)
-        # Each goal frame is encoded once, however many steps are compared with it: a
-        # step belongs to the frame at the same share of the time.
-        self._goal_index = torch.from_numpy(
-            np.rint(np.arange(horizon + 1) * (count - 1) / horizon)
-        ).long()
+        # A goal video has fewer frames than an episode. Each is encoded once, and a
+        # step belongs to the moment at the same share of the time.
+        self._moment = np.arange(horizon + 1) * ((count - 1) / horizon)
 
     def read(self, videos: UInt8) -> Tensor:
         """Every frame of the videos, each on its own."""
@@ -132,7 +131,7 @@ class FramesReading:
             agent=latents[:, None],
             first=memory.first[there],
             seen=latents.new_ones(len(rows), 1),
-            time=self._goal_index[torch.from_numpy(t.steps[mask])][:, None],
+            time=torch.from_numpy(self._moment[t.steps[mask]])[:, None],
         )
         return stretch, memory
 
@@ -228,7 +227,7 @@ class StreamReading:
 
 
 class WindowReading:
-    """The last ``window`` steps, ``length`` of them, encoded anew every ``every``."""
+    """The last ``window`` steps, ``length`` of them, encoded anew every ``stride``."""
 
     @dataclass(frozen=True, slots=True)
     class Memory:
@@ -241,7 +240,7 @@ class WindowReading:
         encoder: VideoEncoder,
         window: int,
         length: int,
-        every: int,
+        stride: int,
     ) -> None:
         """Reads windows of ``window`` steps through ``length`` evenly spread frames."""
         if not 2 <= length <= window:
@@ -249,20 +248,20 @@ class WindowReading:
                 f"a window of {window} steps holds between 2 and {window} frames, got "
                 f"length={length}"
             )
-        if every < 1:
-            raise ValueError(f"every={every}: expected at least 1 step")
+        if stride < 1:
+            raise ValueError(f"stride={stride}: expected at least 1 step")
         self.encoder = encoder
-        self.window, self.every = window, every
+        self.window, self.stride = window, stride
         # Where in a window its frames lie, the newest step being window - 1.
         self._offsets = np.linspace(0, window - 1, length).astype(np.int64)
         # A step is wanted if it lies at one of these places of any window; windows
-        # begin at the steps 1, 1 + every, 1 + 2 every, ...
-        hit = np.zeros(every, np.bool_)
-        hit[self._offsets % every] = True
+        # begin at the steps 1, 1 + stride, 1 + 2 stride, ...
+        hit = np.zeros(stride, np.bool_)
+        hit[self._offsets % stride] = True
         self._hit = hit
         self._rank = np.cumsum(hit) - 1
         # The most wanted steps that ever lie within one window.
-        turns = np.tile(hit, 2 + window // every)
+        turns = np.tile(hit, 2 + window // stride)
         self._slots = int(np.convolve(turns, np.ones(window), "valid").max())
 
     def read(self, videos: UInt8) -> Tensor:
@@ -272,7 +271,7 @@ class WindowReading:
 
     def wants(self, steps: Int64) -> Bool:
         """The steps that lie at a sampled place of some window."""
-        wanted: Bool = self._hit[(steps - 1) % self.every]
+        wanted: Bool = self._hit[(steps - 1) % self.stride]
         return wanted
 
     def reset(self, memory: Memory | None, frames: UInt8, mask: Bool) -> Memory:
@@ -300,7 +299,7 @@ class WindowReading:
         due = (
             t.active
             & (t.steps >= self.window)
-            & ((t.steps - self.window) % self.every == 0)
+            & ((t.steps - self.window) % self.stride == 0)
         )
         if not due.any():
             return None, memory
@@ -320,7 +319,7 @@ class WindowReading:
 
     def _slot(self, steps: Int64) -> Int64:
         """The place of a wanted step in the ring: wanted steps take turns."""
-        turn, place = np.divmod(steps - 1, self.every)
+        turn, place = np.divmod(steps - 1, self.stride)
         slot: Int64 = (turn * int(self._hit.sum()) + self._rank[place]) % self._slots
         return slot
 

@@ -478,6 +478,7 @@ def test_it_computes_in_half_precision(made):
     assert not np.array_equal(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["stable_diffusion", "animatediff"])
 def test_an_agent_trains_on_it(name, made):
     from stable_baselines3 import PPO

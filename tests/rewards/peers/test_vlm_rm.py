@@ -168,6 +168,7 @@ def test_hosts_agree(make):
         assert len(np.unique(own)) > 6
 
 
+@pytest.mark.slow
 def test_an_agent_trains_on_it(make):
     from stable_baselines3 import PPO
     from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor

@@ -588,6 +588,7 @@ def test_the_command_counts_minutes(base, data, cache, tmp_path, capsys):
 # Several processes
 
 
+@pytest.mark.slow
 def test_two_processes(base, data, cache, tmp_path):
     """What they compute is in `test_finetune_tuner.py`; here, that they come along."""
     pytest.importorskip("accelerate")

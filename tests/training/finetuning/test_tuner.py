@@ -249,6 +249,7 @@ with place.first():
 """
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_same_steps_as_one(tmp_path):
     """Each has its share of the clips; loss, gradient and weights are those of all."""
     pytest.importorskip("accelerate")

@@ -1,8 +1,8 @@
-"""A stable-baselines3 agent in a safetensors file, so that a run can stop and go on.
+"""An SBX agent in a safetensors file, so that a run can stop and resume.
 
-stable-baselines3's own files hold pickles, which are never read here. What is kept is
-everything that the next gradient step depends on: weights, optimisers, replay buffer,
-and the random numbers.
+SBX's own files hold pickles, which are never read here. What is kept is everything
+that the next update depends on: weights, optimisers, replay buffer, and the states of
+the random number generators.
 """
 
 from __future__ import annotations
@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from genreward_wrappers.data.files import Layout, load_tensors, save_tensors
+from genreward_wrappers.data.files import FileError, Layout, load_tensors, save_tensors
 from genreward_wrappers.data.schema import Record, Whole
 
 LAYOUT = Layout(
     "genreward_agent",
     "checkpoint of a learning run",
     "genreward evaluate --learn",
-    schema=1,
+    schema=2,
     header=Record(
         {
             "notes": dict,
@@ -48,22 +47,25 @@ def save_agent(agent: Any, path: Path, notes: dict[str, Any]) -> None:
     """Writes an off-policy agent, all or nothing.
 
     Args:
-        agent: A `SAC` between two calls of `learn`.
+        agent: SBX's `SAC`, between two calls of its `learn`.
         path: Where to.
         notes: What else to keep, as JSON.
     """
+    import jax
+
     tensors: dict[str, NDArray[Any]] = {}
-    for name, state in agent.get_parameters().items():
-        for key, tensor in _flat(state):
-            tensors[f"{name}/{key}"] = tensor.detach().cpu().contiguous().numpy()
-    tensors["log_ent_coef"] = agent.log_ent_coef.detach().cpu().numpy()
+    for name, tree in _trees(agent).items():
+        for place, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            # Through jax, which makes of Python's numbers what it reckons with.
+            array = np.asarray(jax.numpy.asarray(leaf))
+            # ascontiguousarray would turn a number into a list of one.
+            tensors[_key(name, place)] = array.copy(order="C")
     buffer = agent.replay_buffer
     filled = buffer.buffer_size if buffer.full else buffer.pos
     for name in BUFFER:
         tensors[f"buffer/{name}"] = np.ascontiguousarray(getattr(buffer, name)[:filled])
     kind, keys, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002
     tensors["numpy"] = np.asarray(keys)
-    tensors["torch"] = torch.get_rng_state().numpy()
     header = {
         "notes": notes,
         "steps": agent.num_timesteps,
@@ -83,25 +85,32 @@ def restore_agent(agent: Any, path: Path) -> dict[str, Any]:
         The notes that were kept with it.
 
     Raises:
-        FileError: There is no such file, or it is damaged.
+        FileError: The file is missing or damaged, or holds an agent of another shape.
     """
+    import jax
+
     tensors, header = load_tensors(path, LAYOUT)
-    states = agent.get_parameters()
-    for name, state in states.items():
-        prefix = f"{name}/"
-        saved = {
-            key.removeprefix(prefix): torch.from_numpy(value)
-            for key, value in tensors.items()
-            if key.startswith(prefix)
-        }
-        states[name] = {**state, "state": _nested(saved)} if "state" in state else saved
-    agent.set_parameters(states, exact_match=True)
-    with torch.no_grad():
-        agent.log_ent_coef.copy_(torch.from_numpy(tensors["log_ent_coef"]))
+    found = {}
+    for name, tree in _trees(agent).items():
+        leaves, structure = jax.tree_util.tree_flatten_with_path(tree)
+        kept = []
+        for place, leaf in leaves:
+            key = _key(name, place)
+            if key not in tensors or tensors[key].shape != np.shape(leaf):
+                held = tensors[key].shape if key in tensors else "nothing"
+                raise FileError(
+                    f"{path} is of another agent: {key} should have the shape "
+                    f"{np.shape(leaf)}, the file has {held}"
+                )
+            kept.append(jax.numpy.asarray(tensors[key]))
+        found[name] = jax.tree_util.tree_unflatten(structure, kept)
+    for name, tree in found.items():
+        owner, _, attribute = name.partition(".")
+        setattr(agent if owner == "agent" else agent.policy, attribute, tree)
     buffer = agent.replay_buffer
     for name in BUFFER:
-        kept = tensors[f"buffer/{name}"]
-        getattr(buffer, name)[: len(kept)] = kept
+        rows = tensors[f"buffer/{name}"]
+        getattr(buffer, name)[: len(rows)] = rows
     buffer.pos, buffer.full = header["buffer"]
     agent.num_timesteps = header["steps"]
     agent._n_updates, agent._episode_num = header["updates"], header["episodes"]
@@ -109,26 +118,22 @@ def restore_agent(agent: Any, path: Path) -> dict[str, Any]:
     np.random.set_state(  # noqa: NPY002
         (kind, tensors["numpy"], position, has_gauss, gauss)
     )
-    torch.set_rng_state(torch.from_numpy(tensors["torch"]))
     agent.action_space.np_random.bit_generator.state = header["actions"]
     notes: dict[str, Any] = header["notes"]
     return notes
 
 
-def _flat(state: dict[str, Any]) -> list[tuple[str, torch.Tensor]]:
-    """The tensors of a module's state, or of an optimiser's by parameter."""
-    if "state" not in state:
-        return list(state.items())
-    return [
-        (f"{index}/{key}", value)
-        for index, entries in state["state"].items()
-        for key, value in entries.items()
-    ]
+def _trees(agent: Any) -> dict[str, Any]:
+    """Networks with their optimisers, and random keys, of agent and policy."""
+    trees = {}
+    for owner, thing in (("agent", agent), ("policy", agent.policy)):
+        for name, value in vars(thing).items():
+            if name.endswith("_state") or name in ("key", "noise_key"):
+                trees[f"{owner}.{name}"] = value
+    return trees
 
 
-def _nested(flat: dict[str, torch.Tensor]) -> dict[int, dict[str, torch.Tensor]]:
-    nested: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in flat.items():
-        index, _, key = name.partition("/")
-        nested.setdefault(int(index), {})[key] = value
-    return nested
+def _key(name: str, place: Any) -> str:
+    import jax
+
+    return f"{name}{jax.tree_util.keystr(place)}"
