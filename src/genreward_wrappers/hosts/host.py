@@ -215,7 +215,7 @@ class Host:
             recorder=self._recorder(options.record, inside, built),
         )
         self._ended = np.zeros(inside.num_envs, np.bool_)
-        if not hasattr(self, "_saved_kwargs"):
+        if "_saved_kwargs" not in vars(self):
             # A subclass may have recorded arguments of its own.
             self._saved_kwargs = {**recorded, **options.given()}
         self._wrap(env, space)
