@@ -202,6 +202,8 @@ class Maker:
         return self.goal
 
     def _encoder(self, goal: Any, name: Any) -> Memo:
+        # What makes an episode's own goals is used with the bundle's encoder.
+        goal = goal if isinstance(goal, GoalBundle) else self.goal
         key = str(name or goal.encoder.get("source", ""))
         if key not in self._encoders:
             encoder = bind_encoder(goal, name, device=self.device, dtype=self.dtype)
