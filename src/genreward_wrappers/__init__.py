@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gymnasium import make
 
 from genreward_wrappers.envs._llvm import watch
-from genreward_wrappers.envs.distracting import register_distracting
-from genreward_wrappers.envs.dm_control import register_dm_control
-from genreward_wrappers.envs.metaworld import register_metaworld
+from genreward_wrappers.envs.families import register_environments
 
 if TYPE_CHECKING:
     from genreward_wrappers.core import RewardModel, Score, Session, Transition
@@ -76,9 +74,7 @@ __all__ = [
 ]
 
 watch()
-register_distracting()
-register_dm_control()
-register_metaworld()
+register_environments()
 
 
 def __getattr__(name: str) -> Any:

@@ -36,6 +36,7 @@ from genreward_wrappers.evaluate.episodes import rollouts
 from genreward_wrappers.evaluate.episodes.rollouts import Job, altered, record_rollouts
 from genreward_wrappers.evaluate.episodes.user_episodes import load_rollouts
 from genreward_wrappers.evaluate.judge import run
+from genreward_wrappers.evaluate.judge.comparisons import epic_distance
 from genreward_wrappers.evaluate.judge.judged_rewards import REWARDS, Maker, parse
 from genreward_wrappers.evaluate.judge.metrics import DERIVED, ORDINARY
 from genreward_wrappers.evaluate.judge.score import score_episodes, wanted_steps
@@ -1627,24 +1628,26 @@ def test_the_epic_distance_of_the_frame_level_part(goal, tmp_path):
             replace(e, rewards={**e.rewards, "env": change(e.rewards["env"])})
             for e in episodes
         ]
-        return run._epic(frame, changed)["epic_distance"].value
+        return epic_distance(frame, changed)["epic_distance"].value
 
     plain = distance(lambda r: r)
     assert 0 < plain < 1
     assert distance(lambda r: 3 * r + 1) == pytest.approx(plain, rel=1e-5)
     # d = sqrt((1 - rho) / 2), and rho turns its sign.
     assert distance(lambda r: -r) == pytest.approx(np.sqrt(1 - plain**2), rel=1e-5)
-    flat = run._epic(frame, [replace(e, rewards={}) for e in episodes])["epic_distance"]
+    flat = epic_distance(frame, [replace(e, rewards={}) for e in episodes])[
+        "epic_distance"
+    ]
     assert flat.value is None
     assert "no transitions" in flat.flag
 
 
 def test_epic_is_refused_with_the_reason(small_goal):
     maker = Maker(small_goal, 64, 9, "cpu")
-    refused = run._epic(maker.make("pixels")[0], [])["epic_distance"]
+    refused = epic_distance(maker.make("pixels")[0], [])["epic_distance"]
     assert refused.value is None
     assert "refused: it compares the change since the episode's first" in refused.flag
-    assert run._epic(maker.environment(), []) == {}
+    assert epic_distance(maker.environment(), []) == {}
 
 
 def test_the_environments_own_reward_has_no_controls(judged):

@@ -352,8 +352,12 @@ def test_a_balanced_weight_in_the_other_hosts():
         envs = vector.RewardModelWrapper(envs, Traveller(), env_weight="balanced")
         assert envs.weights["env"] == pytest.approx(expected, rel=0.3)
     venv = DummyVecEnv([partial(PointMass, size=16, horizon=20)] * 2)
+    venv.seed(11)
     venv = VecRewardModel(venv, Traveller(), env_weight="balanced")
     assert venv.weights["env"] == pytest.approx(expected, rel=0.3)
+    other = DummyVecEnv([partial(PointMass, size=16, horizon=20)] * 2)
+    other.seed(11)
+    np.testing.assert_array_equal(venv.reset(), other.reset(), "its seeds are its own")
 
 
 def test_a_constant_has_no_scale():

@@ -23,7 +23,7 @@ from genreward_wrappers.evaluate.judge.judged_rewards import Maker
 from genreward_wrappers.rewards.facts import Facts
 from genreward_wrappers.rewards.options import Options, option
 from genreward_wrappers.rewards.spec import VERSION, RewardSpec
-from genreward_wrappers.rewards.video_level import PRESETS, VideoOptions
+from genreward_wrappers.rewards.video_options import PRESETS, VideoOptions
 from genreward_wrappers.testing import Brightness, PointMass
 
 

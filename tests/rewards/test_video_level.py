@@ -11,10 +11,10 @@ from genreward_wrappers.encoders.base import encoder_card
 from genreward_wrappers.encoders.pixels import PooledPixels
 from genreward_wrappers.rewards.clip_readers import WindowReading
 from genreward_wrappers.rewards.similarity import SIMILARITIES
-from genreward_wrappers.rewards.video_level import (
+from genreward_wrappers.rewards.video_level import VideoLevel
+from genreward_wrappers.rewards.video_options import (
     PRESETS,
     SHARPENED,
-    VideoLevel,
     VideoOptions,
 )
 from genreward_wrappers.testing import check_reward_model

@@ -8,14 +8,13 @@ training on.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from genreward_wrappers.cli.arguments import (
     Commands,
@@ -26,6 +25,8 @@ from genreward_wrappers.cli.arguments import (
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.frames import sample_steps
 from genreward_wrappers.data.goals import GoalBundle, load_goal
+from genreward_wrappers.envs.families import find_family
+from genreward_wrappers.envs.policies import Act, make_policy
 from genreward_wrappers.extras import require
 from genreward_wrappers.progress import (
     OnProgress,
@@ -33,8 +34,6 @@ from genreward_wrappers.progress import (
     no_progress,
     progress_bars,
 )
-
-Policy = Callable[[NDArray[np.float64]], NDArray[np.float32]]
 
 
 @dataclass
@@ -87,7 +86,8 @@ def add_demo(commands: Commands) -> None:
 
 def run_demo(args: argparse.Namespace) -> int:
     """Plays the three episodes, prints the table, and draws the picture and video."""
-    if not args.env.startswith("metaworld/"):
+    family = find_family(args.env)
+    if family is None or family.script is None:
         raise ValueError(
             f"env {args.env!r}: the demo needs a scripted policy, which Meta-World "
             'has: give an id like "metaworld/pick-place"'
@@ -153,31 +153,22 @@ def play_policies(
     assert horizon is not None
     try:
         return [
-            _play(env, name, policy, seed, partial(on_progress, name), horizon)
-            for name, policy in _policies(env_id, seed).items()
+            _play(
+                env,
+                name,
+                make_policy(name, env, env_id, seed),
+                seed,
+                partial(on_progress, name),
+                horizon,
+            )
+            for name in ("scripted", "noisy", "random")
         ]
     finally:
         env.close()
 
 
-def _policies(env_id: str, seed: int) -> dict[str, Policy]:
-    from genreward_wrappers.envs.metaworld import scripted_policy
-
-    script = scripted_policy(env_id.removeprefix("metaworld/"))
-    rng = np.random.default_rng(seed)
-
-    def noisy(state: NDArray[np.float64]) -> NDArray[np.float32]:
-        noise = rng.normal(0, 1.0, 4)
-        return np.clip(script(state) + noise, -1, 1).astype(np.float32)
-
-    def random(state: NDArray[np.float64]) -> NDArray[np.float32]:
-        return rng.uniform(-1, 1, 4).astype(np.float32)
-
-    return {"scripted": script, "noisy": noisy, "random": random}
-
-
 def _play(
-    env: Any, name: str, policy: Policy, seed: int, on_progress: OnProgress, steps: int
+    env: Any, name: str, act: Act, seed: int, on_progress: OnProgress, steps: int
 ) -> Episode:
     # Goals are of seeds above a million; these are others.
     observation, _ = env.reset(seed=seed)
@@ -186,9 +177,7 @@ def _play(
     episode = Episode(name, [observation["pixels"]], goal=model.goal.videos[followed])
     over = False
     while not over:
-        observation, reward, terminated, truncated, info = env.step(
-            policy(observation["state"])
-        )
+        observation, reward, terminated, truncated, info = env.step(act(observation))
         episode.frames.append(observation["pixels"])
         parts = {
             key: value

@@ -90,12 +90,10 @@ class GenRewardArguments(Host):
                 ``record``, ``device``, ``dtype``, ``nonfinite``, ``other_task``) and of
                 `rewards.video_level.VideoOptions`, and ``every``.
         """
-        host, own = split(type(self), options, accepted_options("genreward"))
-        own |= some(encoder=encoder, frame=frame_options)
+        own = some(encoder=encoder, frame=frame_options)
         weights = some(video=video_weight, frame=frame_weight, env=env_weight)
-        spec = RewardSpec("genreward", own, weights, goal, preset)
-        spec = whole(reward, spec)
-        self._attach(env, spec, host, {"reward": spec.as_mapping()})
+        said = RewardSpec("genreward", own, weights, goal, preset)
+        _start(self, env, said, reward, options)
 
 
 class VideoLevelArguments(Host):
@@ -127,12 +125,10 @@ class VideoLevelArguments(Host):
             **options: Fields of `HostOptions` and of
                 `rewards.video_level.VideoOptions`, and ``every``.
         """
-        host, own = split(type(self), options, accepted_options("video"))
-        own |= some(encoder=encoder)
+        own = some(encoder=encoder)
         weights = some(video=weight, env=env_weight)
-        spec = RewardSpec("video", own, weights, goal, preset)
-        spec = whole(reward, spec)
-        self._attach(env, spec, host, {"reward": spec.as_mapping()})
+        said = RewardSpec("video", own, weights, goal, preset)
+        _start(self, env, said, reward, options)
 
 
 class FrameLevelArguments(Host):
@@ -163,11 +159,10 @@ class FrameLevelArguments(Host):
             **options: Fields of `HostOptions` and of
                 `rewards.frame_level.FrameOptions`.
         """
-        host, own = split(type(self), options, accepted_options("frame"))
-        own |= some(encoder=encoder)
+        own = some(encoder=encoder)
         weights = some(frame=weight, env=env_weight)
-        spec = whole(reward, RewardSpec("frame", own, weights, goal))
-        self._attach(env, spec, host, {"reward": spec.as_mapping()})
+        said = RewardSpec("frame", own, weights, goal)
+        _start(self, env, said, reward, options)
 
 
 class RewardModelArguments(Host):
@@ -217,6 +212,24 @@ class RewardModelArguments(Host):
         self._attach(env, spec, host, {"model": spec.as_mapping()})
 
 
+def _start(
+    host: Host,
+    env: Any,
+    said: RewardSpec,
+    reward: Reward | None,
+    options: Mapping[str, Any],
+) -> None:
+    """Attaches a host to an environment, with the reward that its arguments say."""
+    told, own = split(type(host), options, accepted_options(said.name))
+    spec = replace(said, options={**said.options, **own})
+    if reward is not None:
+        if spec != RewardSpec(said.name):
+            beside = {k: v for k, v in spec.as_mapping().items() if k not in BESIDE}
+            raise TypeError(f"reward= is the whole reward, and beside it came {beside}")
+        spec = read(reward, {})
+    host._attach(env, spec, told, {"reward": spec.as_mapping()})
+
+
 def read(reward: Reward, options: Mapping[str, Any]) -> RewardSpec:
     """A reward as one value, however it is written, with more options."""
     if isinstance(reward, str):
@@ -224,18 +237,6 @@ def read(reward: Reward, options: Mapping[str, Any]) -> RewardSpec:
         return RewardSpec.of(name, {**own, **options})
     spec = reward if isinstance(reward, RewardSpec) else RewardSpec.from_json(reward)
     return replace(spec, options={**spec.options, **options})
-
-
-def whole(reward: Reward | None, said: RewardSpec) -> RewardSpec:
-    """The reward that was given as one value, or else what was said of it."""
-    if reward is None:
-        return said
-    if said != RewardSpec(said.name):
-        raise TypeError(
-            "reward= is the whole reward, and beside it came "
-            f"{ {k: v for k, v in said.as_mapping().items() if k not in BESIDE} }"
-        )
-    return read(reward, {})
 
 
 def split(

@@ -89,11 +89,12 @@ class RewardHead:
     @property
     def weights(self) -> dict[str, float]:
         """What each part weighs at the coming step."""
-        now = {
-            name: weight if isinstance(weight, float) else float(weight(self.steps))
-            for name, weight in self._weights.items()
-        }
-        check_weights(now, now)
+        now = {}
+        for name, weight in self._weights.items():
+            if not isinstance(weight, float):
+                weight = float(weight(self.steps))
+                check_weights({name: weight}, self._weights)
+            now[name] = weight
         return now
 
     def set_weights(self, weights: Mapping[str, Weight]) -> None:
@@ -127,7 +128,7 @@ class RewardHead:
         session = self.session
         everyone = np.ones(session.num_envs, np.bool_)
         mask = everyone if mask is None else mask
-        self._watch.begin(mask & session.running, session.steps)
+        self._watch.begin(mask, session.running, session.steps)
         session.begin(frames, mask, seed, states)
         if mask[0] and self.recorder is not None:
             notes = session.notes()
@@ -183,7 +184,7 @@ class RewardHead:
         for name, score in counted.items():
             if weights[name]:
                 shares[name] = weights[name] * score.value
-        self._watch.step(shares, on & truncated, self.session)
+        self._watch.step(shares, on & terminated, on & truncated, self.session.steps)
         self._record(actions, next_frames, scores, paid, terminated, truncated, looked,
                      success)  # fmt: skip
         self.steps += 1

@@ -65,7 +65,7 @@ def _from_spec(spec: EnvSpec | None) -> int | None:
 
 
 def _looks_repeating(name: str) -> bool:
-    return re.search("skip|repeat", name, re.IGNORECASE) is not None
+    return re.search("skip|repeat|AtariPre", name, re.IGNORECASE) is not None
 
 
 def _unknown(name: str) -> str:

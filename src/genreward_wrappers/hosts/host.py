@@ -34,10 +34,12 @@ from genreward_wrappers.hosts.horizon import known_horizon
 from genreward_wrappers.hosts.time_feature import check_observe, extend, extend_space
 from genreward_wrappers.rewards.facts import Built, Facts
 from genreward_wrappers.rewards.options import Options, option
-from genreward_wrappers.rewards.spec import BALANCED, RewardSpec
+from genreward_wrappers.rewards.spec import BALANCED, PRESET_WEIGHTS, RewardSpec
 
 #: In an environment's metadata: the class that pays a reward there already.
 MARK = "reward_wrapper"
+#: Those that have an argument of their own in a constructor.
+PRESET_PARTS = tuple(PRESET_WEIGHTS["default"])
 #: Steps of random actions that a balanced weight is measured over, in all rows.
 BALANCE_STEPS = 512
 
@@ -282,12 +284,12 @@ class Host:
         self._head.steps = snapshot.steps
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Refuses what looks like a weight and would change nothing."""
-        if name in ("weight", "weights") or name.endswith("_weight"):
-            part = name.removesuffix("weight").rstrip("_") or "video"
+        """Refuses to set an argument's name, which would change nothing."""
+        part = name.removesuffix("_weight")
+        if name in ("weight", "weights") or (part != name and part in PRESET_PARTS):
             raise AttributeError(
                 f"{name} is no attribute that can be set: call "
-                f"set_weights({part}={value!r})"
+                f"set_weights({'video' if part == name else part}={value!r})"
             )
         super().__setattr__(name, value)
 

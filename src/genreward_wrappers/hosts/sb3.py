@@ -6,6 +6,7 @@ Its vector environments reset a row within its last step, whose true observation
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,14 @@ class SB3Host(Host, VecEnvWrapper):  # type: ignore[misc]
             if isinstance(around, SB3Host):
                 metadata[MARK] = type(around).__name__
             around = around.venv
+        self._processes = tuple(getattr(around, "processes", ()))
+        if any(getattr(p, "_start_method", "") == "fork" for p in self._processes):
+            warnings.warn(
+                'SubprocVecEnv(start_method="fork") waits for ever when a worker dies, '
+                'and its workers cannot draw: use start_method="forkserver"',
+                UserWarning,
+                stacklevel=4,
+            )
         return Inside(
             next(iter(getattr(around, "envs", ())), None),
             env.get_attr("spec")[0],
@@ -132,6 +141,14 @@ class SB3Host(Host, VecEnvWrapper):  # type: ignore[misc]
         rewards = paid.rewards.astype(np.float32)
         return self._observed(observations), rewards, dones, infos
 
+    def close(self) -> None:
+        """Closes the environments; workers do not wait for one that has died."""
+        if any(not process.is_alive() for process in self._processes):
+            for process in self._processes:
+                process.terminate()
+            self.venv.unwrapped.closed = True
+        super().close()
+
     def env_method(
         self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any
     ) -> Any:
@@ -174,6 +191,12 @@ class SB3Host(Host, VecEnvWrapper):  # type: ignore[misc]
     def _reset_infos(self) -> list[dict[str, Any]]:
         infos: Any = self.venv.unwrapped.reset_infos
         return list(infos)
+
+    def _play_randomly(self) -> None:
+        # What a user has seeded is used up by the first reset.
+        seeds = list(self.venv.unwrapped._seeds)
+        super()._play_randomly()
+        self.venv.unwrapped._seeds = seeds
 
     def _play(self, actions: spaces.Space[Any] | None) -> None:
         if actions is None:

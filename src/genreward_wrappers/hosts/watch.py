@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from genreward_wrappers.core import Bool, Int64, Session, warn_caller
+from genreward_wrappers.core import Bool, Int64, warn_caller
 from genreward_wrappers.rewards.spec import ENV
 
 #: What is paid is looked at over so many episodes.
@@ -34,34 +34,35 @@ class Watch:
             self._said.add(topic)
             warn_caller(message)
 
-    def begin(self, cut: Bool, steps: Int64) -> None:
-        """Episodes begin in rows whose last one had not ended, after some steps.
+    def begin(self, mask: Bool, running: Bool, steps: Int64) -> None:
+        """Episodes begin in some rows, of which some had not ended after their steps.
 
         A time limit above a reward wrapper is not seen from below; two episodes in a
         row that are cut at the same step are.
         """
-        cut = cut & (steps > 0)
+        cut = mask & running & (steps > 0)
         self._episodes += int(cut.sum())
         again = cut & (self._abandoned == steps)
         if again.any():
             self._short(int(steps[again][0]), "was reset")
-        self._abandoned = np.where(cut, steps, 0)
+        self._abandoned = np.where(mask, cut * steps, self._abandoned)
 
     def step(
         self,
         amounts: Mapping[str, NDArray[np.float64]],
+        terminated: Bool,
         truncated: Bool,
-        session: Session,
+        steps: Int64,
     ) -> None:
-        """Parts of the reward were paid, and some rows truncated."""
+        """Parts of the reward were paid, and some episodes ended."""
         if truncated.any():
-            self._short(int(session.steps[truncated].max()), "was truncated")
+            self._short(int(steps[truncated].max()), "was truncated")
         if "shares" in self._said or len(amounts) < 2:
             return
         for name, amount in amounts.items():
             total = self._amounts.get(name, 0.0) + float(np.abs(amount).sum())
             self._amounts[name] = total
-        self._episodes += int((~session.running).sum())
+        self._episodes += int((terminated | truncated).sum())
         everything = sum(self._amounts.values())
         if self._episodes < EPISODES or everything <= 0:
             return

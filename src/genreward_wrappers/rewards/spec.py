@@ -25,7 +25,7 @@ from genreward_wrappers.rewards.registry import load_reward, reward_options
 from genreward_wrappers.rewards.spec_text import GENERATED_OPTIONS, parse
 
 if TYPE_CHECKING:
-    from genreward_wrappers.rewards.video_level import VideoOptions
+    from genreward_wrappers.rewards.video_options import VideoOptions
 
 #: Of the JSON form; a spec of a later one is refused.
 VERSION = 1
@@ -224,7 +224,7 @@ class RewardSpec:
 
     def video_options(self) -> VideoOptions:
         """Those of the video-level reward, of the preset and its own."""
-        from genreward_wrappers.rewards.video_level import VideoOptions
+        from genreward_wrappers.rewards.video_options import VideoOptions
 
         own = {k: v for k, v in self.options.items() if k in VideoOptions.names()}
         return VideoOptions.of_preset(self.preset, own, f"reward {self.name!r}")
@@ -309,7 +309,7 @@ def accepted_options(name: str) -> tuple[str, ...]:
     if name == ENV:
         return ()
     if name == "genreward":
-        from genreward_wrappers.rewards.video_level import VideoOptions
+        from genreward_wrappers.rewards.video_options import VideoOptions
 
         return (*VideoOptions.names(), "encoder", "every", "frame")
     # In ours the goal is a field of its own.

@@ -90,7 +90,7 @@ def text_options(name: str) -> tuple[str, ...]:
     if name == "env":
         return ()
     from genreward_wrappers.rewards.frame_level import FrameOptions
-    from genreward_wrappers.rewards.video_level import VideoOptions
+    from genreward_wrappers.rewards.video_options import VideoOptions
 
     frame = FrameOptions.names()
     if name == "frame":

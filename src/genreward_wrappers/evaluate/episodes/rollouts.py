@@ -44,7 +44,8 @@ from genreward_wrappers.data.cache import Cache, cache_folder
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.files import FileError, canonical
 from genreward_wrappers.data.goals import GoalBundle
-from genreward_wrappers.envs.policies import Wander
+from genreward_wrappers.envs.families import find_script
+from genreward_wrappers.envs.policies import make_policy, noisy_policy, random_policy
 from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.workers import Workers, workers
 
@@ -209,10 +210,7 @@ def _starts(step: Mapping[str, Any]) -> list[int]:
 
 def scripted_task(env_id: str) -> str:
     """The Meta-World task of an environment's id."""
-    from genreward_wrappers.envs.metaworld import TASKS
-
-    task = env_id.removeprefix("metaworld/")
-    if task == env_id or f"{task}-v3" not in TASKS:
+    if find_script(env_id) is None:
         raise ValueError(
             f"env {env_id!r} has no scripted policy to play the test episodes: give "
             "your own with --rollouts FOLDER, which holds a folder of videos (mp4, "
@@ -220,7 +218,7 @@ def scripted_task(env_id: str) -> str:
             '"near-miss", "half-way", "noisy", "random", "static"; or a folder of '
             'episodes that a wrapper recorded (record=); or "minari:<dataset>"'
         )
-    return task
+    return env_id.partition("/")[2]
 
 
 def default_cache() -> Path:
@@ -280,9 +278,8 @@ Act = Callable[[NDArray[np.float64], int], NDArray[np.float32]]
 
 
 def _policy(job: Job, horizon: int) -> Act:
-    from genreward_wrappers.envs.metaworld import scripted_policy
-
-    script = scripted_policy(scripted_task(job.env_id))
+    env = _environment(job.env_id, job.options)
+    script = make_policy("scripted", env, job.env_id, job.seed)
     rng = np.random.default_rng(job.seed)
     strength = rng.uniform(0.1, 0.8)
     stop = (
@@ -290,52 +287,31 @@ def _policy(job: Job, horizon: int) -> Act:
         if job.kind == "half-way"
         else horizon
     )
-    wander = Wander(rng, 4)
+    noisy = noisy_policy(script, env.action_space, rng, strength)
+    random = random_policy(env.action_space, rng)
 
-    def scripted(state: NDArray[np.float64], step: int) -> NDArray[np.float32]:
-        return script(state)
-
-    def near_miss(state: NDArray[np.float64], step: int) -> NDArray[np.float32]:
+    def near_miss(state: NDArray[np.float64]) -> Any:
         # A policy that takes its hand to be lower than it is goes the same way, higher.
         mistaken = state.copy()
         mistaken[2] -= MISS
         return script(mistaken)
 
-    def half_way(state: NDArray[np.float64], step: int) -> NDArray[np.float32]:
-        action = script(state)
-        return action if step <= stop else action * STILL
-
-    def noisy(state: NDArray[np.float64], step: int) -> NDArray[np.float32]:
-        return _bounded(script(state) + strength * wander())
-
-    def random(state: NDArray[np.float64], step: int) -> NDArray[np.float32]:
-        return _bounded(1.5 * wander())
-
-    def static(state: NDArray[np.float64], step: int) -> NDArray[np.float32]:
-        return np.zeros(4, np.float32)
-
     policies: dict[str, Act] = {
-        "success": scripted,
-        "near-miss": near_miss,
-        "half-way": half_way,
-        "noisy": noisy,
-        "random": random,
-        "static": static,
-        "other-task": scripted,
+        "success": lambda state, step: script(state),
+        "near-miss": lambda state, step: near_miss(state),
+        "half-way": lambda state, step: script(state) * (1 if step <= stop else STILL),
+        "noisy": lambda state, step: noisy(state),
+        "random": lambda state, step: random(state),
+        "static": lambda state, step: np.zeros(4, np.float32),
+        "other-task": lambda state, step: script(state),
     }
     return policies[job.kind]
 
 
-def _bounded(action: NDArray[np.float64]) -> NDArray[np.float32]:
-    return np.clip(action, -1, 1).astype(np.float32)
-
-
 def _way_to_success(job: Job, horizon: int) -> int:
     """Steps until the scripted policy's first success in this episode."""
-    from genreward_wrappers.envs.metaworld import scripted_policy
-
     env = _environment(job.env_id, job.options)
-    script = scripted_policy(scripted_task(job.env_id))
+    script = make_policy("scripted", env, job.env_id, job.seed)
     state, _ = env.reset(seed=job.seed)
     for step in range(1, horizon + 1):
         state, _, _, _, info = env.step(script(state))
@@ -411,10 +387,10 @@ def _name(job: Job) -> str:
 @functools.lru_cache(maxsize=1)
 def _makers() -> dict[str, str]:
     """What else the pictures depend on: packages, the GL driver, our own code."""
-    from genreward_wrappers.envs import _gl, _meshes, metaworld, policies
+    from genreward_wrappers.envs import _gl, _meshes, metaworld, pixel_env, policies
 
     _gl.choose_backend()
-    modules = (metaworld, policies, _gl, _meshes)
+    modules = (metaworld, pixel_env, policies, _gl, _meshes)
     sources = [Path(__file__), *(Path(str(module.__file__)) for module in modules)]
     code = b"".join(path.read_bytes() for path in sources)
     return {

@@ -268,7 +268,7 @@ def sheet(frames: UInt8) -> dict[str, Any]:
             frame, margins, mode="edge"
         )
     file = io.BytesIO()
-    Image.fromarray(whole).save(file, "WEBP", quality=70, method=4)
+    Image.fromarray(whole).save(file, "WEBP", quality=70, method=6)
     return {
         "src": "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode(),
         "columns": columns,

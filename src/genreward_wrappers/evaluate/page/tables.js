@@ -31,7 +31,8 @@ function verdicts() {
     if (findings.length) {
       const more = el("details", {}, el("summary", {}, count(findings.length, "finding")),
         el("ul", {}, ...findings.map((text) => el("li", {}, text))));
-      more.open = verdict === report.verdicts[0];
+      // On a small screen all verdicts come before any finding.
+      more.open = verdict === report.verdicts[0] && innerWidth > 760;
       item.append(more);
     }
     list.append(item);
