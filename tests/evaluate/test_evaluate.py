@@ -28,17 +28,19 @@ from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.frames import sample_steps
 from genreward_wrappers.data.video_files import write_video
 from genreward_wrappers.encoders import registry
-from genreward_wrappers.encoders.base import encoder_card, stream_push, stream_start
+from genreward_wrappers.encoders.base import encoder_card
 from genreward_wrappers.encoders.caching import Memo
 from genreward_wrappers.encoders.pixels import PooledPixels
 from genreward_wrappers.encoders.registry import load_encoder
+from genreward_wrappers.encoders.stream import stream_push, stream_start
 from genreward_wrappers.evaluate.episodes import rollouts
-from genreward_wrappers.evaluate.episodes.rollouts import Job, altered, record_rollouts
+from genreward_wrappers.evaluate.episodes.altered import altered
+from genreward_wrappers.evaluate.episodes.rollouts import Job, record_rollouts
 from genreward_wrappers.evaluate.episodes.user_episodes import load_rollouts
 from genreward_wrappers.evaluate.judge import run
 from genreward_wrappers.evaluate.judge.comparisons import epic_distance
+from genreward_wrappers.evaluate.judge.curves import DERIVED, ORDINARY
 from genreward_wrappers.evaluate.judge.judged_rewards import REWARDS, Maker, parse
-from genreward_wrappers.evaluate.judge.metrics import DERIVED, ORDINARY
 from genreward_wrappers.evaluate.judge.score import score_episodes, wanted_steps
 from genreward_wrappers.evaluate.page.limits import below
 from genreward_wrappers.goal_pipeline.pack import pack
