@@ -287,7 +287,7 @@ def _read_trainer(path: Path) -> str:
     found = FBTrainer.load(path, device="cpu")
     about = [found.step, found.notes, vars(found.training), vars(found.config)]
     generator = found._generator.get_state().numpy()
-    modules = (module for _, module in found._modules())
+    modules = found._modules().values()
     return digest(_of_modules(*modules, about=about), generator)
 
 
