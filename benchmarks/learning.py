@@ -116,7 +116,7 @@ def make(
         "task": run.env_id.rpartition("/")[2],
         "reward": run.reward,
         "seed": run.seed,
-        "goal": run.goal or ("none" if run.reward == CEILING else "embedded"),
+        "goal": _named(run),
         "goal_digest": run.goal_digest[:12],
         "learner": run.learner.as_dict(),
         "decisions": progress.steps,
@@ -131,13 +131,12 @@ def make(
 
 def planned_key(run: Run) -> tuple[Any, ...]:
     """The key of the line that a run will have."""
-    goal = run.goal or ("none" if run.reward == CEILING else "embedded")
     return learning_report.key_of(
         {
             "task": run.env_id.rpartition("/")[2],
             "reward": run.reward,
             "seed": run.seed,
-            "goal": goal,
+            "goal": _named(run),
             "goal_digest": run.goal_digest[:12],
             "learner": run.learner.as_dict(),
         }
@@ -199,6 +198,12 @@ def main() -> None:
         line = make(run, args.folder, args.steps, args.patient)
         with args.results.open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def _named(run: Run) -> str:
+    if run.goal:
+        return Path(run.goal).stem
+    return "none" if run.reward == CEILING else "embedded"
 
 
 def _value(text: str) -> Any:

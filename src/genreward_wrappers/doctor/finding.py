@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 import gymnasium as gym
 
 from genreward_wrappers.core import UInt8
+from genreward_wrappers.envs.families import FAMILIES
 
 PACKAGE = "genreward-wrappers"
 
@@ -31,11 +32,7 @@ EGL = (
 
 # The extra that brings the simulator of this package's own environments, and the
 # package to look for, by the beginning of the id.
-SIMULATORS = {
-    "metaworld": ("metaworld", "metaworld"),
-    "dmc": ("dm-control", "dm_control"),
-    "distracting": ("dm-control", "dm_control"),
-}
+SIMULATORS = {family.name: (family.extra, family.package) for family in FAMILIES}
 
 
 @dataclass(frozen=True)

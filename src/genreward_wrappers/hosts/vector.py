@@ -10,7 +10,7 @@ the single wrapper would give inside each environment; that is the central test.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium import spaces
@@ -37,7 +37,14 @@ __all__ = [
 ]
 
 
-class VectorHost(Host, VectorWrapper[Any, Any, Any, Any, Any], RecordConstructorArgs):
+if TYPE_CHECKING:
+    _VectorWrapper = VectorWrapper[Any, Any, Any, Any, Any]
+else:
+    # It is generic from Gymnasium 1.4 on.
+    _VectorWrapper = VectorWrapper
+
+
+class VectorHost(Host, _VectorWrapper, RecordConstructorArgs):
     """Scores every step of a vector environment."""
 
     _kind = (VectorEnv, "gymnasium.vector.VectorEnv")
