@@ -107,13 +107,14 @@ def run_demo(args: argparse.Namespace) -> int:
         on_progress("picture and video", 2, 2)
     print("\n".join(_table(args.env, episodes)))
     parts = (
-        "the video-level score, and a quarter of the frame-level one."
+        " and a quarter of the frame-level one"
         if bundle.nets
-        else "and the video-level score. This goal has no frame-level part."
+        else " (this goal has no frame-level part)"
     )
     print(
-        "reward_total is what the agent is given: the environment's own reward,\n"
-        f"{parts}\npicture: {picture.resolve()}\nvideo:   {video.resolve()}"
+        f"reward_total is what the agent is given: the video-level score{parts},\n"
+        "without the environment's own reward, reward_env.\n"
+        f"picture: {picture.resolve()}\nvideo:   {video.resolve()}"
     )
     return 0
 
