@@ -207,29 +207,19 @@ def _draw(path: Path, env_id: str, episodes: list[Episode]) -> None:
     """The goal's and the episodes' frames in time, and the scores under them."""
     from matplotlib.figure import Figure
 
-    shots = 9
+    from genreward_wrappers.evaluate.page.drawing import strip
+
     horizon = len(episodes[0].frames) - 1
-    steps = sample_steps(shots, horizon)
+    steps = sample_steps(9, horizon)
     figure = Figure(figsize=(10, 9), layout="constrained")
     figure.suptitle(f"{env_id}: how closely each policy follows the goal video")
     axes = figure.subplots(5, 1, height_ratios=[1, 1, 1, 1, 2.6], sharex=True)
     # All three begin alike, so they follow the same goal.
     rows: list[tuple[str, Any]] = [("goal video", episodes[0].goal)]
     rows += [(e.name, e.frames) for e in episodes]
-    width = horizon / (shots - 1) * 0.94
     for axis, (name, frames) in zip(axes, rows, strict=False):
-        axis.set_ylabel(name, rotation=0, ha="right", va="center")
-        axis.set_yticks([])
-        axis.tick_params(bottom=False)
-        axis.spines[:].set_visible(False)
-        for step in steps:
-            index = round(step / horizon * (len(frames) - 1))
-            axis.imshow(
-                frames[index],
-                extent=(step - width / 2, step + width / 2, 0, 1),
-                aspect="auto",
-            )
-        axis.set_ylim(0, 1)
+        chosen = [round(step / horizon * (len(frames) - 1)) for step in steps]
+        strip(axis, name, [frames[index] for index in chosen], steps)
     curves = axes[-1]
     # Told apart without colour, too.
     for episode, style in zip(episodes, ("-", "--", ":"), strict=True):
@@ -241,7 +231,6 @@ def _draw(path: Path, env_id: str, episodes: list[Episode]) -> None:
             label=label,
             linewidth=2,
         )
-    curves.set_xlim(-width / 2, horizon + width / 2)
     curves.set_xlabel("environment step")
     curves.set_ylabel("video-level reward")
     curves.grid(alpha=0.3)
@@ -251,37 +240,8 @@ def _draw(path: Path, env_id: str, episodes: list[Episode]) -> None:
 
 def _film(path: Path, episodes: list[Episode]) -> None:
     """Goal and episodes side by side, each with its name and its score as a bar."""
-    from genreward_wrappers.data.video_files import write_video
+    from genreward_wrappers.evaluate.page.drawing import Column, film
 
-    zoom, bar, gap = 3, 12, 6
-    goal = episodes[0].goal
-    horizon = len(episodes[0].frames) - 1
-    names = _captions(["goal", *(e.name for e in episodes)], zoom * goal.shape[2])
-    top = max(max(e.rewards["reward_video"]) for e in episodes)
-    film = []
-    for step in range(0, horizon + 1, 2):
-        tiles = [(goal[round(step / horizon * (len(goal) - 1))], 0.0)]
-        for episode in episodes:
-            paid = episode.rewards["reward_video"][step - 1] if step else 0.0
-            tiles.append((episode.frames[step], paid / max(top, 1e-8)))
-        columns = []
-        for name, (frame, share) in zip(names, tiles, strict=True):
-            large = frame.repeat(zoom, 0).repeat(zoom, 1)
-            under = np.full((bar, large.shape[1], 3), 40, np.uint8)
-            under[2:-2, : int(np.clip(share, 0, 1) * large.shape[1])] = (90, 190, 250)
-            column = np.concatenate([name, large, under])
-            columns += [column, np.full((len(column), gap, 3), 255, np.uint8)]
-        film.append(np.concatenate(columns[:-1], axis=1))
-    write_video(path, np.stack(film), fps=20)
-
-
-def _captions(names: list[str], width: int) -> list[UInt8]:
-    # Pillow is there wherever matplotlib is.
-    from PIL import Image, ImageDraw
-
-    strips = []
-    for name in names:
-        strip = Image.new("RGB", (width, 18), "white")
-        ImageDraw.Draw(strip).text((4, 3), name, fill="black")
-        strips.append(np.asarray(strip))
-    return strips
+    columns = [Column("goal", episodes[0].goal)]
+    columns += [Column(e.name, e.frames, e.rewards["reward_video"]) for e in episodes]
+    film(path, columns, steps=len(episodes[0].frames) - 1, every=2)
