@@ -59,9 +59,7 @@ def main() -> None:
         goal = pack([video], env_id="CarRacing-v3", prompt="drive along the road")
 
     env = gym.make("CarRacing-v3", max_episode_steps=HORIZON)
-    env = GenRewardWrapper(
-        env, goal, env_weight=0, frame_weight=0, encoder=args.encoder
-    )
+    env = GenRewardWrapper(env, goal, frame_weight=0, encoder=args.encoder)
     agent = PPO("CnnPolicy", env, n_steps=256, verbose=1, seed=0)
     agent.learn(args.steps)
     env.close()

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from genreward_wrappers.core import Score
+from genreward_wrappers.core import RewardModel, Score
 from genreward_wrappers.evaluate.judge.run import evaluate
 from genreward_wrappers.evaluate.page.output import write
 
 
-class Redness:
+class Redness(RewardModel):
     """Pays the share of red pixels in what came of the action."""
 
     name = "redness"

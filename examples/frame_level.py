@@ -56,9 +56,7 @@ def main() -> None:
         print(f"{name:18} {value:.3g}")
 
     # The goal by its path: a spec holds names, not weights.
-    env = GenRewardWrapper(
-        make(args.env), args.output / "goal.safetensors", env_weight=0.0
-    )
+    env = GenRewardWrapper(make(args.env), args.output / "goal.safetensors")
     agent = PPO("CnnPolicy", env, n_steps=256, verbose=1, seed=0)
     agent.learn(args.steps, log_interval=1)
     env.close()

@@ -84,7 +84,6 @@ FLOORS = (
     "workers",
     "progress",
     "data",
-    "testing",
     "envs",
     "encoders",
     "generators",
@@ -93,8 +92,9 @@ FLOORS = (
     "hosts",
     "vector",
     "sb3",
-    "__init__",
+    "testing",
     "evaluate",
+    "__init__",
     "doctor",
     "goal_pipeline",
     "cli",
@@ -129,8 +129,14 @@ def test_one_line_works():
         env = GenRewardWrapper(genreward_wrappers.make("metaworld/pick-place"))
     _, info = env.reset(seed=0)
     _, reward, _, _, info = env.step(env.action_space.sample())
-    parts = info["reward_env"] + info["reward_video"] + 0.25 * info["reward_frame"]
+    parts = info["reward_video"] + 0.25 * info["reward_frame"]
     assert reward == pytest.approx(parts, rel=1e-12)
+    assert info["reward_env"] > 0
+    assert [info[f"weight_{part}"] for part in ("env", "video", "frame")] == [
+        0,
+        1,
+        0.25,
+    ]
     assert info["reward_frame"] != 0
     assert 0 < info["reward_video"] < 1
     env.close()
@@ -179,7 +185,7 @@ def test_a_bundle_with_a_source_is_recorded_by_it(goal, tmp_path):
     goal.save(path)
     loaded = genreward_wrappers.load_goal(path)
     env = VideoLevelReward(PointMass(size=32), loaded, encoder="pixels", horizon=50)
-    assert env._saved_kwargs["goal"] == str(path)
+    assert env._saved_kwargs["reward"]["goal"] == str(path)
 
 
 def make_tapped():

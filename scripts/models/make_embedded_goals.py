@@ -31,6 +31,7 @@ from genreward_wrappers.generators.settings import Model, Sampling
 from genreward_wrappers.goal_pipeline.generate import first_frames, generate
 from genreward_wrappers.goal_pipeline.pack import pack_candidates
 from genreward_wrappers.goal_pipeline.select import select
+from genreward_wrappers.training.forward_backward.bundle import to_bundle
 from genreward_wrappers.training.forward_backward.data import Transitions
 from genreward_wrappers.training.forward_backward.features import (
     Features,
@@ -128,7 +129,8 @@ def with_nets(goal: GoalBundle, old: GoalBundle, data: Path) -> GoalBundle:
     with warnings.catch_warnings():
         # Said when the goal is used, too.
         warnings.simplefilter("ignore", UserWarning)
-        return trainer.to_bundle(
+        return to_bundle(
+            trainer,
             goal,
             keys,
             trained.spread(NORMALISED_OVER),

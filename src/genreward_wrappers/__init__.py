@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from gymnasium import make
 
-from genreward_wrappers.envs.distracting import register_distracting
-from genreward_wrappers.envs.dm_control import register_dm_control
-from genreward_wrappers.envs.metaworld import register_metaworld
+from genreward_wrappers.envs._llvm import watch
+from genreward_wrappers.envs.families import register_environments
 
 if TYPE_CHECKING:
     from genreward_wrappers.core import RewardModel, Score, Session, Transition
     from genreward_wrappers.data.frames import TapFrames
     from genreward_wrappers.data.goals import GoalBundle, GoalError, load_goal
     from genreward_wrappers.encoders.registry import load_encoder
+    from genreward_wrappers.evaluate.page.drawing import plot_episode
     from genreward_wrappers.generators.episode_goals import GeneratedGoals
     from genreward_wrappers.hosts.gymnasium import (
         FrameLevelReward,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         VideoLevelReward,
     )
     from genreward_wrappers.rewards.registry import load_reward
+    from genreward_wrappers.rewards.spec import RewardSpec
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ _HOME = {
     "GoalError": "data.goals",
     "RewardModel": "core",
     "RewardModelWrapper": "hosts.gymnasium",
+    "RewardSpec": "rewards.spec",
     "Score": "core",
     "Session": "core",
     "TapFrames": "data.frames",
@@ -47,6 +49,7 @@ _HOME = {
     "load_encoder": "encoders.registry",
     "load_goal": "data.goals",
     "load_reward": "rewards.registry",
+    "plot_episode": "evaluate.page.drawing",
 }
 
 __all__ = [
@@ -57,6 +60,7 @@ __all__ = [
     "GoalError",
     "RewardModel",
     "RewardModelWrapper",
+    "RewardSpec",
     "Score",
     "Session",
     "TapFrames",
@@ -66,11 +70,11 @@ __all__ = [
     "load_goal",
     "load_reward",
     "make",
+    "plot_episode",
 ]
 
-register_distracting()
-register_dm_control()
-register_metaworld()
+watch()
+register_environments()
 
 
 def __getattr__(name: str) -> Any:

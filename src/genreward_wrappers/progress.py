@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from genreward_wrappers.extras import require
+
 Figures = Mapping[str, float]
 
 #: What long computations call as they go: with what is done and of how much, ...
@@ -123,13 +125,8 @@ def tensorboard(folder: Path | None) -> Iterator[OnFigures]:
     if folder is None:
         yield no_progress
         return
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError(
-            'TensorBoard files need it: pip install "genreward-wrappers[train]"'
-        ) from error
-    writer = SummaryWriter(str(folder))
+    board = require("torch.utils.tensorboard", "train", "TensorBoard files need it")
+    writer = board.SummaryWriter(str(folder))
     try:
 
         def write(step: int, figures: Figures) -> None:

@@ -6,11 +6,14 @@ the tests of a model of your own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector import SyncVectorEnv
 from numpy.typing import NDArray
 
 from genreward_wrappers.core import (
@@ -21,6 +24,7 @@ from genreward_wrappers.core import (
     Transition,
     UInt8,
     UInt64,
+    check_model,
 )
 from genreward_wrappers.data.frames import image_size
 
@@ -185,12 +189,17 @@ def check_reward_model(
     action_space: spaces.Space[Any] | None = None,
     steps: int = 40,
     tolerance: float = 1e-5,
+    states: int = 4,
 ) -> None:
     """Raises `AssertionError` unless a model keeps the contracts of a `RewardModel`.
 
     Rows score as they would alone, whatever runs beside them and whenever they reset;
     inactive rows score nothing and keep their memory; an old memory can be stepped
-    again with the same result.
+    again with the same result. Then a wrapper in each environment and a vector wrapper
+    outside pay the same. A model that sees states is given four of them.
+
+    Raises:
+        TypeError: It is no `RewardModel`; the message says what is missing.
 
     Args:
         model: The model.
@@ -198,16 +207,19 @@ def check_reward_model(
         action_space: Of one environment; None is a flat Box of two.
         steps: Length of the trial.
         tolerance: Relative difference that batching may make, by rounding.
+        states: How many numbers a model that sees states is given.
 
     Example:
         >>> check_reward_model(Brightness())
     """
+    check_model(model)
     rng = np.random.default_rng(0)
     space = action_space or spaces.Box(-1.0, 1.0, (2,), np.float32)
     space.seed(0)
     count = 3
     shape = (steps + 1, count, *size, 3)
     frames = rng.integers(0, 256, shape).astype(np.uint8)
+    numbers = rng.uniform(-1, 1, (steps + 1, count, states)).astype(np.float32)
     actions = np.stack(
         [[np.asarray(space.sample()) for _ in range(count)] for _ in range(steps)]
     )
@@ -217,6 +229,9 @@ def check_reward_model(
     restart = np.zeros((steps, count), np.bool_)
     restart[[steps // 4, steps // 2], 2] = True
     no = np.zeros(count, np.bool_)
+
+    def begin(session: Session, t: int, rows: list[int], **kwargs: Any) -> None:
+        session.begin(frames[t][rows], states=numbers[t][rows], **kwargs)
 
     def play(
         session: Session, rows: list[int], first: int, last: int
@@ -230,10 +245,11 @@ def check_reward_model(
                 no[rows],
                 no[rows],
                 active=active[t][rows],
+                next_states=numbers[t + 1][rows],
             )[model.name]
             values.append(np.where(score.due, score.value, np.nan))
             if restart[t][rows].any() and t + 1 < last:
-                session.begin(frames[t + 1][rows], restart[t][rows])
+                begin(session, t + 1, rows, mask=restart[t][rows])
         return values
 
     def alone(row: int) -> NDArray[Any]:
@@ -244,19 +260,19 @@ def check_reward_model(
             zip(starts, [*starts[1:], steps], strict=True)
         ):
             session = Session([model], 1)
-            session.begin(frames[first][[row]], seed=[row])
+            begin(session, first, [row], seed=[row])
             for _ in range(episode):
                 # Only the seed moves on: to that of the row's next episode.
-                session.begin(frames[first][[row]])
+                begin(session, first, [row])
             values += play(session, [row], first, last)
         return np.array(values)[:, 0]
 
     everyone, middle = list(range(count)), steps // 3
     session = Session([model], count)
-    session.begin(frames[0], seed=everyone)
+    begin(session, 0, everyone, seed=everyone)
     together = play(session, everyone, 0, middle)
     if restart[middle - 1].any():
-        session.begin(frames[middle], restart[middle - 1])
+        begin(session, middle, everyone, mask=restart[middle - 1])
     snapshot = session.snapshot()
     rest = play(session, everyone, middle, steps)
     session.restore(snapshot)
@@ -276,6 +292,72 @@ def check_reward_model(
         )
     assert np.isfinite(values).any(), (
         f"{model.name!r} was never due in {steps} steps: try more"
+    )
+    _check_in_hosts(model, frames, numbers, actions, tolerance)
+
+
+class _Film(gym.Env[Any, Any]):
+    """Shows one row's frames and states, whatever is done."""
+
+    metadata = {"render_modes": []}  # noqa: RUF012
+
+    def __init__(
+        self, frames: UInt8, states: NDArray[np.float32], actions: NDArray[Any]
+    ) -> None:
+        self._frames, self._states, self._step = frames, states, 0
+        pixels = spaces.Box(0, 255, frames.shape[1:], np.uint8)
+        numbers = spaces.Box(-1.0, 1.0, states.shape[1:], np.float32)
+        self.observation_space = spaces.Dict({"pixels": pixels, "state": numbers})
+        # Nothing is drawn from it.
+        kind = np.int64 if actions.dtype.kind in "iu" else np.float32
+        self.action_space = spaces.Box(-100, 100, actions.shape[2:], kind)
+
+    def _look(self) -> dict[str, NDArray[Any]]:
+        now = self._step
+        return {"pixels": self._frames[now], "state": self._states[now]}
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self._step = 0
+        return self._look(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self._step += 1
+        over = self._step == len(self._frames) - 1
+        return self._look(), 0.0, False, over, {}
+
+
+def _check_in_hosts(
+    model: RewardModel[Any],
+    frames: UInt8,
+    states: NDArray[np.float32],
+    actions: NDArray[Any],
+    tolerance: float,
+) -> None:
+    """A wrapper in each environment pays what the vector wrapper outside pays."""
+    from genreward_wrappers.hosts.gymnasium import RewardModelWrapper
+    from genreward_wrappers.hosts.vector import RewardModelWrapper as Outside
+
+    count = frames.shape[1]
+    films = [
+        partial(_Film, frames[:, row], states[:, row], actions) for row in range(count)
+    ]
+
+    def wrapped(film: Callable[[], _Film]) -> RewardModelWrapper:
+        return RewardModelWrapper(film(), model)
+
+    inside = SyncVectorEnv([partial(wrapped, film) for film in films])
+    outside = Outside(SyncVectorEnv(films), model)
+    paid = []
+    for envs in (inside, outside):
+        envs.reset(seed=0)
+        paid.append([envs.step(action)[1] for action in actions])
+        envs.close()
+    assert np.allclose(paid[0], paid[1], rtol=tolerance, atol=tolerance), (
+        f"{model.name!r} pays otherwise in a wrapper than in a vector wrapper: "
+        f"{paid[0]} against {paid[1]}"
     )
 
 

@@ -1,8 +1,8 @@
-"""Processes that do something in parallel, and go when they are told to.
+"""Worker processes that run calls in parallel and never outlive the caller.
 
-They are started anew and not forked: a forked child cannot use its parent's GL display.
-Ctrl-C reaches all processes of a terminal at once. A worker takes it for a wish to stop
-and says nothing, so that a user sees one line and not a traceback of each.
+They are spawned and not forked: a forked child cannot use its parent's GL display.
+Ctrl-C reaches all processes of a terminal at once. A worker stops quietly on it, so
+that a user sees one line instead of a traceback from each.
 """
 
 from __future__ import annotations
@@ -21,33 +21,32 @@ T = TypeVar("T")
 
 
 class Workers:
-    """Some processes; see `workers`."""
+    """A pool of processes; see `workers`."""
 
     def __init__(self, count: int) -> None:
-        """Starts them.
+        """Starts the processes.
 
         Args:
-            count: How many.
+            count: How many to start.
         """
         others = set(multiprocessing.active_children())
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(count, mp_context=context)
         with _ignored():
-            # What a process ignores when it is started it ignores while it imports.
+            # What ignores Ctrl-C when it starts also ignores it while it imports.
             for _ in range(count):
                 self._pool.submit(_nothing)
         self._processes = set(multiprocessing.active_children()) - others
 
     def submit(self, function: Callable[..., T], *arguments: Any) -> Future[T]:
-        """Calls a function in one of them."""
+        """Calls a function in one of the processes."""
         future: Future[Any] = self._pool.submit(_quietly, function, *arguments)
         return future
 
     def stop(self, now: bool) -> None:
-        """Waits until all is done, or, ``now``, interrupts what is being done."""
+        """Waits until all calls have returned, or, with ``now``, interrupts them."""
         self._pool.shutdown(wait=not now, cancel_futures=now)
-        # Again and again: some calls have been handed out already, and a worker that
-        # was between two of them did not listen.
+        # More than once: a worker that is between two calls does not notice it.
         while now and any(process.is_alive() for process in self._processes):
             for process in self._processes:
                 if process.is_alive() and process.pid:
@@ -57,10 +56,10 @@ class Workers:
 
 @contextmanager
 def workers(count: int) -> Iterator[Workers]:
-    """Some processes that do not outlive what is done with them.
+    """A pool of processes that ends with the block.
 
     Args:
-        count: How many.
+        count: How many to start.
     """
     some = Workers(count)
     try:
@@ -76,7 +75,7 @@ def _nothing() -> None:
 
 
 def _quietly(function: Callable[..., T], *arguments: Any) -> T | None:
-    """Calls a function that Ctrl-C may interrupt; nobody waits for its result then."""
+    """Calls a function that Ctrl-C may interrupt; its result is not needed then."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return function(*arguments)
@@ -88,7 +87,7 @@ def _quietly(function: Callable[..., T], *arguments: Any) -> T | None:
 
 @contextmanager
 def _ignored() -> Iterator[None]:
-    # Only the main thread is told of signals, and may choose.
+    # Only the main thread receives signals, and may choose what they do.
     if threading.current_thread() is not threading.main_thread():
         yield
         return

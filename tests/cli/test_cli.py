@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,25 @@ def test_pack_bad_input(arguments, message, tmp_path, monkeypatch, capsys):
     assert message in error
     assert error.startswith("genreward pack: ")
     assert not (tmp_path / "goal.safetensors").exists()
+
+
+def test_pack_keeps_a_videos_own_length():
+    """Up to 129 frames; the first video says how many."""
+    video = RNG.integers(0, 256, (40, 32, 32, 3)).astype(np.uint8)
+    goal = pack([video, video[:9]], size=32, encoder=None)
+    assert goal.videos.shape[1] == 40
+    np.testing.assert_array_equal(goal.videos[0], video)
+    assert pack([np.repeat(video, 5, 0)], size=32, encoder=None).videos.shape[1] == 129
+
+
+def test_pack_says_what_the_embedded_encoder_has_never_seen():
+    video = RNG.integers(0, 256, (9, 64, 64, 3)).astype(np.uint8)
+    with pytest.warns(UserWarning, match="never seen any of 'CarRacing-v3'.*open_clip"):
+        pack([video], env_id="CarRacing-v3")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pack([video], env_id="metaworld/reach")
+        pack([video], env_id="CarRacing-v3", encoder="pixels")
 
 
 def test_pack_shrinks_larger_videos():
@@ -276,6 +296,21 @@ def test_what_is_wrong_is_said_before_torch_is_imported(
     assert message in done.stderr
     assert done.stderr.startswith(f"genreward {line.split()[0]}: ")
     assert "torch" not in done.stderr
+
+
+def test_warnings_are_one_line(tmp_path):
+    np.save(tmp_path / "clip.npy", np.zeros((9, 64, 64, 3), np.uint8))
+    line = "pack clip.npy --env CarRacing-v3 --output goal.safetensors"
+    done = subprocess.run(
+        [sys.executable, "-m", "genreward_wrappers", *line.split()],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    (warning,) = (x for x in done.stderr.splitlines() if "CarRacing" in x)
+    assert warning.startswith("warning: 'embedded:video-vae-64' was trained on")
+    assert ".py" not in done.stderr
 
 
 def test_json_for_other_programs(capsys, tmp_path):

@@ -76,6 +76,17 @@ def test_seeds_must_be_one_a_row():
     session.begin(frames(1, 2), seed=[7, None])
 
 
+@pytest.mark.parametrize("seed", [2**64, 2**64 - 1, -1, [0, 2**80], [None, -3]])
+def test_seeds_that_do_not_fit_are_quoted(seed):
+    session = Session([Traveller()], 2)
+    # Of the second row, where one seed is for all.
+    wrong = seed if isinstance(seed, int) else seed[1]
+    wrong = 2**64 if wrong == 2**64 - 1 else wrong
+    with pytest.raises(ValueError, match=f"seed={wrong}: expected from 0 to"):
+        session.begin(frames(1, 2), seed=seed)
+    session.begin(frames(1, 2), seed=2**64 - 2)
+
+
 def test_a_row_has_the_same_seed_wherever_it_is():
     class Seeds(Before):
         name = "seeds"
@@ -116,6 +127,11 @@ def test_weigh_is_a_weighted_sum():
     scores = {"a": Score(np.array([1, 2], np.float32), NO), "b": Score(NO + 0.5, NO)}
     total = weigh(np.array([10.0, 20.0]), 0.1, scores, {"a": 2.0, "b": -1.0})
     np.testing.assert_allclose(total, [1 + 2 - 0.5, 2 + 4 - 0.5])
+    # A part of weight 0 is left out, whatever it holds.
+    never = np.full(2, np.nan, np.float32)
+    scores["c"] = Score(never, NO)
+    again = weigh(never, 0.0, scores, {"a": 2.0, "b": -1.0, "c": 0.0})
+    np.testing.assert_allclose(again, [2 - 0.5, 4 - 0.5])
 
 
 def test_last_is_what_was_scored_and_stays_so():
@@ -258,9 +274,130 @@ class Overpays(Brightness):
         return Score(score.value, np.ones(len(score.value), bool)), memory
 
 
+class Duck:
+    """Has what a reward model has, and is none."""
+
+    name = "duck"
+
+    def reset(self, memory, frames, mask, seeds):
+        return ()
+
+    def step(self, memory, transition):
+        return Score(np.zeros(2, np.float32), np.ones(2, bool)), memory
+
+
+class Peeks(Numbers):
+    """Looks at a state of its own keeping, which crosses episodes and rows."""
+
+    last = 0.0
+
+    def step(self, memory, transition):
+        value = transition.states[:, 0] + np.float32(self.last)
+        self.last = float(transition.states.sum())
+        return Score(value, transition.active), None
+
+
+def test_what_is_no_reward_model_is_refused_by_name():
+    for check in (lambda model: Session([model], 2), check_reward_model):
+        with pytest.raises(TypeError, match=r"Duck is no RewardModel: a reward model"):
+            check(Duck())
+        with pytest.raises(TypeError, match="no name, no reset, no step; a reward"):
+            check(3)
+
+    class Half(RewardModel):
+        name = "half"
+
+        def reset(self, memory, frames, mask, seeds):
+            return None
+
+    with pytest.raises(TypeError, match="abstract.*step"):
+        Half()
+
+    class Nameless(Before):
+        pass
+
+    del Before.name
+    try:
+        with pytest.raises(TypeError, match="Nameless is no.*: it has no name"):
+            Session([Nameless()], 2)
+    finally:
+        Before.name = "before"
+
+
+def test_the_defaults_of_the_contract():
+    model = Before()
+    assert (model.sees_states, model.goal, model.stretch) == (False, None, None)
+    assert model.notes(None) == {}
+    assert model.wants(np.arange(3)).all()
+    assert model.parts == ((model, 1.0),)
+    assert model.identity == Before().identity != Brightness().identity
+
+
+class Raises(Before):
+    """Cannot do its third step, once."""
+
+    name, fails = "raises", True
+
+    def step(self, memory, transition):
+        if self.fails and transition.steps[0] == 3:
+            raise RuntimeError("out of memory")
+        return super().step(memory, transition)
+
+
+def test_a_model_that_raises_leaves_the_session_as_it_was():
+    one, other = Raises(), Since("since")
+    session = Session([other, one], 2)
+    session.begin(frames(0, 0))
+    for value in (1, 2):
+        session.score(np.zeros(2), frames(value, value), NO, NO)
+    before = session.snapshot()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        session.score(np.zeros(2), frames(3, 3), NO, NO)
+    assert session.snapshot() is before
+    one.fails = False
+    scores = session.score(np.zeros(2), frames(5, 5), NO, NO)
+    assert scores["since"].value.tolist() == [5, 5]
+    assert scores["raises"].value.tolist() == [2, 2]
+
+
+def test_a_snapshot_of_other_models_is_refused():
+    session, other = Session([Since("a")], 2), Session([Before()], 2)
+    for one in (session, other):
+        one.begin(frames(1, 1))
+    with pytest.raises(ValueError, match="belongs to .*Since a.*Before bef"):
+        other.restore(session.snapshot())
+
+
+def test_states_that_are_missing_are_asked_for():
+    session = Session([Numbers()], 2)
+    with pytest.raises(ValueError, match=r"\['numbers'\] look at.*none came: pass"):
+        session.begin(frames(0, 0))
+    session.begin(frames(0, 0), states=np.zeros((2, 1), np.float32))
+    with pytest.raises(ValueError, match="next_states= to score"):
+        session.score(np.zeros(2), frames(1, 1), NO, NO)
+
+
+def test_a_score_of_another_shape_is_named():
+    class Scalar(Before):
+        name = "scalar"
+
+        def step(self, memory, transition):
+            return Score(np.float32(1), transition.active), memory
+
+    session = Session([Scalar()], 2)
+    session.begin(frames(0, 0))
+    with pytest.raises(ValueError, match=r"'scalar' returned a score of shapes \(\)"):
+        session.score(np.zeros(2), frames(1, 1), NO, NO)
+
+
+def test_models_that_see_states_can_be_checked():
+    check_reward_model(Numbers(), size=(8, 8))
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
+        (Peeks(), "otherwise alone|changed its old memory"),
         (Leaks(), "otherwise alone"),
         (Counts(), "changed its old memory"),
         (Forgets(), "otherwise alone"),

@@ -98,7 +98,7 @@ def test_all_of_it(tmp_path, monkeypatch):
 
 
 def test_a_complaint_needs_a_remedy():
-    with pytest.raises(ValueError, match="not what to do"):
+    with pytest.raises(ValueError, match="not say what to do"):
         Finding("x", "warn", "bad")
     Finding("x", "ok", "good")
 
@@ -393,7 +393,7 @@ def test_run_tells_a_crash_an_error_and_a_standstill_apart(monkeypatch):
     assert (code, stages) == (-11, ["made", "drawn"])
     assert "SIGSEGV" in error
     assert crash._run("import sys; sys.exit('no\\nway')") == (1, [], "way")
-    assert crash._run("print('a')") == (0, ["a"], "it said nothing")
+    assert crash._run("print('a')") == (0, ["a"], "it printed nothing")
     monkeypatch.setattr(crash, "LIMIT", 2.0)
     code, _, error = crash._run("import time; time.sleep(100)")
     assert code is None

@@ -20,11 +20,11 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
 from genreward_wrappers.envs import _gl
+from genreward_wrappers.envs.families import register_environments
 from genreward_wrappers.envs.metaworld import (
     CAMERAS,
     TASKS,
     MetaWorldEnv,
-    register_metaworld,
     scripted_policy,
 )
 from tests import ROOT
@@ -333,7 +333,7 @@ def test_rewards_and_success(make):
         assert info["is_success"] is False
         rewards = []
         for _ in range(60):
-            action = policy.get_action(state)
+            action = policy(state)
             assert action in env.action_space
             state, paid, terminated, truncated, info = env.step(action)
             assert not terminated
@@ -380,11 +380,11 @@ def test_the_tasks_are_those_of_the_installed_package():
 
 
 def test_registered_with_a_time_limit_and_only_once():
-    register_metaworld()
+    register_environments()
     before = dict(gym.registry)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # gymnasium warns when it overwrites one
-        register_metaworld()
+        register_environments()
     assert dict(gym.registry) == before
     for task in TASKS:
         spec = gym.spec(f"metaworld/{task.removesuffix('-v3')}")
@@ -506,8 +506,8 @@ def test_a_missing_package_names_the_extra(missing):
 
 def test_importing_loads_no_simulator():
     code = (
-        "import sys, genreward_wrappers.envs.metaworld as module\n"
-        "module.register_metaworld()\n"
+        "import sys, genreward_wrappers.envs.families as module\n"
+        "module.register_environments()\n"
         "heavy = {'mujoco', 'metaworld', 'torch', 'triton', 'OpenGL', 'scipy'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -260,7 +260,7 @@ def test_options_reach_the_reward():
     _, sharp, _ = paid_by("pixels:contrast=4")
     _, plain, _ = paid_by("pixels")
     np.testing.assert_allclose(sharp, np.power(plain, 4), rtol=1e-4)
-    _, paper, infos = paid_by("paper:encoder=pixels,window=16,every=16", steps=32)
+    _, paper, infos = paid_by("paper:encoder=pixels,window=16,stride=16", steps=32)
     assert [bool(i["reward_video_due"]) for i in infos].count(True) == 2
     assert np.count_nonzero(paper) == 2
 

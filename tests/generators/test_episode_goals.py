@@ -218,7 +218,7 @@ def video_by_hand(folder, frame, i=0, seed=0):
         {"score": "centred", "goals": "mean"},
         {"score": "motion", "payment": "difference", "goals": "max"},
         {"reading": "stream", "payment": "hold", "length": 9},
-        {"reading": "window", "window": 8, "length": 4, "every": 4},
+        {"reading": "window", "window": 8, "length": 4, "stride": 4},
     ],
     ids=str,
 )
@@ -567,7 +567,7 @@ def test_specs_and_pickles_give_the_same_goals(asked):
         rewards, info = play(copy, 5)
         assert rewards == expected
         assert info["goal_cached"]
-    goal = json.loads(text)["additional_wrappers"][-1]["kwargs"]["goal"]
+    goal = json.loads(text)["additional_wrappers"][-1]["kwargs"]["reward"]["goal"]
     assert goal == asked.as_mapping()
     assert GeneratedGoals.of(goal) == dataclasses.replace(asked, cache=goal["cache"])
     # What differs from the defaults, be it by being nothing.
@@ -616,7 +616,11 @@ def test_both_rewards_and_the_key_frames(asked, tmp_path):
     assert "goal_seconds" in info
     alone, _ = play(wrapped(asked), 3)
     dense, _ = play(PointMass(SIZE), 3)
-    np.testing.assert_allclose(rewards, np.array(alone) + dense, rtol=1e-6)
+    np.testing.assert_array_equal(rewards, alone)
+    beside, _ = play(
+        wrapped(asked, cls=GenRewardWrapper, frame_weight=0, env_weight=1), 3
+    )
+    np.testing.assert_allclose(beside, np.array(alone) + dense, rtol=1e-6)
     # No bundle holds the goals, so none is shown beside the recorded episodes.
     assert not (record / "goal.safetensors").exists()
     (path,) = record.glob("*.safetensors")
@@ -742,7 +746,7 @@ def test_the_evaluator_knows_them_by_name(asked):
             for one in (session, expected)
         ]
         np.testing.assert_array_equal(*scores)
-    with pytest.raises(ValueError, match="no option 'step', expected one of"):
+    with pytest.raises(ValueError, match="no option 'step' .*expected one of"):
         Maker(bundle, H, H + 1).make("generated:step=2")
     # A run belongs to what makes its goals, not to the bundle alone.
     names = {

@@ -662,7 +662,7 @@ def test_the_commands(folders, tmp_path, capsys):
     assert "--pipeline-arg 'eta': expected KEY=VALUE" in capsys.readouterr().err
     assert main(["pack", str(out), "--output", str(goal)]) == 0
     bundle = GoalBundle.load(goal)
-    assert bundle.videos.shape == (1, 129, 64, 64, 3)
+    assert bundle.videos.shape == (1, 9, 64, 64, 3)
     assert (bundle.env_id, bundle.prompt) == (ENV, "push")
     assert main(["pack", str(out), "clip.mp4", "--output", str(goal)]) == 1
     assert "are packed apart" in capsys.readouterr().err

@@ -32,8 +32,9 @@ from genreward_wrappers.goal_pipeline.check import (
     policies_of,
 )
 from genreward_wrappers.goal_pipeline.collect import collect
-from genreward_wrappers.goal_pipeline.make_goal import Recipe, known, make_goal
+from genreward_wrappers.goal_pipeline.make_goal import make_goal
 from genreward_wrappers.goal_pipeline.pack import pack
+from genreward_wrappers.goal_pipeline.recipe import Recipe, known
 from genreward_wrappers.goal_pipeline.stages import Stage, Work
 from genreward_wrappers.training.forward_backward.train import FBTrainer
 from tests import video_pipelines
@@ -234,6 +235,20 @@ def test_a_goal_is_not_judged_on_what_it_was_trained_on(recipe, tmp_path):
     own = dataclasses.replace(recipe, data=str(tmp_path / "mine"))
     with pytest.raises(ValueError, match="must not be judged on what made it"):
         make_goal(own, tmp_path / "goal.safetensors")
+
+
+def test_nets_on_states_are_trained_and_judged(recipe, tmp_path):
+    """In its last stage the held-out episodes hand on their states."""
+    look, data = {"size": SIZE, "obs": "dict"}, tmp_path / "mine"
+    collect(ENV, data, policy=GREEDY, episodes=3, seed=90, options=look)
+    own = dataclasses.replace(
+        recipe, features="state", data=str(data), options={"obs": "dict"}
+    )
+    made = make_goal(own, tmp_path / "goal.safetensors")
+    assert "goal_states" in made.goal.nets_config["input"]
+    (video, frame) = made.check.figures
+    assert (video.reward, frame.reward) == ("video", "frame")
+    assert frame.auc.value is not None
 
 
 # Going on
@@ -499,9 +514,9 @@ def test_the_figures_are_those_of_the_wrapper(whole, played):
         (Estimate(0.5, None, None, 4), None, False, "cannot be told from chance"),
         (Estimate(0.4, 0.2, 0.6, 20), 0.5, True, "SUCCESSES, which .* be chance"),
         (Estimate(0.2, 0.1, 0.4, 20), 0.5, True, "FAILURES ABOVE SUCCESSES: AUC 0.20"),
-        (undefined(20, "no successes"), 0.5, False, r"\(no successes\); it goes with"),
-        (undefined(20, "no successes"), -0.5, True, "goes AGAINST the .* -0.50"),
-        (undefined(20, "no successes"), None, False, "not known .*, nor how"),
+        (undefined(20, "no successes"), 0.5, False, r"successes\); it agrees"),
+        (undefined(20, "no successes"), -0.5, True, "CONTRADICTS the .* -0.50"),
+        (undefined(20, "no successes"), None, False, "unknown .*, or agrees"),
     ],
 )  # fmt: skip
 def test_what_is_said_of_a_figure(auc, rank, wrong, said, goal):

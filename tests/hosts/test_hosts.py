@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from functools import partial
 
 import gymnasium as gym
@@ -13,6 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 from genreward_wrappers import RewardModelWrapper, TapFrames, vector
 from genreward_wrappers.sb3 import VecRewardModel
 from genreward_wrappers.testing import PointMass, Traveller
+from tests import ROOT
 
 HORIZONS = (7, 11, 16)
 STEPS = 60
@@ -165,6 +169,47 @@ def test_sb3_equals_single_environments(kind, source, env_kwargs):
             3 + row, horizon, [a[row] for a in actions], wrap=WRAP, **env_kwargs
         )
         np.testing.assert_allclose(np.array(rewards)[:, row], own, rtol=1e-6, atol=1e-6)
+
+
+DEAD_WORKER = """
+import warnings
+from functools import partial
+import os, signal
+from stable_baselines3.common.vec_env import SubprocVecEnv
+from genreward_wrappers.sb3 import VecRewardModel
+from genreward_wrappers.testing import Traveller
+from tests.hosts.test_hosts import make_env
+if __name__ == "__main__":
+    venv = SubprocVecEnv([partial(make_env, 7)] * 2, start_method="fork")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        venv = VecRewardModel(venv, Traveller())
+    print(*(w.message for w in caught))
+    venv.reset()
+    # The first worker holds the last one's end of the pipe, and keeps it open.
+    os.kill(venv.unwrapped.processes[1].pid, signal.SIGKILL)
+    venv.unwrapped.processes[1].join()
+    venv.step_async([venv.action_space.sample()] * 2)
+    venv.close()
+    print("closed")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_forked_workers_are_warned_about_and_do_not_hold_up_the_end(tmp_path):
+    (tmp_path / "run.py").write_text(DEAD_WORKER)
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "run.py")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'start_method="forkserver"' in done.stdout
+    assert done.stdout.endswith("closed\n")
 
 
 def test_discrete_actions_reach_the_model():

@@ -50,6 +50,16 @@ class Sparse(Brightness):
         return Score(np.where(due, value, np.float32(99)), due), memory
 
 
+class Seen(Brightness):
+    """Pays the states of before, with those of the episode's first step."""
+
+    name, sees_states = "seen", True
+
+    def step(self, memory, transition):
+        value = transition.states.sum(1) * transition.steps
+        return Score(value.astype(np.float32), transition.active), memory
+
+
 def film(seed=0, size=8):
     rng = np.random.default_rng(seed)
     frames = rng.integers(0, 256, (STEPS + 1, ROWS, size, size, 3)).astype(np.uint8)
@@ -237,6 +247,86 @@ def test_every_k_sees_a_stretch_as_one_step(k):
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
+class Notes(Brightness):
+    """Uses all of the contract."""
+
+    name, sees_states, goal, stretch = "notes", True, "a goal", 12
+
+    def step(self, memory, transition):
+        value = transition.states[:, 0] + 10 * transition.steps
+        return Score(value.astype(np.float32), transition.active), memory
+
+    def wants(self, steps):
+        return steps == 3
+
+    def notes(self, memory):
+        return {"noted": np.arange(ROWS)}
+
+    @property
+    def identity(self):
+        return "notes of its own"
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Transformed(Notes(), symlog),
+        RunningNormalised(Notes()),
+        Difference(Notes()),
+        EveryK(Notes(), 3),
+        WeightedSum([(Notes(), 1.0), (Brightness(), 1.0)]),
+        Transformed(Difference(EveryK(Notes(), 1)), symlog),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_what_is_around_a_model_loses_nothing_of_it(model):
+    assert (model.sees_states, model.goal) == (True, "a goal")
+    assert model.stretch == (36 if isinstance(model, EveryK) else 12)
+    assert "notes of its own" in model.identity != Notes().identity
+    frames = film()
+    states = np.arange(ROWS, dtype=np.float32)[:, None]
+    session = Session([model], ROWS)
+    session.begin(frames[0], states=states)
+    assert session.sees_states
+    assert session.notes()["noted"].tolist() == list(range(ROWS))
+    no = np.zeros(ROWS, bool)
+    for t in range(3):
+        session.score(np.zeros(ROWS), frames[t + 1], no, no, next_states=states)
+    assert session.notes()["noted"].tolist() == list(range(ROWS))
+
+
+def test_every_k_shows_the_states_of_k_steps_ago():
+    frames = film()
+    session = Session([EveryK(Notes(), 3)], ROWS)
+    states = np.random.default_rng(1).random((STEPS + 1, ROWS, 1)).astype(np.float32)
+    session.begin(frames[0], states=states[0])
+    no, restart = np.zeros(ROWS, bool), 4
+    found = []
+    for t in range(STEPS):
+        score = session.score(
+            np.zeros(ROWS), frames[t + 1], no, no, next_states=states[t + 1]
+        )["notes"]
+        found.append(np.where(score.due, score.value, np.nan))
+        if t == restart:
+            session.begin(frames[t + 1], np.arange(ROWS) == 1, states=states[t + 1])
+    for row in range(ROWS):
+        first = restart + 1 if row == 1 else 0
+        steps = range(first + 3, STEPS + 1, 3)
+        expected = [states[t - 3, row, 0] + 10 * n for n, t in enumerate(steps, 1)]
+        actual = [found[t - 1][row] for t in steps]
+        np.testing.assert_allclose(actual, expected, rtol=1e-6)
+
+
+def test_a_sum_leaves_out_a_part_of_weight_zero():
+    broken = Transformed(Brightness(), lambda v: v * np.float32("nan"), name="broken")
+    model = WeightedSum([(Brightness(), 2.0), (broken, 0.0)])
+    np.testing.assert_allclose(play(model), 2 * brightness(), rtol=1e-6)
+    with pytest.raises(TypeError, match="int is no RewardModel"):
+        WeightedSum([(3, 1.0)])
+    with pytest.raises(TypeError, match="int is no RewardModel"):
+        Transformed(3, symlog)
+
+
 def test_every_k_wants_no_frames_between():
     steps = np.arange(1, 10)
     assert EveryK(Brightness(), 3).wants(steps).tolist() == [
@@ -276,6 +366,7 @@ def test_the_success_bonus_is_paid_on_success_alone():
         EveryK(Traveller(), 4),
         SuccessBonus(1.0, lambda t: t.next_frames.mean((1, 2, 3)) > 127),
         Difference(EveryK(Transformed(Traveller(), Clip(-1, 1)), 2)),
+        EveryK(Seen(), 3),
     ],
     ids=lambda model: type(model).__name__,
 )

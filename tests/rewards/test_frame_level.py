@@ -96,7 +96,7 @@ def test_forms_are_those_of_the_value(goal):
     frames = rng.integers(0, 256, (6, 1, 32, 32, 3)).astype(np.uint8)
     actions = rng.uniform(-1, 1, (5, 1, 2)).astype(np.float32)
 
-    def play(form, discount=0.9):
+    def play(form, discount=None):
         model = FrameLevel(bundle, "pixels", form=form, discount=discount)
         session = Session([model], 1)
         session.begin(frames[0])
@@ -114,7 +114,7 @@ def test_forms_are_those_of_the_value(goal):
     np.testing.assert_allclose(value, direct, rtol=1e-5)
     normalised = [s.value[0] for s in play("normalised")]
     np.testing.assert_allclose(normalised, (value - 3) / 2, rtol=1e-5)
-    difference = play("difference")
+    difference = play("difference", 0.9)
     assert not difference[0].due[0]
     # Without a discount it is that of the nets.
     for discount, given in ((0.9, 0.9), (0.95, None)):
@@ -250,9 +250,39 @@ def test_some_steps_may_be_left_out(goal):
         paid.append([s.value[0] if s.due[0] else None for s in scores])
     wanted = [v if t in (4, 8) else None for t, v in zip(steps, paid[0], strict=True)]
     assert paid[1] == wanted
-    for options in ({"length": 3}, {"length": 3, "horizon": 8, "form": "difference"}):
-        with pytest.raises(ValueError, match=r"length=3 needs horizon= and a form"):
-            FrameLevel(bundle, "pixels", **{"form": "value", **options})
+    with pytest.raises(ValueError, match=r"length=3 is spread over.*give horizon="):
+        FrameLevel(bundle, "pixels", form="value", length=3)
+    with pytest.raises(ValueError, match="length=3 does nothing with form='differ"):
+        FrameLevel(bundle, "pixels", form="difference", length=3, horizon=8)
+    with pytest.raises(ValueError, match="discount=0.9 does nothing with form='value"):
+        FrameLevel(bundle, "pixels", form="value", discount=0.9)
+
+
+def test_every_kth_step_keeps_the_frame_before_the_action(goal):
+    bundle = with_nets(goal, nets(), {"mean": 0.0, "std": 1.0})
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (9, 1, 32, 32, 3)).astype(np.uint8)
+    actions = rng.uniform(-1, 1, (8, 1, 2)).astype(np.float32)
+    no = np.zeros(1, bool)
+
+    def paid(every):
+        model = FrameLevel(bundle, "pixels", form="value", every=every)
+        session = Session([model], 1)
+        session.begin(frames[0])
+        scores = [
+            session.score(a, f, no, no)["frame"]
+            for a, f in zip(actions, frames[1:], strict=True)
+        ]
+        return [s.value[0] if s.due[0] else None for s in scores], model
+
+    all_steps, _ = paid(1)
+    some, model = paid(3)
+    assert some == [v if t % 3 == 2 else None for t, v in enumerate(all_steps)]
+    steps = np.arange(1, 9)
+    assert steps[model.wants(steps)].tolist() == [2, 3, 5, 6, 8]
+    for every in (0, 1.5, True):
+        with pytest.raises(ValueError, match=f"every={every}.*whole number"):
+            FrameLevel(bundle, "pixels", form="value", every=every)
 
 
 def test_a_goal_without_nets_is_said_once_and_refused_alone(goal):

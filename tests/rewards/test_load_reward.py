@@ -34,7 +34,7 @@ def test_our_own_rewards_by_name():
     options = {"goal": "metaworld/pick-place", "encoder": "pixels", "device": "cpu"}
     video = load_reward("video", horizon=64, score="motion", **options)
     assert video.name == "video"
-    assert video._options["score"] == "motion"
+    assert video.options.score == "motion"
     frame = load_reward("frame", form="value", goal=options["goal"], device="cpu")
     assert frame.name == "frame"
     bare = load_goal(options["goal"]).with_(nets={}, nets_config={})
@@ -57,7 +57,8 @@ def test_options_are_those_of_the_constructor():
          "'liv', 'roboclip'.*entry-point group"),
         ("nonsense at all", {}, ValueError, "no reward 'nonsense at all'; there are"),
         ("vlm-rm", {}, TypeError, "'vlm-rm'.*'prompt'; its options are prompt, base"),
-        ("vlm-rm", {"prompt": "a", "colour": 3}, TypeError, "'colour'; its options"),
+        ("vlm-rm", {"prompt": "a", "colour": 3}, TypeError,
+         "'vlm-rm'.*no option 'colour', expected one of prompt"),
         ("vlm-rm:large", {"prompt": "a"}, ValueError, "comes without a variant"),
         ("lerobot", {}, ValueError, "in variants, as 'lerobot:<type>'"),
     ],

@@ -11,7 +11,12 @@ from genreward_wrappers.encoders.base import encoder_card
 from genreward_wrappers.encoders.pixels import PooledPixels
 from genreward_wrappers.rewards.clip_readers import WindowReading
 from genreward_wrappers.rewards.similarity import SIMILARITIES
-from genreward_wrappers.rewards.video_level import PRESETS, VideoLevel
+from genreward_wrappers.rewards.video_level import VideoLevel
+from genreward_wrappers.rewards.video_options import (
+    PRESETS,
+    SHARPENED,
+    VideoOptions,
+)
 from genreward_wrappers.testing import check_reward_model
 
 H = 32  # steps of an episode
@@ -102,9 +107,14 @@ def expected_score(name, agent, goal, all_goals, contrast=1.0):
     return cos(agent[1:] - mean, goal["so far"][1:] - mean)
 
 
+def sharp(score, contrast):
+    """The contrast, where a score has one."""
+    return {"contrast": contrast} if score in SHARPENED else {}
+
+
 @pytest.mark.parametrize("score", sorted(SIMILARITIES))
 def test_frames_reading_against_numpy(goal, episode, score):
-    model = VideoLevel(goal, "pixels", horizon=H, score=score, contrast=1.5)
+    model = VideoLevel(goal, "pixels", horizon=H, score=score, **sharp(score, 1.5))
     values = play(model, episode)[:, 0]
     latents, goals = pooled(episode), pooled(goal.videos)
     nearest = int(np.argmin(((goals[:, 0] - latents[0]) ** 2).sum(-1)))
@@ -121,9 +131,8 @@ def test_frames_reading_against_numpy(goal, episode, score):
 @pytest.mark.parametrize("score", sorted(SIMILARITIES))
 def test_stream_reading_against_the_library(vae, goal, episode, score):
     """Each score of the stream is that of a prefix encoded whole by diffusers."""
-    model = VideoLevel(
-        goal, vae, horizon=H, reading="stream", length=17, score=score, contrast=0.7
-    )
+    options = {"reading": "stream", "length": 17, **sharp(score, 0.7)}
+    model = VideoLevel(goal, vae, horizon=H, score=score, **options)
     values = play(model, episode)[:, 0]
     index = np.rint(np.linspace(0, H, 17)).astype(int)
     clip = episode[index]
@@ -174,7 +183,7 @@ def full_stretch_score(name, agent, goal, all_goals, contrast):
 
 def test_paper_preset_against_a_loop(vae, goal, episode):
     """Two windows, 16 frames of each, one cosine with the whole goal, weight 0.01."""
-    options = {**PRESETS["paper"], "window": 16, "every": 16, "length": 16}
+    options = {**PRESETS["paper"], "window": 16, "stride": 16, "length": 16}
     long = np.concatenate([episode, episode[1:]])
     model = VideoLevel(goal, vae, **options)
     values = play(model, long)[:, 0]
@@ -234,10 +243,10 @@ def test_payments(goal, episode, payment):
     level = play(VideoLevel(goal, "pixels", horizon=H, length=9), episode)[:, 0]
     ticks = np.flatnonzero(~np.isnan(level))
     assert (ticks + 1).tolist() == list(range(4, H + 1, 4))
-    paid = play(
-        VideoLevel(goal, "pixels", horizon=H, length=9, payment=payment, discount=0.9),
-        episode,
-    )[:, 0]
+    options = {"length": 9, "payment": payment}
+    if payment == "difference":
+        options["discount"] = 0.9
+    paid = play(VideoLevel(goal, "pixels", horizon=H, **options), episode)[:, 0]
     if payment == "level":
         np.testing.assert_array_equal(paid, level)
     elif payment == "hold":
@@ -352,7 +361,7 @@ def test_a_still_goal_among_others_is_followed_by_standing_still(goal):
         {"reading": "frames", "payment": "difference", "goals": "mean"},
         {"reading": "stream", "length": 17},
         {"reading": "stream", "length": 33, "payment": "hold", "goals": "max"},
-        {"reading": "window", "window": 12, "length": 9, "every": 3},
+        {"reading": "window", "window": 12, "length": 9, "stride": 3},
     ],
     ids=str,
 )
@@ -388,6 +397,32 @@ def test_no_memory_crosses_an_episode(goal, episode):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"window": 64}, "window=64 does nothing with reading='frames'.*'window'"),
+        ({"stride": 4}, "stride=4 does nothing with reading='frames'"),
+        ({"reading": "stream", "length": 17, "window": 9}, "window=9 does nothing"),
+        ({"discount": 0.9}, "discount=0.9 does nothing with payment='level'"),
+        ({"payment": "hold", "discount": 0.9}, "discount=0.9.*to be 'difference'"),
+        ({"score": "cosine", "contrast": 2}, "contrast=2 does nothing with score='cos"),
+    ],
+)
+def test_an_option_that_does_nothing_is_an_error(goal, options, message):
+    with pytest.raises(ValueError, match=message):
+        VideoLevel(goal, "pixels", horizon=H, **options)
+
+
+def test_a_preset_gives_way_to_what_is_said():
+    made = VideoOptions.of_preset("paper", {"reading": "frames"}, "x")
+    assert (made.window, made.stride, made.score) == (None, None, "cosine")
+    assert VideoOptions.of_preset("paper", {"window": 64}, "x").stride == 128
+    with pytest.raises(ValueError, match="window=64 does nothing"):
+        VideoOptions.of_preset("paper", {"reading": "frames", "window": 64}, "x")
+    with pytest.raises(TypeError, match=r"x: no option 'widnow' \(did you mean 'win"):
+        VideoOptions.of_preset("paper", {"widnow": 64}, "x")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
         ({"reading": "movie"}, r"'movie': expected one of 'frames', 'stream'"),
         ({"score": "best"}, r"score='best': expected one of 'tracking'"),
         ({"payment": "cash"}, r"payment='cash'"),
@@ -395,7 +430,7 @@ def test_no_memory_crosses_an_episode(goal, episode):
         ({"horizon": None}, r"horizon="),
         ({"length": 40}, r"between 2 and 33"),
         ({"reading": "window", "length": 1}, r"between 2 and 128"),
-        ({"reading": "window", "every": 0}, r"every=0"),
+        ({"reading": "window", "stride": 0}, r"stride=0"),
         ({"encoder": "pixles"}, r"unknown encoder 'pixles'"),
         ({"device": "cuda:7"}, r"cuda:7"),
     ],

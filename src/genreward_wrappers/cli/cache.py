@@ -16,9 +16,8 @@ def add_cache(commands: Commands) -> None:
         run_cache,
         "list or clean what is cached on this machine",
         "Lists the caches with their sizes. Everything in them can be made again. They "
-        "are in GENREWARD_CACHE; by default in genreward below XDG_CACHE_HOME or "
-        "~/.cache. "
-        "GENREWARD_CACHE_LIMIT, for example 20GB, bounds their size at all times.",
+        "are in the folder GENREWARD_CACHE, by default genreward below XDG_CACHE_HOME "
+        "or ~/.cache. GENREWARD_CACHE_LIMIT, for example 20GB, bounds their size.",
         "--limit 20GB",
     )
     command.add_argument(
@@ -34,8 +33,9 @@ def add_cache(commands: Commands) -> None:
     command.add_argument(
         "--limit",
         metavar="SIZE",
-        help="Remove the least recently used entries until the others fit, for example "
-        "20GB; those used in the last hour stay.",
+        help="Remove the least recently used entries until the others fit into SIZE, "
+        "for example 20GB; those used in the last hour stay. By default nothing is "
+        "removed.",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from genreward_wrappers.cli.arguments import Commands, add_command
+from genreward_wrappers.extras import require
 
 SHELLS = ("bash", "zsh", "tcsh")
 
@@ -26,12 +27,7 @@ def add_completion(commands: Commands) -> None:
 
 def run_completion(args: argparse.Namespace) -> int:
     """Prints the script."""
-    try:
-        import shtab
-    except ImportError as error:
-        raise ImportError(
-            'completion needs shtab: pip install "genreward-wrappers[completion]"'
-        ) from error
+    shtab = require("shtab", "completion", "completion needs shtab")
     from genreward_wrappers.cli.main import make_parser
 
     print(shtab.complete(make_parser(), shell=args.shell))

@@ -8,14 +8,13 @@ training on.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from genreward_wrappers.cli.arguments import (
     Commands,
@@ -26,15 +25,15 @@ from genreward_wrappers.cli.arguments import (
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.frames import sample_steps
 from genreward_wrappers.data.goals import GoalBundle, load_goal
+from genreward_wrappers.envs.families import find_family
+from genreward_wrappers.envs.policies import Act, make_policy
+from genreward_wrappers.extras import require
 from genreward_wrappers.progress import (
     OnProgress,
     OnStage,
     no_progress,
     progress_bars,
 )
-
-EXTRA = 'pip install "genreward-wrappers[all]"'
-Policy = Callable[[NDArray[np.float64]], NDArray[np.float32]]
 
 
 @dataclass
@@ -87,17 +86,15 @@ def add_demo(commands: Commands) -> None:
 
 def run_demo(args: argparse.Namespace) -> int:
     """Plays the three episodes, prints the table, and draws the picture and video."""
-    if not args.env.startswith("metaworld/"):
+    family = find_family(args.env)
+    if family is None or family.script is None:
         raise ValueError(
             f"env {args.env!r}: the demo needs a scripted policy, which Meta-World "
             'has: give an id like "metaworld/pick-place"'
         )
     check_env(args.env)
     bundle = load_goal(args.goal, args.env)
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"the demo needs matplotlib: {EXTRA}") from error
+    require("matplotlib", "all", "the demo needs matplotlib")
     args.output.mkdir(parents=True, exist_ok=True)
     picture, video = args.output / "rewards.png", args.output / "policies.mp4"
     with progress_bars(quiet=args.quiet) as on_progress:
@@ -156,31 +153,22 @@ def play_policies(
     assert horizon is not None
     try:
         return [
-            _play(env, name, policy, seed, partial(on_progress, name), horizon)
-            for name, policy in _policies(env_id, seed).items()
+            _play(
+                env,
+                name,
+                make_policy(name, env, env_id, seed),
+                seed,
+                partial(on_progress, name),
+                horizon,
+            )
+            for name in ("scripted", "noisy", "random")
         ]
     finally:
         env.close()
 
 
-def _policies(env_id: str, seed: int) -> dict[str, Policy]:
-    from genreward_wrappers.envs.metaworld import scripted_policy
-
-    script = scripted_policy(env_id.removeprefix("metaworld/"))
-    rng = np.random.default_rng(seed)
-
-    def noisy(state: NDArray[np.float64]) -> NDArray[np.float32]:
-        noise = rng.normal(0, 1.0, 4)
-        return np.clip(script(state) + noise, -1, 1).astype(np.float32)
-
-    def random(state: NDArray[np.float64]) -> NDArray[np.float32]:
-        return rng.uniform(-1, 1, 4).astype(np.float32)
-
-    return {"scripted": script, "noisy": noisy, "random": random}
-
-
 def _play(
-    env: Any, name: str, policy: Policy, seed: int, on_progress: OnProgress, steps: int
+    env: Any, name: str, act: Act, seed: int, on_progress: OnProgress, steps: int
 ) -> Episode:
     # Goals are of seeds above a million; these are others.
     observation, _ = env.reset(seed=seed)
@@ -189,9 +177,7 @@ def _play(
     episode = Episode(name, [observation["pixels"]], goal=model.goal.videos[followed])
     over = False
     while not over:
-        observation, reward, terminated, truncated, info = env.step(
-            policy(observation["state"])
-        )
+        observation, reward, terminated, truncated, info = env.step(act(observation))
         episode.frames.append(observation["pixels"])
         parts = {
             key: value
@@ -221,29 +207,19 @@ def _draw(path: Path, env_id: str, episodes: list[Episode]) -> None:
     """The goal's and the episodes' frames in time, and the scores under them."""
     from matplotlib.figure import Figure
 
-    shots = 9
+    from genreward_wrappers.evaluate.page.drawing import strip
+
     horizon = len(episodes[0].frames) - 1
-    steps = sample_steps(shots, horizon)
+    steps = sample_steps(9, horizon)
     figure = Figure(figsize=(10, 9), layout="constrained")
     figure.suptitle(f"{env_id}: how closely each policy follows the goal video")
     axes = figure.subplots(5, 1, height_ratios=[1, 1, 1, 1, 2.6], sharex=True)
     # All three begin alike, so they follow the same goal.
     rows: list[tuple[str, Any]] = [("goal video", episodes[0].goal)]
     rows += [(e.name, e.frames) for e in episodes]
-    width = horizon / (shots - 1) * 0.94
     for axis, (name, frames) in zip(axes, rows, strict=False):
-        axis.set_ylabel(name, rotation=0, ha="right", va="center")
-        axis.set_yticks([])
-        axis.tick_params(bottom=False)
-        axis.spines[:].set_visible(False)
-        for step in steps:
-            index = round(step / horizon * (len(frames) - 1))
-            axis.imshow(
-                frames[index],
-                extent=(step - width / 2, step + width / 2, 0, 1),
-                aspect="auto",
-            )
-        axis.set_ylim(0, 1)
+        chosen = [round(step / horizon * (len(frames) - 1)) for step in steps]
+        strip(axis, name, [frames[index] for index in chosen], steps)
     curves = axes[-1]
     # Told apart without colour, too.
     for episode, style in zip(episodes, ("-", "--", ":"), strict=True):
@@ -255,7 +231,6 @@ def _draw(path: Path, env_id: str, episodes: list[Episode]) -> None:
             label=label,
             linewidth=2,
         )
-    curves.set_xlim(-width / 2, horizon + width / 2)
     curves.set_xlabel("environment step")
     curves.set_ylabel("video-level reward")
     curves.grid(alpha=0.3)
@@ -265,37 +240,8 @@ def _draw(path: Path, env_id: str, episodes: list[Episode]) -> None:
 
 def _film(path: Path, episodes: list[Episode]) -> None:
     """Goal and episodes side by side, each with its name and its score as a bar."""
-    from genreward_wrappers.data.video_files import write_video
+    from genreward_wrappers.evaluate.page.drawing import Column, film
 
-    zoom, bar, gap = 3, 12, 6
-    goal = episodes[0].goal
-    horizon = len(episodes[0].frames) - 1
-    names = _captions(["goal", *(e.name for e in episodes)], zoom * goal.shape[2])
-    top = max(max(e.rewards["reward_video"]) for e in episodes)
-    film = []
-    for step in range(0, horizon + 1, 2):
-        tiles = [(goal[round(step / horizon * (len(goal) - 1))], 0.0)]
-        for episode in episodes:
-            paid = episode.rewards["reward_video"][step - 1] if step else 0.0
-            tiles.append((episode.frames[step], paid / max(top, 1e-8)))
-        columns = []
-        for name, (frame, share) in zip(names, tiles, strict=True):
-            large = frame.repeat(zoom, 0).repeat(zoom, 1)
-            under = np.full((bar, large.shape[1], 3), 40, np.uint8)
-            under[2:-2, : int(np.clip(share, 0, 1) * large.shape[1])] = (90, 190, 250)
-            column = np.concatenate([name, large, under])
-            columns += [column, np.full((len(column), gap, 3), 255, np.uint8)]
-        film.append(np.concatenate(columns[:-1], axis=1))
-    write_video(path, np.stack(film), fps=20)
-
-
-def _captions(names: list[str], width: int) -> list[UInt8]:
-    # Pillow is there wherever matplotlib is.
-    from PIL import Image, ImageDraw
-
-    strips = []
-    for name in names:
-        strip = Image.new("RGB", (width, 18), "white")
-        ImageDraw.Draw(strip).text((4, 3), name, fill="black")
-        strips.append(np.asarray(strip))
-    return strips
+    columns = [Column("goal", episodes[0].goal)]
+    columns += [Column(e.name, e.frames, e.rewards["reward_video"]) for e in episodes]
+    film(path, columns, steps=len(episodes[0].frames) - 1, every=2)

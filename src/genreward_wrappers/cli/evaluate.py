@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,14 +19,12 @@ from genreward_wrappers.cli.arguments import (
     check_goal,
     check_least,
 )
+from genreward_wrappers.extras import require
+from genreward_wrappers.rewards.spec_text import REWARDS, parse
 
 if TYPE_CHECKING:
     from genreward_wrappers.evaluate.judge.run import Evaluation
     from genreward_wrappers.evaluate.page.output import Learned
-
-
-#: The names that are known here alone; beside these, what `load_reward` knows.
-NAMES = ("genreward", "video", "frame", "generated", "paper", "pixels", "random", "env")
 
 
 def add_evaluate(commands: Commands) -> None:
@@ -44,7 +43,7 @@ def add_evaluate(commands: Commands) -> None:
         "--reward",
         action="append",
         metavar="NAME[:KEY=VALUE,...]",
-        help=f"The reward to judge: {', '.join(NAMES)}, or a name that load_reward "
+        help=f"The reward to judge: {', '.join(REWARDS)}, or a name that load_reward "
         "knows, for example \"vlm-rm:prompt='a red, round disc',alpha=0\". May be "
         "given several times; genreward by default.",
     )
@@ -149,16 +148,8 @@ def _evaluate(
     args: argparse.Namespace, rewards: Sequence[str]
 ) -> tuple[Evaluation, Learned, list[Path]]:
     """The evaluation, the learning runs, and the files they were written to."""
-    try:
-        import PIL  # noqa: F401
-        import rich  # noqa: F401
-        import scipy  # noqa: F401
-    except ImportError as error:
-        from genreward_wrappers.evaluate.page.report import EXTRA
-
-        raise ImportError(
-            f"evaluate needs scipy, pillow and rich: {EXTRA} ({error})"
-        ) from error
+    for package in ("scipy", "PIL"):
+        require(package, "evaluate", "evaluate needs scipy and pillow")
     from genreward_wrappers.evaluate.judge.run import evaluate
     from genreward_wrappers.evaluate.learn.runs import Run
     from genreward_wrappers.evaluate.learn.train import learn_all
@@ -195,22 +186,25 @@ def _evaluate(
                 min(args.processes, len(plan)),
                 lambda done, total: on_progress("learning runs", done, total),
             )
-    paths = write(evaluation, args.output, learned, runs, args.said)
+        paths = write(
+            evaluation,
+            args.output,
+            learned,
+            runs,
+            args.said,
+            partial(on_progress, "page"),
+        )
     return evaluation, learned, paths
 
 
 def _check_names(args: argparse.Namespace, rewards: Sequence[str]) -> None:
     """Raises for an environment, a reward or a goal that does not exist."""
-    from genreward_wrappers.rewards.registry import find_reward, reward_names
-
-    names = [reward.partition(":")[0] for reward in rewards]
-    for name in names:
-        if name not in NAMES and name not in reward_names():
-            find_reward(name)
+    # Options are checked with the models, which need torch.
+    names = [parse(reward.partition(":")[0])[0] for reward in rewards]
     # Your own episodes may be of an environment that is not installed here.
     if args.rollouts is None:
         check_env(args.env)
-    if args.goal is not None or {*names} & {*NAMES} - {"env"}:
+    if args.goal is not None or {*names} & {*REWARDS} - {"env"}:
         check_goal(args.goal, args.env)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 from genreward_wrappers import __version__
@@ -26,6 +27,7 @@ from genreward_wrappers.cli.pack import add_pack
 from genreward_wrappers.cli.pull import add_pull
 from genreward_wrappers.cli.push import add_push
 from genreward_wrappers.cli.select import add_select
+from genreward_wrappers.cli.train import add_train
 from genreward_wrappers.cli.train_fb import add_train_fb
 from genreward_wrappers.cli.train_prior import (
     add_train_diffusion_reward,
@@ -38,6 +40,7 @@ COMMANDS: Mapping[str, Sequence[Callable[[Commands], None]]] = {
     "make a goal": (add_make_goal, add_generate, add_pack, add_select),
     "judge": (add_inspect, add_evaluate, add_live),
     "train": (
+        add_train,
         add_collect,
         add_train_fb,
         add_train_viper,
@@ -57,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command is None:
         parser.print_help()
         return 2
+    shown, warnings.formatwarning = warnings.formatwarning, _one_line  # type: ignore[assignment]
     try:
         return int(args.run(args))
     except KeyboardInterrupt:
@@ -72,6 +76,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"genreward {args.command}: {error}", file=sys.stderr)
         return 1
+    finally:
+        warnings.formatwarning = shown
+
+
+def _one_line(message: Warning | str, *_: object) -> str:
+    """A warning without the line of source that it came from."""
+    return f"warning: {message}\n"
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -17,6 +17,7 @@ from genreward_wrappers.cli.arguments import (
     read_size,
 )
 from genreward_wrappers.cli.generator import add_generator, read_model, read_sampling
+from genreward_wrappers.extras import require
 
 if TYPE_CHECKING:
     from genreward_wrappers.goal_pipeline.make_goal import Made
@@ -157,35 +158,34 @@ def add_make_goal(commands: Commands) -> None:
 def run_make_goal(args: argparse.Namespace) -> int:
     """Makes the goal, and says what it is worth and how to use it."""
     check_env(args.env)
-    from genreward_wrappers.evaluate.page.report import EXTRA
-
-    try:
-        import scipy  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f"the check on held-out episodes needs scipy: {EXTRA} ({error})"
-        ) from error
-    from genreward_wrappers.goal_pipeline import make_goal as make
+    require("scipy", "evaluate", "the check on held-out episodes needs scipy")
+    from genreward_wrappers.goal_pipeline.make_goal import make_goal
+    from genreward_wrappers.goal_pipeline.recipe import (
+        CLIP,
+        ENCODER,
+        GENERATOR,
+        Recipe,
+    )
     from genreward_wrappers.progress import progress_bars
 
-    recipe = make.Recipe(
+    recipe = Recipe(
         args.env,
         args.prompt,
         options=read_pairs(args.env_arg),
         horizon=args.horizon,
-        model=read_model(args, args.generator or make.GENERATOR),
+        model=read_model(args, args.generator or GENERATOR),
         sampling=read_sampling(args),
         starts=args.starts,
         candidates=args.candidates,
         seed=args.seed,
-        clip=args.clip or make.CLIP,
+        clip=args.clip or CLIP,
         success_prompt=args.success_prompt,
         baseline=args.baseline,
         prior=args.prior,
         videos=args.videos,
         size=read_size(args.size),
         length=args.length,
-        encoder=args.encoder or make.ENCODER,
+        encoder=args.encoder or ENCODER,
         license=args.license,
         nets=not args.no_nets,
         data=args.data,
@@ -196,7 +196,7 @@ def run_make_goal(args: argparse.Namespace) -> int:
         check_policies=args.check_policy,
     )
     with progress_bars(SHOWN, args.quiet) as on_progress:
-        made = make.make_goal(
+        made = make_goal(
             recipe,
             args.output,
             work=args.work,

@@ -49,9 +49,9 @@ def add_pack(commands: Commands) -> None:
     command.add_argument(
         "--length",
         type=int,
-        default=129,
         metavar="N",
-        help="How many frames each packed video has.",
+        help="How many frames each packed video has, spread evenly over it; by default "
+        "as many as the first one has, up to 129.",
     )
     add_shared(command, "--encoder", default="embedded:video-vae-64")
     add_shared(command, "--license")

@@ -252,10 +252,6 @@ def _check_file(path: Path, layout: Layout) -> None:
             said = int.from_bytes(file.read(8), "little")
     except OSError as error:
         raise FileError(f"{path} cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
-        if isinstance(error, FileError):
-            raise
-        raise FileError(f"{path!r} is no path ({error})") from error
     if size > layout.limit:
         raise FileError(
             f"{path} has {size} bytes, more than the {layout.limit} that a "

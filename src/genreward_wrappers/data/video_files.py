@@ -112,11 +112,16 @@ def write_video(path: str | PathLike[str], frames: UInt8, fps: float = 20) -> No
     height, width = frames.shape[1:3]
     # H.264 with the common pixel format has only even sides.
     even = frames[:, : height - height % 2, : width - width % 2]
+    even = np.ascontiguousarray(even)
     with av.open(str(path), "w") as film:
         rate = Fraction(fps).limit_denominator(1 << 15)
-        stream = film.add_stream("libx264", rate=rate, pix_fmt="yuv420p")
+        # x264's rate control by macroblock tree reads memory that it has not written.
+        options = {"x264-params": "mbtree=0"}
+        stream = film.add_stream(
+            "libx264", rate=rate, pix_fmt="yuv420p", options=options
+        )
         stream.height, stream.width = even.shape[1:3]
-        # The encoder cuts a picture into as many slices as it has threads.
+        # It cuts a picture into as many slices as it has threads.
         stream.codec_context.thread_count = 1
         for frame in even:
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")

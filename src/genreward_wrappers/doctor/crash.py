@@ -134,7 +134,7 @@ def check_draw_then_train(visit: Visit) -> Iterator[Finding]:
     elif "drawn" in stages:
         says = f"{visit.env_id} was drawn, then a torch optimizer: {error}"
         if code is not None and code < 0:
-            # A software GL and triton carry an LLVM each: see `import_triton_first`.
+            # A software GL and triton carry an LLVM each: see `envs._llvm`.
             do = 'write "import triton" above every other import of your script'
         else:
             do = "see whether torch.optim.Adam works without any environment"

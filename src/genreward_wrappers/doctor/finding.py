@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 import gymnasium as gym
 
 from genreward_wrappers.core import UInt8
+from genreward_wrappers.envs.families import FAMILIES
 
 PACKAGE = "genreward-wrappers"
 
@@ -31,21 +32,17 @@ EGL = (
 
 # The extra that brings the simulator of this package's own environments, and the
 # package to look for, by the beginning of the id.
-SIMULATORS = {
-    "metaworld": ("metaworld", "metaworld"),
-    "dmc": ("dm-control", "dm_control"),
-    "distracting": ("dm-control", "dm_control"),
-}
+SIMULATORS = {family.name: (family.extra, family.package) for family in FAMILIES}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check saw.
+    """The result of one check.
 
     Attributes:
-        name: What was looked at.
-        status: "ok", "info" (nothing to do unless one wants to), "warn" or "fail".
-        says: What was seen.
+        name: What was checked.
+        status: "ok", "info" (nothing that has to be done), "warn" or "fail".
+        says: What was found.
         do: What to do about it; never empty for "warn" and "fail".
     """
 
@@ -55,9 +52,9 @@ class Finding:
     do: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a complaint without a remedy."""
+        """Refuses a complaint without a remedy."""
         if self.status in ("warn", "fail") and not self.do:
-            raise ValueError(f"the finding {self.name!r} says not what to do")
+            raise ValueError(f"the finding {self.name!r} does not say what to do")
 
 
 @dataclass
@@ -65,7 +62,7 @@ class Visit:
     """What the checks share.
 
     Attributes:
-        env_id: The environment that is drawn.
+        env_id: The id of the environment that is drawn.
         output: The folder for pictures; None saves none.
         backend: MUJOCO_GL as it was before anything here chose one.
         obstacle: Why nothing can be drawn here; empty as long as it can.
@@ -107,14 +104,14 @@ def fault(attempt: Callable[..., object], *arguments: object) -> str:
 
 
 def brief(error: Exception) -> str:
-    """An error in one line: some quote whole configurations from the second one on."""
+    """An error's first line: some messages quote whole configurations after it."""
     text = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {text}"[:400]
 
 
 def last_line(text: str) -> str:
     lines = text.strip().splitlines()
-    return lines[-1][:400] if lines else "it said nothing"
+    return lines[-1][:400] if lines else "it printed nothing"
 
 
 def save_picture(visit: Visit, name: str, picture: UInt8, zoom: int = 1) -> str:

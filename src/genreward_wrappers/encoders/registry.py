@@ -16,6 +16,7 @@ from genreward_wrappers.encoders.base import (
     resolve_dtype,
 )
 from genreward_wrappers.encoders.pixels import PooledPixels
+from genreward_wrappers.envs._llvm import before_torch
 
 FORMS = (
     "'pixels' or 'pixels:<grid>'",
@@ -112,6 +113,7 @@ def _load(
     size: tuple[int, int] | None,
     download: bool,
 ) -> VideoEncoder:
+    before_torch()
     pixels = re.fullmatch(r"pixels(?::(\d+))?", spec)
     if pixels:
         if dtype != torch.float32:
@@ -138,7 +140,7 @@ def _load(
         )
 
     # Only the models below need diffusers.
-    from genreward_wrappers.encoders.video_vae import load_video_vae
+    from genreward_wrappers.encoders.vae_checkpoint import load_video_vae
 
     # The same architecture with weights that have learned nothing.
     untrained = spec.startswith("random:")
@@ -157,7 +159,9 @@ def _load(
         )
     folder = _folder(spec)
     if folder is None:
-        raise ValueError(f"unknown encoder {source!r}; it must be {', '.join(FORMS)}")
+        raise ValueError(
+            f"unknown encoder {source!r}{_hint(spec)}; it must be {', '.join(FORMS)}"
+        )
     return load_video_vae(
         folder,
         device=device,
@@ -165,6 +169,16 @@ def _load(
         size=size,
         source=source,
         untrained=untrained,
+    )
+
+
+def _hint(spec: str) -> str:
+    """What was probably meant by an owner and a repository alone."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", spec):
+        return ""
+    return (
+        f" (for a model of the Hub write 'hf://{spec}' if it is a video VAE, or "
+        f"'transformers:{spec}' if it looks at single images)"
     )
 
 

@@ -13,10 +13,8 @@ import contextlib
 import ctypes
 import ctypes.util
 import importlib
-import importlib.util
 import os
 import sys
-import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -25,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from genreward_wrappers.envs._llvm import before_drawing
 from genreward_wrappers.envs._meshes import simplified, tolerance
 
 _open_renderers: weakref.WeakSet[OffscreenRenderer] = weakref.WeakSet()
@@ -96,7 +95,7 @@ def choose_backend() -> None:
     To be called right before the first import of mujoco, which reads the variable then
     and would otherwise settle for GLFW, which needs a display.
     """
-    import_triton_first()
+    before_drawing()
     if os.environ.get("MUJOCO_GL") or not _headless():
         return
     taken = os.environ.get("PYOPENGL_PLATFORM", "").lower()
@@ -149,38 +148,6 @@ def _egl_works() -> bool:
             egl.eglTerminate(pointer(display))
             return True
     return False
-
-
-def import_triton_first() -> None:
-    """Imports triton if it is there, as a GL driver is about to be loaded.
-
-    Mesa's software driver and triton each carry an LLVM. When Mesa's is loaded first,
-    be it only by opening a display, the later import of triton, which any torch
-    optimizer triggers, ends the process in a segmentation fault; the other way round
-    both work. triton alone takes a tenth of a second to import and does not import
-    torch.
-    """
-    if "triton" in sys.modules or importlib.util.find_spec("triton") is None:
-        return
-    if _mesas_llvm_loaded():
-        warnings.warn(
-            "a software GL driver was loaded before triton, perhaps by importing "
-            "dm_control with MUJOCO_GL set. A torch optimizer would now end this "
-            'process in a crash: write "import triton" above every other import',
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return
-    importlib.import_module("triton")
-
-
-def _mesas_llvm_loaded() -> bool:
-    """Whether it is too late for triton, as far as Linux tells."""
-    try:
-        with open("/proc/self/maps") as maps:
-            return any("libLLVM" in line for line in maps)
-    except OSError:
-        return False
 
 
 def _make_context(width: int, height: int) -> Any:
@@ -288,7 +255,7 @@ class OffscreenRenderer:
         self._gl: Any = None
         self._context: Any = None
         _check_process()
-        import_triton_first()
+        before_drawing()
         import mujoco
 
         self._mujoco = mujoco

@@ -17,13 +17,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
 from genreward_wrappers.envs._arguments import check_choice, share
 from genreward_wrappers.envs._gl import OffscreenRenderer, RenderQuality
 from genreward_wrappers.envs.backgrounds import find_videos
-from genreward_wrappers.envs.dm_control import DmControlEnv, register_tasks
+from genreward_wrappers.envs.dm_control import DmControlEnv
 from genreward_wrappers.envs.walks import CameraRange, CameraWalk, ColorWalk, VideoWalk
 
 if TYPE_CHECKING:
@@ -113,23 +112,6 @@ class DistractingEnv(DmControlEnv):
         """
         super().__init__(
             task, obs, size, camera, render_quality, action_repeat, render_mode
-        )
-        EzPickle.__init__(
-            self,
-            task,
-            difficulty,
-            distractions,
-            dynamic,
-            background,
-            background_split,
-            background_alpha,
-            ground_alpha,
-            obs,
-            size,
-            camera,
-            render_quality,
-            action_repeat,
-            render_mode,
         )
         check_choice("difficulty", difficulty, tuple(DIFFICULTIES))
         chosen = [distractions] if isinstance(distractions, str) else distractions
@@ -300,8 +282,3 @@ def _around_x(angle: float) -> NDArray[np.float64]:
 def _around_z(angle: float) -> NDArray[np.float64]:
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
-
-
-def register_distracting() -> None:
-    """Registers ``distracting/<domain>-<task>`` for all tasks of the suite."""
-    register_tasks("distracting", "genreward_wrappers.envs.distracting:DistractingEnv")

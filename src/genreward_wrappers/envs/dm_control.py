@@ -21,27 +21,15 @@ Importing this module imports neither mujoco nor dm_control.
 from __future__ import annotations
 
 import difflib
-import importlib
 import types
 from typing import TYPE_CHECKING, Any, Literal
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
-from genreward_wrappers.envs._arguments import (
-    check_choice,
-    height_width,
-    positive_int,
-)
-from genreward_wrappers.envs._gl import (
-    OffscreenRenderer,
-    RenderQuality,
-    choose_backend,
-    close_at_exit,
-    resolve_quality,
-)
+from genreward_wrappers.envs._gl import RenderQuality, close_at_exit
+from genreward_wrappers.envs.pixel_env import PixelEnv, import_simulator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,11 +89,8 @@ TASKS: tuple[str, ...] = (
 )
 """Every task of the suite, spelled out so that registering imports no dm_control."""
 
-STEP_LIMIT = 1000
-"""The suite's limit for an episode in control steps; only lqr has none."""
 
-
-class DmControlEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
+class DmControlEnv(PixelEnv):
     """One task of dm_control's suite.
 
     Actions and rewards are upstream's; actions are clipped to their bounds ([-1, 1] for
@@ -129,8 +114,6 @@ class DmControlEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
         >>> frame.shape, frame.dtype  # doctest: +SKIP
         ((64, 64, 3), dtype('uint8'))
     """
-
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012
 
     def __init__(
         self,
@@ -159,47 +142,36 @@ class DmControlEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
                 of the task's control steps; rewards of the repeats are added up.
             render_mode: "rgb_array" makes `render` return the frame.
         """
-        EzPickle.__init__(
-            self, task, obs, size, camera, render_quality, action_repeat, render_mode
-        )
+        self._begin_making(obs, size, render_quality, action_repeat, render_mode)
         self.task = check_task(task)
-        check_choice("obs", obs, ("pixels", "state", "dict"))
-        if render_mode is not None:
-            check_choice("render_mode", render_mode, ("rgb_array",))
-        self.size = height_width(size)
-        self.render_mode = render_mode
-        self.action_repeat = positive_int("action_repeat", action_repeat)
-        self._obs_kind = obs
-        self._quality = resolve_quality(render_quality)
-        self._renderer: OffscreenRenderer | None = None
-        self._frame: NDArray[np.uint8] | None = None
         self._seeded = False
         self._running = False
         self._control_steps = 0
 
         self._sim = simulation(self.task)
-        self._model = self._sim.physics.model.ptr
-        self._camera_id = find_camera(self._model, camera)
-        named = self._camera_id >= 0 and self._model.camera(self._camera_id).name
-        self.camera = named or str(self._camera_id)
-        self.metadata = {
-            **self.metadata,
-            "render_fps": 1 / (self._sim.control_timestep() * self.action_repeat),
-            # Vector environments pass metadata on, and goals are checked against it.
-            "camera": self.camera,
-        }
-
+        model = self._sim.physics.model.ptr
+        camera_id = find_camera(model, camera)
+        named = camera_id >= 0 and model.camera(camera_id).name
         self._bounds = self._sim.action_space.low, self._sim.action_space.high
         low, high = (bound.astype(np.float32) for bound in self._bounds)
-        self.action_space = gym.spaces.Box(low, high, dtype=np.float32)
         observed = self._sim.observation_spec()
         self.state_layout = {name: spec.shape for name, spec in observed.items()}
         length = sum(int(np.prod(shape)) for shape in self.state_layout.values())
-        pixels = gym.spaces.Box(0, 255, (*self.size, 3), np.uint8)
-        state = gym.spaces.Box(-np.inf, np.inf, (length,), np.float32)
-        spaces: dict[str, gym.Space[Any]] = {"pixels": pixels, "state": state}
-        both = gym.spaces.Dict(spaces)
-        self.observation_space = both if obs == "dict" else spaces[obs]
+        self._end_making(
+            model,
+            (camera_id, named or str(camera_id)),
+            1 / self._sim.control_timestep(),
+            gym.spaces.Box(low, high, dtype=np.float32),
+            gym.spaces.Box(-np.inf, np.inf, (length,), np.float32),
+        )
+
+    @property
+    def _data(self) -> Any:
+        return self._sim.physics.data.ptr
+
+    def _state(self, observed: dict[str, Any]) -> NDArray[np.float32]:
+        parts = [np.ravel(observed[name]) for name in self.state_layout]
+        return np.concatenate(parts).astype(np.float32)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -238,13 +210,7 @@ class DmControlEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
         """
         if not self._running:
             raise RuntimeError("the episode is over, or never began: call reset()")
-        action = np.asarray(action, np.float32)
-        if action.shape != self.action_space.shape or not np.isfinite(action).all():
-            raise ValueError(
-                f"an action is {self._bounds[0].size} finite numbers, got "
-                f"{np.array2string(action, threshold=8)} of shape {action.shape}"
-            )
-        control = np.clip(action.astype(np.float64), *self._bounds)
+        control = np.clip(self._checked(action).astype(np.float64), *self._bounds)
         total = 0.0
         for _ in range(self.action_repeat):
             observed, reward, terminated, truncated, info = self._sim.step(control)
@@ -256,71 +222,8 @@ class DmControlEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
         self._frame = None
         return self._observation(observed), total, terminated, truncated, info
 
-    def render(self) -> NDArray[np.uint8] | None:
-        """Returns the (height, width, 3) frame of the current state.
-
-        The frame is drawn once a step, whoever asks for it.
-        """
-        if self.render_mode is None:
-            gym.logger.warn(
-                "render() was called on a DmControlEnv without a render mode: pass "
-                'render_mode="rgb_array" when making the environment'
-            )
-            return None
-        frame: NDArray[np.uint8] = self._pixels().copy()
-        return frame
-
-    def close(self) -> None:
-        """Frees the renderer; may be called again."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
-
     def _begin(self) -> None:
         """Called when an episode begins, before anything of it is drawn."""
-
-    def _observation(self, observed: dict[str, Any]) -> Any:
-        if self._obs_kind == "pixels":
-            return self._pixels().copy()
-        parts = [np.ravel(observed[name]) for name in self.state_layout]
-        state = np.concatenate(parts).astype(np.float32)
-        if self._obs_kind == "state":
-            return state
-        return {"pixels": self._pixels().copy(), "state": state}
-
-    def _pixels(self) -> NDArray[np.uint8]:
-        if self._frame is None:
-            if self._renderer is None:
-                self._renderer = OffscreenRenderer(
-                    self._model, *self.size, self._quality, self._camera_id
-                )
-            # The picture arrives bottom row first.
-            self._frame = np.ascontiguousarray(self._draw(self._renderer)[::-1])
-        return self._frame
-
-    def _draw(self, renderer: OffscreenRenderer) -> NDArray[np.uint8]:
-        return renderer.render(self._sim.physics.data.ptr, self._camera_id)
-
-
-def register_dm_control() -> None:
-    """Registers ``dmc/<domain>-<task>`` for all tasks of the suite.
-
-    Tasks that are registered already are left as they are.
-    """
-    register_tasks("dmc", "genreward_wrappers.envs.dm_control:DmControlEnv")
-
-
-def register_tasks(namespace: str, entry_point: str) -> None:
-    """Registers an environment for each task, with the suite's limit of its steps."""
-    for task in TASKS:
-        env_id = f"{namespace}/{task}"
-        if env_id not in gym.registry:
-            gym.register(
-                id=env_id,
-                entry_point=entry_point,
-                max_episode_steps=None if task.startswith("lqr-") else STEP_LIMIT,
-                kwargs={"task": task},
-            )
 
 
 def check_task(task: str) -> str:
@@ -373,17 +276,7 @@ def simulation(task: str) -> Any:
 
 
 def _import(module: str) -> Any:
-    """Imports a module of dm_control or Shimmy, in an order that is safe."""
-    choose_backend()
-    try:
-        imported = importlib.import_module(module)
-        close_at_exit()
-        return imported
-    except ModuleNotFoundError as error:
-        package = str(error.name).partition(".")[0]
-        if package not in ("dm_control", "shimmy", "mujoco", "dm_env"):
-            raise
-        raise ImportError(
-            f"dm_control's environments need the package {package!r}: "
-            'pip install "genreward-wrappers[dm-control]"'
-        ) from error
+    packages = ("dm_control", "shimmy", "mujoco", "dm_env")
+    imported = import_simulator(module, packages, "dm-control")
+    close_at_exit()
+    return imported

@@ -26,25 +26,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
-from genreward_wrappers.envs._arguments import (
-    check_choice,
-    either,
-    height_width,
-    positive_int,
-)
-from genreward_wrappers.envs._gl import (
-    OffscreenRenderer,
-    RenderQuality,
-    choose_backend,
-    resolve_quality,
-)
+from genreward_wrappers.envs._arguments import check_choice, either
+from genreward_wrappers.envs._gl import RenderQuality
 from genreward_wrappers.envs._segments import shows_only
+from genreward_wrappers.envs.pixel_env import PixelEnv, import_simulator
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 TASKS: tuple[str, ...] = (
     "assembly-v3",
@@ -122,7 +112,7 @@ _BACKGROUND = ("world", "tablelink", "RetainingWall")
 _UPSTREAM_FPS = 80
 
 
-class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
+class MetaWorldEnv(PixelEnv):
     """One Meta-World task with random object and goal positions in every episode.
 
     Actions are the gripper's displacement (x, y, z) and its closing effort, all in
@@ -146,8 +136,6 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
         >>> frame.shape, frame.dtype  # doctest: +SKIP
         ((64, 64, 3), dtype('uint8'))
     """
-
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012
 
     def __init__(
         self,
@@ -179,52 +167,29 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
                 the repeats are added up.
             render_mode: "rgb_array" makes `render` return the frame.
         """
-        EzPickle.__init__(
-            self,
-            task,
-            obs,
-            reward,
-            size,
-            camera,
-            render_quality,
-            action_repeat,
-            render_mode,
-        )
+        self._begin_making(obs, size, render_quality, action_repeat, render_mode)
         self.task = _task_name(task)
-        check_choice("obs", obs, ("pixels", "state", "dict"))
         check_choice("reward", reward, ("dense", "sparse"))
         check_choice("camera", camera, CAMERAS)
-        if render_mode is not None:
-            check_choice("render_mode", render_mode, ("rgb_array",))
-        self.size = height_width(size)
-        self.camera = camera
-        self.render_mode = render_mode
-        self.action_repeat = positive_int("action_repeat", action_repeat)
-        self.metadata = {
-            **self.metadata,
-            "render_fps": _UPSTREAM_FPS / self.action_repeat,
-            # Vector environments pass metadata on, and goals are checked against it.
-            "camera": camera,
-        }
-        self._obs_kind = obs
         self._sparse = reward == "sparse"
-        self._quality = resolve_quality(render_quality)
-        self._renderer: OffscreenRenderer | None = None
-        self._frame: NDArray[np.uint8] | None = None
         self._background: NDArray[np.bool_] | None = None
 
         self._sim = _simulation(self.task)
-        self._camera_id = int(self._sim.model.camera(camera).id)
+        model = self._sim.model
+        camera_id = int(model.camera(camera).id)
         if camera == "corner2":
-            self._sim.model.cam_pos[self._camera_id] = _CORNER2_POSITION
-
-        self.action_space = gym.spaces.Box(-1.0, 1.0, (4,), np.float32)
-        pixels = gym.spaces.Box(0, 255, (*self.size, 3), np.uint8)
+            model.cam_pos[camera_id] = _CORNER2_POSITION
+        actions = gym.spaces.Box(-1.0, 1.0, (4,), np.float32)
         bounds = self._sim.sawyer_observation_space
-        state = gym.spaces.Box(bounds.low, bounds.high, dtype=np.float64)
-        spaces: dict[str, gym.Space[Any]] = {"pixels": pixels, "state": state}
-        both = gym.spaces.Dict(spaces)
-        self.observation_space = both if obs == "dict" else spaces[obs]
+        states = gym.spaces.Box(bounds.low, bounds.high, dtype=np.float64)
+        self._end_making(model, (camera_id, camera), _UPSTREAM_FPS, actions, states)
+
+    @property
+    def _data(self) -> Any:
+        return self._sim.data
+
+    def _state(self, observed: NDArray[np.float64]) -> NDArray[np.float64]:
+        return observed
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -257,13 +222,7 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
         Args:
             action: (4,) clipped to [-1, 1].
         """
-        action = np.asarray(action, np.float32)
-        if action.shape != (4,) or not np.isfinite(action).all():
-            raise ValueError(
-                "an action is 4 finite numbers in [-1, 1], got "
-                f"{np.array2string(action, threshold=8)} of shape {action.shape}"
-            )
-        action = np.clip(action, -1.0, 1.0)
+        action = np.clip(self._checked(action), -1.0, 1.0)
         dense, success = 0.0, 0.0
         for _ in range(self.action_repeat):
             state, reward, _, _, upstream_info = self._sim.step(action)
@@ -273,20 +232,6 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
         info = {**upstream_info, "success": success, "is_success": success > 0}
         reward = success if self._sparse else dense
         return self._observation(state), reward, False, False, info
-
-    def render(self) -> NDArray[np.uint8] | None:
-        """Returns the upright (height, width, 3) frame of the current state.
-
-        The frame is drawn once a step, whoever asks for it.
-        """
-        if self.render_mode is None:
-            gym.logger.warn(
-                "render() was called on a MetaWorldEnv without a render mode: pass "
-                'render_mode="rgb_array" when making the environment'
-            )
-            return None
-        frame: NDArray[np.uint8] = self._pixels().copy()
-        return frame
 
     def background_mask(self) -> NDArray[np.bool_]:
         """Which pixels show neither the robot nor anything of the task.
@@ -298,43 +243,17 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
             (height, width), as the frame.
         """
         if self._background is None:
-            model, data = self._sim.model, self._sim.data
             bodies = [
                 body
-                for body in range(model.nbody)
-                if model.body(body).name in _BACKGROUND
+                for body in range(self._model.nbody)
+                if self._model.body(body).name in _BACKGROUND
             ]
-            renderer, camera = self._own_renderer(), self._camera_id
-            picture = shows_only(renderer, model, data, camera, bodies)
+            picture = shows_only(
+                self._own_renderer(), self._model, self._data, self._camera_id, bodies
+            )
             self._background = self._upright(picture)
         mask: NDArray[np.bool_] = self._background.copy()
         return mask
-
-    def close(self) -> None:
-        """Frees the renderer; may be called again."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
-
-    def _observation(self, state: NDArray[np.float64]) -> Any:
-        if self._obs_kind == "pixels":
-            return self._pixels().copy()
-        if self._obs_kind == "state":
-            return state
-        return {"pixels": self._pixels().copy(), "state": state}
-
-    def _pixels(self) -> NDArray[np.uint8]:
-        if self._frame is None:
-            picture = self._own_renderer().render(self._sim.data, self._camera_id)
-            self._frame = self._upright(picture)
-        return self._frame
-
-    def _own_renderer(self) -> OffscreenRenderer:
-        if self._renderer is None:
-            self._renderer = OffscreenRenderer(
-                self._sim.model, *self.size, self._quality, self._camera_id
-            )
-        return self._renderer
 
     def _upright(self, picture: NDArray[Any]) -> NDArray[Any]:
         """A picture that arrives bottom row first, as it should be seen."""
@@ -344,78 +263,36 @@ class MetaWorldEnv(gym.Env[Any, NDArray[np.float32]], EzPickle):
         return np.ascontiguousarray(picture[:, ::-1] if upside_down else picture[::-1])
 
 
-class ScriptedPolicy:
-    """Upstream's hand-written policy for a task, which acts on the state.
+def scripted_policy(
+    task: str,
+) -> Callable[[NDArray[np.float64]], NDArray[np.float32]]:
+    """Returns upstream's hand-written policy for a task, its actions clipped.
 
-    Example:
-        >>> policy = scripted_policy("drawer-close")  # doctest: +SKIP
-        >>> action = policy.get_action(state)  # doctest: +SKIP
-    """
-
-    def __init__(self, task: str) -> None:
-        """Looks the policy up.
-
-        Args:
-            task: One of `TASKS`; the ending "-v3" may be left out.
-        """
-        self.task = _task_name(task)
-        self._policy = _metaworld("metaworld.policies").ENV_POLICY_MAP[self.task]()
-
-    def get_action(self, state: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Returns the (4,) action for a state, clipped to [-1, 1]."""
-        with warnings.catch_warnings():
-            # Upstream warns at nearly every step that the environment will clip.
-            warnings.filterwarnings("ignore", message="Constant.* may be too high")
-            action = self._policy.get_action(np.asarray(state, np.float64))
-        return np.clip(np.asarray(action, np.float32), -1.0, 1.0)
-
-    def __call__(self, state: NDArray[np.float64]) -> NDArray[np.float32]:
-        """The same as `get_action`."""
-        return self.get_action(state)
-
-
-def scripted_policy(task: str) -> ScriptedPolicy:
-    """Returns upstream's scripted policy for a task, its actions clipped.
-
-    It acts on the state: make the environment with ``obs="state"`` or ``obs="dict"``.
+    It maps a state to an action: make the environment with ``obs="state"`` or
+    ``obs="dict"``.
 
     Args:
         task: One of `TASKS`; the ending "-v3" may be left out.
+
+    Example:
+        >>> policy = scripted_policy("drawer-close")  # doctest: +SKIP
+        >>> action = policy(state)  # doctest: +SKIP
     """
-    return ScriptedPolicy(task)
+    name = _task_name(task)
+    upstream = _metaworld("metaworld.policies").ENV_POLICY_MAP[name]()
 
+    def act(state: NDArray[np.float64]) -> NDArray[np.float32]:
+        with warnings.catch_warnings():
+            # Upstream warns at nearly every step that the environment will clip.
+            warnings.filterwarnings("ignore", message="Constant.* may be too high")
+            action = upstream.get_action(np.asarray(state, np.float64))
+        return np.clip(np.asarray(action, np.float32), -1.0, 1.0)
 
-def register_metaworld() -> None:
-    """Registers ``metaworld/<task>`` for all fifty tasks, cut after 256 steps.
-
-    Tasks that are registered already are left as they are.
-    """
-    for task in TASKS:
-        env_id = f"metaworld/{task.removesuffix('-v3')}"
-        if env_id not in gym.registry:
-            gym.register(
-                id=env_id,
-                entry_point="genreward_wrappers.envs.metaworld:MetaWorldEnv",
-                max_episode_steps=256,
-                kwargs={"task": task},
-            )
+    return act
 
 
 def _metaworld(module: str) -> Any:
-    """Imports a module of the metaworld package, in an order that is safe."""
-    import importlib
-
-    choose_backend()
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        package = str(error.name).partition(".")[0]
-        if package not in ("metaworld", "mujoco"):
-            raise
-        raise ImportError(
-            f"Meta-World environments need the package {package!r}: "
-            'pip install "genreward-wrappers[metaworld]"'
-        ) from error
+    return import_simulator(module, ("metaworld", "mujoco"), "metaworld")
 
 
 def _simulation(task: str) -> Any:

@@ -15,12 +15,12 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from genreward_wrappers.envs.families import find_family, find_script
+
 Act: TypeAlias = Callable[[Any], Any]
 """From an observation to an action."""
 
 POLICIES = ("random", "scripted", "noisy", "planned")
-
-_PLANNED = ("dmc/", "distracting/")
 
 
 class Wander:
@@ -57,23 +57,36 @@ def make_policy(policy: str, env: Any, env_id: str, seed: int) -> Act:
         ValueError: There is no such policy, or none for this environment.
     """
     rng = np.random.default_rng(seed)
-    space = env.action_space
     if policy == "random":
-        return _random(space, rng)
+        return random_policy(env.action_space, rng)
     if policy == "planned":
         return _planner(env_id)(env, seed)
     if policy in ("scripted", "noisy"):
         script = _scripted(policy, env_id)
         if policy == "scripted":
             return script
-        strength, wander = rng.uniform(0.1, 0.8), Wander(rng, len(space.low))
-
-        def noisy(observation: Any) -> Any:
-            action = script(observation) + strength * wander()
-            return np.clip(action, -1, 1).astype(np.float32)
-
-        return noisy
+        return noisy_policy(script, env.action_space, rng, rng.uniform(0.1, 0.8))
     return _own(policy)(env, seed)
+
+
+def noisy_policy(
+    act: Act, space: spaces.Space[Any], rng: np.random.Generator, strength: float
+) -> Act:
+    """A policy with noise on its actions, whose bounds are -1 and 1.
+
+    Args:
+        act: The policy without noise.
+        space: The action space.
+        rng: What the noise is drawn from.
+        strength: The noise's standard deviation.
+    """
+    wander = Wander(rng, int(np.prod(space.shape or ())))
+
+    def noisy(observation: Any) -> Any:
+        action = act(observation) + strength * wander()
+        return np.clip(action, -1, 1).astype(np.float32)
+
+    return noisy
 
 
 def check_policy(policy: str, env_id: str) -> None:
@@ -86,7 +99,13 @@ def check_policy(policy: str, env_id: str) -> None:
         _own(policy)
 
 
-def _random(space: spaces.Space[Any], rng: np.random.Generator) -> Act:
+def random_policy(space: spaces.Space[Any], rng: np.random.Generator) -> Act:
+    """Actions that wander within their bounds, or are drawn if there are none.
+
+    Args:
+        space: The action space.
+        rng: What they are drawn from.
+    """
     if (
         not isinstance(space, spaces.Box)
         or not np.isfinite([space.low, space.high]).all()
@@ -105,25 +124,19 @@ def _random(space: spaces.Space[Any], rng: np.random.Generator) -> Act:
 
 
 def _scripted(policy: str, env_id: str) -> Act:
-    from genreward_wrappers.envs.metaworld import TASKS, scripted_policy
-
-    task = env_id.removeprefix("metaworld/")
-    if task == env_id or f"{task}-v3" not in TASKS:
+    make_script = find_script(env_id)
+    if make_script is None:
         raise ValueError(
             f"policy {policy!r}: {env_id!r} has no scripted policy, only metaworld/... "
             'has; give "random" or one of your own, "<module>:<function>"'
         )
-    script = scripted_policy(task)
-
-    def act(observation: Any) -> Any:
-        seen = observation["state"] if isinstance(observation, dict) else observation
-        return script(seen)
-
-    return act
+    script = make_script()
+    return lambda seen: script(seen["state"] if isinstance(seen, dict) else seen)
 
 
 def _planner(env_id: str) -> Callable[[Any, int], Act]:
-    if not env_id.startswith(_PLANNED):
+    family = find_family(env_id)
+    if family is None or not family.planned:
         raise ValueError(
             f"policy 'planned': {env_id!r} cannot be planned in, only dmc/... and "
             'distracting/... can; give "random" or one of your own, '

@@ -1,8 +1,8 @@
-"""Generated videos before anybody chose among them: files, cards, a contact sheet.
+"""Generated videos to choose from: files, cards, a contact sheet.
 
-A candidate is a goal bundle of one video, without loss and with all that it was made
-with in its provenance. Beside it lie an mp4 to look at and the same settings as JSON:
-both can be made from it, and are never read.
+A candidate is a lossless goal bundle of one video, with all of its settings in its
+provenance. Beside it are an mp4 to look at and the settings as JSON; both are made from
+the candidate, and never read.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ STEP = "generate"
 PREFIX = "candidate"
 SHEET = "contact_sheet.png"
 
-#: What differs from one candidate to the next of one folder.
+#: What differs between the candidates of one folder.
 OWN = ("seed", "start_seed", "first_frame")
-#: What nothing depends on: a model may move, its revision says what it is.
+#: What no video depends on: a model may be moved; its revision identifies it.
 IDLE = ("step", "source")
 
 #: Frames of each candidate on the contact sheet, and the height of one in pixels.
@@ -36,12 +36,12 @@ COLUMNS, ROW = 8, 96
 
 
 def save_candidate(path: Path, frames: UInt8, card: Mapping[str, Any]) -> None:
-    """Writes a candidate, all or nothing, and what lies beside it.
+    """Writes a candidate, all or nothing, and the files beside it.
 
     Args:
         path: Its .safetensors file.
         frames: (T, H, W, 3).
-        card: All that it was made with, as JSON.
+        card: All settings that it was made with, as JSON.
     """
     bundle = as_bundle(frames, card)
     bundle.save(path)
@@ -49,7 +49,7 @@ def save_candidate(path: Path, frames: UInt8, card: Mapping[str, Any]) -> None:
 
 
 def as_bundle(frames: UInt8, card: Mapping[str, Any]) -> GoalBundle:
-    """A candidate, of its frames and of what it was made with."""
+    """A candidate from its frames and its settings."""
     return GoalBundle(
         frames[None],
         env_id=str((card.get("env") or {}).get("id", "")),
@@ -64,12 +64,12 @@ def settings_card(
     settings: Mapping[str, Any],
     env: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What candidates of one setting have in common, as it will be read again.
+    """What candidates of one setting have in common, as JSON restores it.
 
     Args:
-        identity: Of the generator.
-        settings: What was asked of it.
-        env: Whose first frames they continue.
+        identity: The generator's identity.
+        settings: The settings of its call.
+        env: The environment whose first frames they continue.
     """
     card = {"model": identity, "settings": dict(settings), "env": env}
     try:
@@ -137,7 +137,7 @@ def shared(card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def lasting(card: Mapping[str, Any]) -> dict[str, Any]:
-    """What says whether two candidates were made alike."""
+    """The part of a card that two candidates of one setting share."""
     return {key: value for key, value in card.items() if key not in IDLE}
 
 

@@ -1,9 +1,9 @@
 """Goals of an episode's own first frame, generated when the episode begins.
 
 Recorded goals cannot know where the target of *this* episode is; a generator that
-continues the frame that the agent sees can. Frame and settings decide a video, whatever
-begins beside it: its noise is drawn from a hash of the frame. So it is kept, as a
-candidate like those of ``genreward generate``, and the same frame finds it again.
+continues the frame that the agent sees can. A video depends only on the frame and the
+settings: its noise is drawn from a hash of the frame. It is therefore kept, as a
+candidate like those of ``genreward generate``, and reused for the same frame.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ from genreward_wrappers.generators.checkpoints import local_folder
 from genreward_wrappers.generators.pipeline import Generator, same_aspect
 from genreward_wrappers.generators.settings import Model, Sampling
 
-#: The generator that comes with this package, and the steps that it is asked for: few,
-#: since every episode waits for them.
+#: The generator that comes with this package, and its number of steps: few, since every
+#: episode waits for them.
 EMBEDDED, STEPS = "embedded:goal-generator-64", 8
 
 
@@ -52,27 +52,29 @@ EMBEDDED, STEPS = "embedded:goal-generator-64", 8
 class GeneratedGoals:
     """How the goals of episodes are generated from their first frames.
 
-    A wrapper takes it as its ``goal=``, as it is or as a mapping of the same names, and
+    A wrapper takes it as its ``goal=``, or a mapping with the same names;
     ``goal="generated"`` is ``GeneratedGoals()``.
 
     Attributes:
         generator: A local folder, a hub id or ``embedded:<name>``: a pipeline of
             diffusers that continues a picture.
         prompt: The task in words; empty takes that of the environment's embedded goal.
-        videos: How many of each first frame.
-        steps: Of the denoising; None is the pipeline's own.
-        guidance: The scale of classifier-free guidance; None is the pipeline's own, and
-            1 is none, in half the time.
-        frames: Of a video, which spans the whole episode; None is the pipeline's own.
-        size: (height, width) of a video, likewise.
+        videos: The number of videos of each first frame.
+        steps: The number of denoising steps; None is the pipeline's default.
+        guidance: The scale of classifier-free guidance; None is the pipeline's default.
+            1 switches it off, which halves the time.
+        frames: The number of frames of a video, which spans the whole episode; None is
+            the pipeline's default.
+        size: (height, width) of a video; None is the pipeline's default.
         negative: What the videos should not show.
         more: Further arguments of the pipeline by name.
-        seed: Another seed gives other videos of the same frames.
-        batch: How many videos are made at once, at most.
+        seed: Another seed gives other videos for the same frames.
+        batch: The largest number of videos to make at once.
         cache: The folder that keeps the videos; None is the user's cache, and an empty
-            text keeps none.
+            string keeps none.
         device: "auto", "cpu", "cuda" or "cuda:<index>".
-        dtype: What the pipeline computes in; None is bfloat16 on a GPU, else float32.
+        dtype: The precision of the pipeline; None is bfloat16 on a GPU, otherwise
+            float32.
         model: Further fields of `generators.Model` by name, such as ``lora``.
 
     Example:
@@ -113,10 +115,10 @@ class GeneratedGoals:
 
     @classmethod
     def of(cls, goal: GeneratedGoals | Mapping[str, Any] | str) -> GeneratedGoals:
-        """What a wrapper was given as its goal.
+        """The goals that a wrapper's ``goal=`` stands for.
 
         Raises:
-            ValueError: A name is none of the fields.
+            ValueError: A name is not a field.
         """
         if isinstance(goal, GeneratedGoals):
             return goal
@@ -126,18 +128,18 @@ class GeneratedGoals:
         return cls(**{**given, "size": None if size is None else tuple(size)})
 
     def as_mapping(self) -> dict[str, Any]:
-        """What differs from the defaults, as JSON can hold it."""
+        """The fields that differ from the defaults, for JSON."""
         default = asdict(type(self)())
         given = {k: v for k, v in asdict(self).items() if v != default[k]}
         if "cache" in given:
             given["cache"] = os.fspath(given["cache"])
         if "size" in given:
-            # As it will be read again.
+            # As JSON restores it.
             given["size"] = list(given["size"])
         return given
 
     def maker(self, env_id: str | None = None) -> OwnGoals:
-        """What makes them, for the environment of an id; loads nothing yet."""
+        """The maker for an environment's id; it loads nothing yet."""
         return OwnGoals(self, env_id)
 
 
@@ -145,12 +147,12 @@ class OwnGoals(GoalMaker):
     """Makes the goals of episodes from their first frames, and keeps them on disk."""
 
     def __init__(self, goals: GeneratedGoals, env_id: str | None = None) -> None:
-        """Finds the generator and checks what is asked of it.
+        """Finds the generator and checks the settings.
 
         Args:
-            goals: What is asked.
-            env_id: The environment's id. Its embedded goal, if there is one, gives the
-                prompt and the encoder where nobody says otherwise.
+            goals: The settings.
+            env_id: The environment's id. Its embedded goal, if there is one, provides
+                the default prompt and encoder.
 
         Raises:
             ValueError: The generator continues no picture, or there is no prompt.
@@ -198,13 +200,13 @@ class OwnGoals(GoalMaker):
         self.folder: Path | None = None
         if goals.cache is None or os.fspath(goals.cache):
             folder = Path(goals.cache or cache_folder("generated")).expanduser()
-            # Candidates of one setting lie together, as in a folder that `genreward
-            # generate` writes, and can be packed as such.
+            # Candidates of one setting share a folder like one that `genreward
+            # generate` writes, and can be packed from it.
             self.folder = folder / self.digest[:16]
 
     @property
     def digest(self) -> str:
-        """The hash of the generator and of all that is asked of it."""
+        """The hash of the generator and of all settings."""
         return hashlib.sha256(canonical(lasting(self._card)).encode()).hexdigest()
 
     def __repr__(self) -> str:
@@ -215,7 +217,8 @@ class OwnGoals(GoalMaker):
         )
 
     def __call__(self, frames: UInt8) -> list[Made]:
-        """The goals of n episodes; what is not there already is made at once.
+        """The goals of n episodes; those that are not in the cache are made in one
+        batch.
 
         Raises:
             ValueError: The frames have another aspect ratio than the videos.
@@ -241,7 +244,7 @@ class OwnGoals(GoalMaker):
             for key, video in zip(part, made, strict=True):
                 videos[key] = self._keep(*key, video)
         share = (perf_counter() - begun) / max(len(missing), 1)
-        # Of episodes with the same frame the first one pays.
+        # If several episodes have the same frame, the first one pays.
         unpaid = set(missing)
         results = []
         for digest in digests:
@@ -253,13 +256,13 @@ class OwnGoals(GoalMaker):
         return results
 
     def path(self, digest: str, seed: int) -> Path | None:
-        """Where the video of a frame's hash and a seed is kept, if any are."""
+        """Where the video of a frame's hash and a seed is kept, if videos are kept."""
         if self.folder is None:
             return None
         return self.folder / f"{PREFIX}-{digest[:24]}-{seed}.safetensors"
 
     def _load(self, *key: Any) -> UInt8 | None:
-        """The video that was made before; None if there is none, or it is damaged."""
+        """A video that was made before; None if there is none, or it is damaged."""
         path = self.path(*key)
         return None if path is None else self._cache(*key).get(path.stem)
 
@@ -269,7 +272,7 @@ class OwnGoals(GoalMaker):
 
         def read(path: Path) -> UInt8:
             bundle = load_candidate(path)
-            # A file says itself what it is; its name holds but a part of the hashes.
+            # The file itself has the full hashes; its name has only a part of them.
             unlike = differences(*map(lasting, (bundle.provenance[0], card)))
             if unlike:
                 raise GoalError(f"{path} is another video: {'; '.join(unlike)}")
@@ -284,7 +287,7 @@ class OwnGoals(GoalMaker):
         return Cache(self.folder, read, write)
 
     def _keep(self, digest: str, seed: int, video: UInt8) -> UInt8:
-        """Keeps a video that was made; another process may have been faster."""
+        """Keeps a new video, unless another process was faster."""
         if video.shape[:3] != (self.frames, *self.frame_size):
             raise ValueError(
                 f"{self._goals.generator} was asked for {self.frames} frames of "
@@ -321,7 +324,7 @@ _loaded: weakref.WeakValueDictionary[tuple[object, ...], Generator] = (
 
 
 def load_generator(model: Model) -> Generator:
-    """A generator; all that ask for the same share one, and load it once."""
+    """A generator, shared and loaded once by all that ask for the same."""
     folder = local_folder(model.source)
     stamp: list[object] = []
     if folder is not None:
@@ -336,10 +339,11 @@ def load_generator(model: Model) -> Generator:
 
 
 def noise_seed(digest: str, seed: int, video: int) -> int:
-    """The seed of a video's noise: of its first frame, and not of what is asked.
+    """The seed of a video's noise, which depends on its first frame and not on the
+    settings.
 
-    So the same frame has the same noise whatever the number of steps, and they can be
-    compared.
+    The same frame has the same noise whatever the number of steps, so that results can
+    be compared.
     """
     text = f"{digest} {seed} {video}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")

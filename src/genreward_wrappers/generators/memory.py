@@ -1,4 +1,4 @@
-"""What to do where a generator does not fit into memory, as an error that says so."""
+"""Errors that say what to do if a generator does not fit into memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genreward_wrappers.generators.settings import Model
 
 @contextmanager
 def memory_told(model: Model) -> Iterator[None]:
-    """Says what would help a generator where the memory does not suffice."""
+    """Says what would help a generator if the memory does not suffice."""
 
     def ways(on_cpu: bool) -> list[str]:
         found = []
@@ -34,19 +34,20 @@ def memory_told(model: Model) -> Iterator[None]:
 
 @contextmanager
 def memory_limit(source: str, ways: Callable[[bool], list[str]]) -> Iterator[None]:
-    """Says what would help where the memory does not suffice.
+    """Says what would help if the memory does not suffice.
 
     Args:
         source: What is being computed with.
-        ways: What would help, given whether it is the CPU's memory.
+        ways: A function that returns what would help, given whether it is the CPU's
+            memory.
 
     Raises:
-        ValueError: It does not suffice.
+        ValueError: The memory does not suffice.
     """
     try:
         yield
     except (torch.cuda.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        # What torch raises on the CPU has no class of its own.
+        # torch's error on the CPU has no class of its own.
         on_cpu = "can't allocate memory" in str(error)
         if not (
             on_cpu or isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError))

@@ -1,4 +1,4 @@
-"""Pictures and videos as other libraries hold them, brought to uint8 RGB."""
+"""Converts pictures and videos of other libraries to uint8 RGB."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def to_frames(video: Any, name: str = "the pipeline") -> UInt8:
     Args:
         video: Pictures of Pillow; an array (T, H, W, 3), uint8 or floats in [0, 1]; or
             a tensor (T, 3, H, W) of floats in [0, 1].
-        name: Where it is from, for messages.
+        name: The video's source, for messages.
 
     Raises:
         ValueError: It is no such video, or not finite.

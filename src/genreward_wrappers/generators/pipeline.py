@@ -1,9 +1,9 @@
-"""Pipelines of diffusers that make videos of a prompt and, mostly, a first frame.
+"""Pipelines of diffusers that make videos from a prompt and mostly a first frame.
 
-CogVideoX, Wan, LTX and their like are called by what their own signatures take, so
-any pipeline does that takes a ``prompt`` and ``num_frames``. One with an ``image``
-continues that picture. It resizes the picture itself, which must have the video's
-aspect ratio: a squeezed goal looks like no frame of the environment.
+CogVideoX, Wan, LTX and similar pipelines are called according to their own signatures,
+so any pipeline works that takes a ``prompt`` and ``num_frames``. One that takes an
+``image`` continues that picture. It resizes the picture itself; the picture must have
+the video's aspect ratio, since a squeezed goal looks like no frame of the environment.
 """
 
 from __future__ import annotations
@@ -45,26 +45,27 @@ LISTS = (
 
 
 class Generator:
-    """A video pipeline that is found at once and loaded when it is first needed.
+    """A video pipeline that is found immediately and loaded when it is first needed.
 
     Attributes:
         found: The pipeline.
         device: Where it runs.
-        dtype: What it computes in.
+        dtype: The precision of the computation.
         identity: What its videos depend on: class, the hub's commit or a hash of the
-            local files, LoRA, dtype. Where the files lie is no part of it.
+            local files, LoRA, dtype. The location of the files is not part of it.
     """
 
     def __init__(self, model: Model) -> None:
         """Finds the pipeline and checks that all its parts are there.
 
         Args:
-            model: Which one.
+            model: The pipeline and how it is loaded.
 
         Raises:
             ImportError: A package is missing.
-            FileNotFoundError: There is no such pipeline here, nor a way to fetch it.
-            ValueError: It lacks parts, or makes no videos of a prompt.
+            FileNotFoundError: There is no such pipeline here, and it cannot be
+                downloaded.
+            ValueError: It lacks parts, or makes no videos from a prompt.
         """
         self.device = resolve_device(model.device)
         if model.offload not in OFFLOADS:
@@ -126,14 +127,15 @@ class Generator:
         return self._pipeline
 
     def unload(self) -> None:
-        """Lets go of the pipeline; it is loaded again when it is needed again."""
+        """Drops the pipeline; it is loaded again when it is needed."""
         self._pipeline = None
 
     def settings(self, sampling: Sampling) -> dict[str, Any]:
-        """What will be asked of the pipeline, its own defaults filled in, as JSON.
+        """The arguments of the pipeline's call, with its own defaults filled in, as
+        JSON.
 
         Raises:
-            ValueError: The pipeline does not take it.
+            ValueError: The pipeline does not take an argument.
         """
         as_texts([sampling.prompt], "prompt")
         for name, value in (("steps", sampling.steps), ("frames", sampling.frames)):
@@ -209,10 +211,12 @@ class Generator:
         """Makes one video.
 
         Args:
-            settings: As `settings` gives them.
-            seed: Of the noise, which is drawn on the CPU: no device changes it.
+            settings: The arguments, as `settings` returns them.
+            seed: The seed of the noise, which is drawn on the CPU and so does not
+                depend on the device.
             image: (H, W, 3) uint8 RGB, the first frame.
-            on_progress: Called with how many denoising steps are done, and of how many.
+            on_progress: Called with the number of denoising steps that are done, and of
+                all.
 
         Returns:
             (T, height, width, 3) uint8 RGB.
@@ -231,16 +235,17 @@ class Generator:
         prompts: Sequence[str] | None = None,
         on_progress: OnProgress = no_progress,
     ) -> list[UInt8]:
-        """Makes several videos, at once where the pipeline takes lists.
+        """Makes several videos, in one call if the pipeline takes lists.
 
-        Each is the one that a call of its own makes, to rounding.
+        Up to rounding, each equals the video of a separate call.
 
         Args:
-            settings: As `settings` gives them.
-            seeds: Of each video's noise.
+            settings: The arguments, as `settings` returns them.
+            seeds: The seed of each video's noise.
             images: The first frame of each.
-            prompts: Of each; None is the settings' for all of them.
-            on_progress: Called with how many denoising steps are done, and of how many.
+            prompts: The prompt of each; None takes that of the settings for all.
+            on_progress: Called with the number of denoising steps that are done, and of
+                all.
         """
         for name, given in (("images", images), ("prompts", prompts)):
             if given is not None and len(given) != len(seeds):
@@ -336,7 +341,7 @@ class Generator:
         return None, None
 
     def _check_shape(self, found: Mapping[str, Any]) -> None:
-        """Raises for frames and sizes that the pipeline would change or choke on."""
+        """Raises for frames and sizes that the pipeline would change or fail on."""
         space, time = self.found.compression()
         frames = found.get("num_frames")
         if time and frames is not None and (frames - 1) % time:
@@ -369,7 +374,7 @@ class Generator:
         kind = transformer.get("_class_name")
         if kind != "CogVideoXTransformer3DModel" or not (taken and latent):
             return
-        # A picture to continue comes in beside the noise, as many channels again.
+        # The picture to continue adds as many channels as the noise has.
         needed = 2 * latent if self.wants_image else latent
         if taken != needed:
             raise ValueError(
@@ -383,8 +388,8 @@ class Generator:
             )
 
     def _text_length(self) -> dict[str, int]:
-        # CogVideoX counts its tokens in the call and in the transformer, where alone
-        # they are saved with the model.
+        # CogVideoX has its number of tokens in the call and in the transformer, and
+        # saves only the latter with the model.
         length = self.found.config("transformer").get("max_text_seq_length")
         if length is None or "max_sequence_length" not in self.takes:
             return {}
@@ -396,7 +401,7 @@ def same_aspect(image: UInt8, settings: Mapping[str, Any]) -> bool:
     if "height" not in settings or "width" not in settings:
         return True
     height, width = image.shape[:2]
-    # Half a pixel of the coarser of the two is rounding.
+    # Allows rounding by half a pixel of the coarser of the two.
     slack = 0.5 * max(1.0, height / settings["height"])
     wanted = settings["width"] * height / settings["height"]
     return bool(abs(width - wanted) <= slack)

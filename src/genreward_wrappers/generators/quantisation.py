@@ -1,8 +1,8 @@
 """Large parts of a pipeline in fewer bits, by diffusers' own quantisation.
 
 "int8" keeps the matrices' weights in 8 bits (torchao, on any device), "nf4" in 4 bits
-(bitsandbytes, on a GPU). Computed is in the pipeline's dtype. What is quantised are the
-denoiser and the text encoders, which are nearly all of a pipeline; the VAE stays.
+(bitsandbytes, on a GPU). The computation uses the pipeline's dtype. The denoiser and
+the text encoders are quantised, which are nearly all of a pipeline; the VAE is not.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import importlib.util
 from collections.abc import Iterable
 from typing import Any
 
-#: The package that each kind needs beside accelerate.
+#: The package that each kind needs in addition to accelerate.
 KINDS = {"int8": "torchao", "nf4": "bitsandbytes"}
 
 _LARGE = ("transformer", "unet", "text_encoder")
 
 
 def check_quantised(kind: str, device_type: str) -> None:
-    """Raises unless pipelines can be quantised so here.
+    """Raises unless pipelines can be quantised in this way on this machine.
 
     Args:
         kind: "none", or one of `KINDS`.
-        device_type: Where the pipeline will be.
+        device_type: The type of the pipeline's device.
 
     Raises:
         ImportError: A package is missing.
@@ -48,12 +48,12 @@ def check_quantised(kind: str, device_type: str) -> None:
 
 
 def quantisation(kind: str, parts: Iterable[str], dtype: Any) -> Any:
-    """What ``from_pretrained`` of a pipeline takes as ``quantization_config``.
+    """The ``quantization_config`` for a pipeline's ``from_pretrained``.
 
     Args:
         kind: One of `KINDS`.
         parts: The names of the pipeline's parts.
-        dtype: What is computed in.
+        dtype: The precision of the computation.
     """
     import diffusers
     import transformers

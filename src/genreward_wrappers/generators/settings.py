@@ -9,22 +9,24 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Model:
-    """Which generator, and how it is held in memory.
+    """Which generator to load, and how it is kept in memory.
 
     Attributes:
         source: A local folder with a ``model_index.json``, a hub id, or
             ``embedded:<name>``.
         revision: A branch, tag or commit of the hub's repository.
-        kind: A class of diffusers to load it as; empty is the one it was saved as.
-        lora: A file or folder with LoRA weights, or a hub id; empty is none.
-        lora_scale: How much of them is added.
+        kind: The class of diffusers to load it as; empty is the one that it was saved
+            as.
+        lora: A file or folder with LoRA weights, or a hub id; empty loads none.
+        lora_scale: The factor that they are added with.
         device: "auto", "cpu", "cuda" or "cuda:<index>".
-        dtype: What it computes in; None is bfloat16 on a GPU, float32 elsewhere.
+        dtype: The precision of the computation; None is bfloat16 on a GPU, otherwise
+            float32.
         offload: "none"; "model" keeps one part at a time on the GPU, "sequential" one
             layer, which is slow.
         tiling: Whether the VAE works on tiles of the picture, one after the other.
         slicing: Whether the VAE works on one video of a batch at a time.
-        quantise: "none"; "int8" or "nf4" keeps the large parts in so many bits.
+        quantise: "none"; "int8" or "nf4" keeps the large parts in 8 or 4 bits.
     """
 
     source: str
@@ -42,14 +44,14 @@ class Model:
 
 @dataclass(frozen=True)
 class Sampling:
-    """What is asked of a generator; None is the pipeline's own default.
+    """The arguments of a generator's call; None takes the pipeline's own default.
 
     Attributes:
         prompt: The task in words.
         negative: What the video should not show.
-        steps: Of the denoising.
+        steps: The number of denoising steps.
         guidance: The scale of classifier-free guidance.
-        frames: Of the video.
+        frames: The number of frames of the video.
         size: (height, width) of the video.
         more: Further arguments of the pipeline by name.
     """

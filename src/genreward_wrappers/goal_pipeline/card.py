@@ -1,4 +1,4 @@
-"""What a goal bundle says of itself: to a terminal, and on its page on the Hub."""
+"""A goal bundle described: in a terminal, and on its page on the Hub."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 from genreward_wrappers.data.goals import GoalBundle
 from genreward_wrappers.goal_pipeline.select import chosen
 
-#: The step of a bundle that was checked on held-out episodes.
+#: The provenance step of a check on held-out episodes.
 CHECK = "check"
 
-#: What the Hub calls the licences that bundles are most often under.
+#: The Hub's names of the licences that bundles most often have.
 HUB_LICENCES = {
     "mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0",
     "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0",
     "cc-by-nd-4.0",
 }  # fmt: skip
 
-#: Words in a licence that keep commercial users away.
+#: Words in a licence that exclude commercial use.
 _NOT_COMMERCIAL = re.compile(
     r"non[-_\s]?commercial|(?<![a-z])nc(?![a-z])|not\s+for\s+commercial"
     r"|research[-_\s](use|purposes)?[-_\s]?only|academic[-_\s](use[-_\s])?only",
@@ -29,7 +29,7 @@ _NOT_COMMERCIAL = re.compile(
 
 
 def describe(goal: GoalBundle) -> dict[str, Any]:
-    """What a bundle holds, for JSON, without its long lists."""
+    """The contents of a bundle as JSON, without its long lists."""
     return {
         "environment": goal.env_id,
         "camera": goal.camera,
@@ -45,7 +45,7 @@ def describe(goal: GoalBundle) -> dict[str, Any]:
 
 
 def provenance(goal: GoalBundle) -> list[dict[str, Any]]:
-    """The steps that made a bundle; curves are told by their sizes."""
+    """The steps that made a bundle, with the sizes of curves in place of the curves."""
     steps = []
     for step in goal.provenance:
         short = dict(step)
@@ -57,9 +57,9 @@ def provenance(goal: GoalBundle) -> list[dict[str, Any]]:
 
 
 def curve_summary(goal: GoalBundle) -> list[str]:
-    """A line for each video: its key frame and how well that fits the prompts.
+    """A line for each video: its key frame, and how well that fits the prompts.
 
-    Empty if `select` has not chosen the key frames that the bundle has.
+    Empty if `select` did not choose the bundle's key frames.
     """
     found = chosen(goal)
     if found is None:
@@ -78,9 +78,9 @@ def curve_summary(goal: GoalBundle) -> list[str]:
 
 
 def check_summary(goal: GoalBundle) -> list[str]:
-    """What held-out episodes said of each of its rewards, one sentence each.
+    """What held-out episodes say about each of its rewards, one sentence each.
 
-    Empty if nobody asked, or if the bundle has been changed since.
+    Empty if it was not checked, or has changed since.
     """
     last = goal.provenance[-1] if goal.provenance else {}
     said = last.get("said", []) if last.get("step") == CHECK else []
@@ -88,13 +88,13 @@ def check_summary(goal: GoalBundle) -> list[str]:
 
 
 def licences(goal: GoalBundle) -> list[str]:
-    """Every licence that the bundle or a step that made it names."""
+    """Every licence that the bundle or one of its steps names."""
     named = [goal.license, *(text for s in goal.provenance for text in _licences(s))]
     return list(dict.fromkeys(text.strip() for text in named if text.strip()))
 
 
 def forbidding(goal: GoalBundle) -> list[str]:
-    """Those of its licences that forbid commercial use, as far as their words say."""
+    """Those of its licences that forbid commercial use, judged by their words."""
     return [text for text in licences(goal) if _NOT_COMMERCIAL.search(text)]
 
 
@@ -103,9 +103,9 @@ def readme(goal: GoalBundle, repo: str, file: str, picture: str) -> str:
 
     Args:
         goal: The bundle.
-        repo: ``owner/repo``; empty for a bundle that lies beside its card.
-        file: The name of the bundle there.
-        picture: The name of its contact sheet there.
+        repo: ``owner/repo``; empty for a bundle in the same folder as its card.
+        file: The bundle's file name.
+        picture: The file name of its contact sheet.
     """
     parts = [_front_matter(goal), f"# Goal videos: {_line(_title(goal))}"]
     forbidden = forbidding(goal)
@@ -161,7 +161,7 @@ def readme(goal: GoalBundle, repo: str, file: str, picture: str) -> str:
 
 
 def mark(file: str) -> str:
-    """What shows that a card was written for a bundle, and may be written anew."""
+    """The mark of a generated card, which may be replaced."""
     return f"<!-- The card that genreward push made for {file} -->"
 
 
@@ -198,13 +198,13 @@ def _title(goal: GoalBundle) -> str:
 
 
 def _line(text: str) -> str:
-    """A text of anybody's inside a line of a table: no markup, no line breaks."""
+    """Foreign text for one line of a table: no markup, no line breaks."""
     plain = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\`*_\[\]|!])", r"\\\1", plain)
 
 
 def _licences(value: Any) -> Iterator[str]:
-    """What stands under "license" anywhere in a step."""
+    """The values of "license" anywhere in a step."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if key in ("license", "licence") and isinstance(inner, str):

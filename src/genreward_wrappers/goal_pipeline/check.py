@@ -1,9 +1,9 @@
-"""What a goal is worth on episodes that nothing was made from.
+"""What a goal is worth on held-out episodes.
 
-Fewer episodes and fewer figures than `genreward evaluate` takes, for any environment:
-how often a held-out success scores higher than a held-out failure, and how the scores
-are ordered beside the environment's own reward. A goal that has it the wrong way round
-is found here, and its bundle says so.
+It takes fewer episodes and fewer figures than `genreward evaluate`, and works for any
+environment: how often a success scores higher than a failure, and whether the scores
+rank episodes as the environment's own reward does. A goal that ranks them the wrong way
+round is found here, and its bundle says so.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from genreward_wrappers.goal_pipeline.card import CHECK
 from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.training.forward_backward.judge import rank_correlation
 
-#: Frames of an episode that the per-frame reading looks at, as `genreward evaluate`.
+#: Frames of an episode that the per-frame reading looks at, as in `evaluate`.
 FRAMES = 65
-#: Every policy has seeds of its own, so many.
+#: How far the policies' first seeds lie apart.
 APART = 1_000
-#: To how many digits figures are kept.
+#: How many digits of a figure are kept.
 DIGITS = 4
 
 CHANCE = 0.5
@@ -42,13 +42,13 @@ CHANCE = 0.5
 
 @dataclass(frozen=True)
 class Figure:
-    """What the held-out episodes say of one reward.
+    """What the held-out episodes say about one reward.
 
     Attributes:
         reward: Its name.
         auc: How often a success scores higher on average than a failure.
-        rank: The rank correlation of the mean score with what the environment pays for
-            all of the episode; None where either is the same in all.
+        rank: The rank correlation of an episode's mean score with its return in the
+            environment; None where either is the same in all episodes.
     """
 
     reward: str
@@ -57,22 +57,22 @@ class Figure:
 
     @property
     def wrong_way_round(self) -> bool:
-        """Whether it ranks failures above successes, as far as is known."""
+        """Whether it ranks failures above successes, as far as this is known."""
         if self.auc.value is not None:
             return self.auc.value < CHANCE
         return self.rank is not None and self.rank < 0
 
     @property
     def said(self) -> str:
-        """One sentence."""
+        """The figure as a sentence."""
         auc, rank = self.auc, self.rank
         if auc.value is None:
-            why = f"whether it tells successes from failures is not known ({auc.flag})"
+            why = f"unknown whether it tells successes from failures ({auc.flag})"
             if rank is None:
-                return f"{self.reward}: {why}, nor how it goes with the own reward"
-            against = "AGAINST " if rank < 0 else "with "
+                return f"{self.reward}: {why}, or agrees with the environment"
+            agrees = "CONTRADICTS" if rank < 0 else "agrees with"
             return (
-                f"{self.reward}: {why}; it goes {against}the environment's own reward, "
+                f"{self.reward}: {why}; it {agrees} the environment's own reward, "
                 f"rank correlation {rank:.2f}"
             )
         figure = f"AUC {auc.value:.2f}"
@@ -81,23 +81,25 @@ class Figure:
         if auc.value < CHANCE:
             said = "RANKS FAILURES ABOVE SUCCESSES"
             if auc.high is None or auc.high >= CHANCE:
-                said += ", which with so few episodes may be chance"
+                said += ", which may be chance with so few episodes"
         elif auc.low is None or auc.low <= CHANCE:
             said = "cannot be told from chance with so few episodes"
         else:
             said = "ranks successes above failures"
-        beside = "" if rank is None else f"; rank beside the own reward {rank:.2f}"
+        beside = (
+            "" if rank is None else f"; rank correlation with the return {rank:.2f}"
+        )
         return f"{self.reward}: {said}: {figure}, {auc.n} episodes{beside}"
 
 
 @dataclass(frozen=True)
 class Check:
-    """What came out.
+    """The result of a check.
 
     Attributes:
-        figures: One a reward.
-        episodes: For each policy how many were played, how many succeeded, and the
-            seed of the first.
+        figures: One for each reward.
+        episodes: For each policy the number of episodes, of successes, and the first
+            seed.
     """
 
     figures: tuple[Figure, ...]
@@ -122,7 +124,7 @@ class Check:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Check:
-        """What `to_json` gave."""
+        """The check that `to_json` wrote."""
         figures = tuple(
             Figure(one["reward"], Estimate(**one["auc"]), one["rank"])
             for one in found["figures"]
@@ -130,7 +132,7 @@ class Check:
         return cls(figures, found["episodes"])
 
     def step(self) -> dict[str, Any]:
-        """The step of the bundle's provenance."""
+        """The check as a step of the bundle's provenance."""
         return {
             "step": CHECK,
             **self.to_json(),
@@ -140,7 +142,7 @@ class Check:
 
 
 def policies_of(env_id: str) -> tuple[str, ...]:
-    """Who plays the held-out episodes, if nobody says: those that cost little."""
+    """Who plays the held-out episodes by default: policies that cost little."""
     try:
         check_policy("scripted", env_id)
     except (ValueError, ImportError):
@@ -149,7 +151,7 @@ def policies_of(env_id: str) -> tuple[str, ...]:
 
 
 def first_seed(policy: int) -> int:
-    """Of the held-out episodes of the so-manieth policy."""
+    """The first seed of a policy's held-out episodes."""
     return FIRST_SEED + APART * policy
 
 
@@ -164,10 +166,10 @@ def check_goal(
     """Scores held-out episodes.
 
     Args:
-        goal: The goal; its nets are judged, too, if it has any.
-        recorded: Episodes of `goal_pipeline.collect`, by their policy.
-        horizon: Steps of an episode.
-        device: Of the encoders.
+        goal: The goal; its nets are judged too, if it has any.
+        recorded: Episodes of `goal_pipeline.collect`, by policy.
+        horizon: How many steps an episode has.
+        device: Where the encoders run.
         on_progress: Called with how many rewards are scored, and of how many.
 
     Raises:
@@ -175,10 +177,10 @@ def check_goal(
     """
     check_seeds(goal, training_of(goal))
     with warnings.catch_warnings():
-        # What is wrong with the nets was told when they were trained.
+        # Training has warned about the nets already.
         warnings.simplefilter("ignore", UserWarning)
         made = Maker(goal, horizon, FRAMES, device).make("genreward")
-    # Their sum holds the environment's own reward, which knows the answer.
+    # Each part by itself: a sum says less of what is wrong.
     rewards = [one for one in made if one.role == "reward"]
     models = [model for one in rewards for model, _ in one.parts]
     wanted = wanted_steps(models, horizon)
@@ -222,7 +224,7 @@ def _figure(reward: Contestant, episodes: Sequence[Episode]) -> Figure:
 
 
 def _thinned(episode: Episode, wanted: Int64) -> Episode:
-    """Without the frames that nobody looks at, which are most of its size."""
+    """Without the frames that no reward looks at, which are most of its size."""
     kept = np.isin(episode.frame_steps, wanted)
     return replace(
         episode, frames=episode.frames[kept], frame_steps=episode.frame_steps[kept]
@@ -238,7 +240,7 @@ def _labelled(episode: Episode, policy: str, index: int) -> Episode:
 
 
 def _rounded(value: Any) -> Any:
-    """Digits beyond these are those of the machine."""
+    """Further digits differ from machine to machine."""
     if isinstance(value, float):
         return round(value, DIGITS)
     if isinstance(value, Mapping):

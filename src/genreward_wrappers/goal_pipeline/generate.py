@@ -1,7 +1,7 @@
-"""Generates goal videos: some candidates of a prompt and of first frames.
+"""Generates candidate goal videos from a prompt and first frames.
 
-Each candidate is a file of its own, named by its seeds and written whole, so that a run
-that was stopped goes on, and more candidates can be added at any time.
+Each candidate is a file of its own, named by its seeds and written atomically, so that
+an interrupted run resumes and more candidates can be added at any time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from genreward_wrappers.generators.settings import Model, Sampling
 from genreward_wrappers.goal_pipeline.collect import frame_of
 from genreward_wrappers.progress import OnProgress, no_progress
 
-#: Goals' seeds begin here, test episodes' at two million, learning runs' at three.
+#: The seeds of goals begin here, those of test episodes at two million, of learning
+#: runs at three.
 FIRST_SEED = 1_000_000
 
 
@@ -61,28 +62,28 @@ def generate(
     seed: int = FIRST_SEED,
     on_progress: OnProgress = no_progress,
 ) -> list[Path]:
-    """Generates candidates; those that are there already are not made again.
+    """Generates candidates, except for those that exist already.
 
     Args:
-        model: Which generator, or one that is found already.
-        sampling: What is asked of it.
-        output: The folder, made if it is not there. It holds candidates of one setting
-            alone.
+        model: The generator, or a description of it.
+        sampling: What to ask of it.
+        output: The folder, created if it does not exist. It holds candidates of one
+            setting only.
         env_id: The environment whose first frames the videos continue.
-        options: What else to make it with, such as ``size``.
+        options: Further arguments to make it with, such as ``size``.
         image: A picture that they continue instead.
-        starts: How many first frames, of the seeds ``seed``, ``seed + 1``, ...
-        candidates: How many videos of each first frame, of the same seeds.
-        seed: The first one.
+        starts: How many first frames to take, of the seeds ``seed``, ``seed + 1``, ...
+        candidates: How many videos to generate from each, with the same seeds.
+        seed: The first seed.
         on_progress: Called with how many denoising steps are done, and of how many.
 
     Returns:
-        Their files, those of the first start first.
+        Their files, in the order of the first frames.
 
     Raises:
-        ValueError: The model cannot do what is asked, the memory does not suffice, or
+        ValueError: The model cannot do what is asked, there is too little memory, or
             the folder holds candidates of other settings.
-        FileNotFoundError: There is no such model here, nor a way to fetch it.
+        FileNotFoundError: The model is not on this machine and cannot be downloaded.
     """
     for name, value in (("starts", starts), ("candidates", candidates)):
         if value < 1:
@@ -180,7 +181,7 @@ def _is_there(job: Job) -> bool:
     try:
         bundle = load_candidate(job.path)
     except GoalError:
-        # Not there, or damaged: it is made again.
+        # Missing or damaged: it is generated anew.
         for ending in (".json", ".mp4"):
             job.path.with_suffix(ending).unlink(missing_ok=True)
         return False

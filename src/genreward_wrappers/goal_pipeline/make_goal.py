@@ -1,33 +1,29 @@
 """`make_goal`: candidates, a choice, data, nets and a check, one after the other.
 
-Nothing is made here that a command of its own does not make: `genreward generate`,
-`pack`, `select`, `collect` and `train-fb`. What is here is their order, their settings
-in one place, and a work folder from which a stopped run goes on.
+Each part has a command of its own: `genreward generate`, `pack`, `select`, `collect`
+and `train-fb`. This module adds their order, their settings in one place, and a work
+folder from which an interrupted run resumes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 from genreward_wrappers.data.contact_sheet import contact_sheet, png_of
-from genreward_wrappers.data.files import canonical, hash_file, write_atomic
+from genreward_wrappers.data.files import canonical, write_atomic
 from genreward_wrappers.data.frames import image_size
 from genreward_wrappers.data.goals import GoalBundle
 from genreward_wrappers.encoders.base import encoder_card
 from genreward_wrappers.encoders.registry import load_encoder
-from genreward_wrappers.encoders.texts import as_texts, text_tower
-from genreward_wrappers.envs.policies import check_policy
+from genreward_wrappers.encoders.texts import text_tower
 from genreward_wrappers.generators.candidates import load_candidate
-from genreward_wrappers.generators.episode_goals import EMBEDDED
 from genreward_wrappers.generators.pipeline import Generator
-from genreward_wrappers.generators.settings import Model, Sampling
+from genreward_wrappers.generators.settings import Sampling
 from genreward_wrappers.goal_pipeline.card import readme
 from genreward_wrappers.goal_pipeline.check import (
     Check,
@@ -37,9 +33,14 @@ from genreward_wrappers.goal_pipeline.check import (
 )
 from genreward_wrappers.goal_pipeline.collect import FIRST_SEED as DATA_SEED
 from genreward_wrappers.goal_pipeline.collect import LONGEST, collect
-from genreward_wrappers.goal_pipeline.generate import FIRST_SEED as GOAL_SEED
 from genreward_wrappers.goal_pipeline.generate import generate
 from genreward_wrappers.goal_pipeline.pack import pack_candidates
+from genreward_wrappers.goal_pipeline.recipe import (
+    Recipe,
+    check_recipe,
+    horizon_of,
+    known,
+)
 from genreward_wrappers.goal_pipeline.select import select
 from genreward_wrappers.goal_pipeline.stages import Stage, Work
 from genreward_wrappers.progress import OnStage, no_progress
@@ -54,13 +55,8 @@ from genreward_wrappers.training.forward_backward.fit import (
 )
 from genreward_wrappers.training.forward_backward.settings import FBTraining
 from genreward_wrappers.training.forward_backward.sources import (
-    MINARI,
     load_trajectories,
 )
-
-GENERATOR = EMBEDDED
-CLIP = "embedded:clip-64"
-ENCODER = "embedded:video-vae-64"
 
 #: A checkpoint of the nets so many times in a training run, and at least every 500.
 CHECKPOINTS, EVERY = 20, 500
@@ -69,76 +65,14 @@ HELD_OUT = "held-out"
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """All that decides what a goal will be.
-
-    Attributes:
-        env_id: The environment's registered id, with pixels somewhere.
-        prompt: The task in words.
-        options: What else to make the environment with, such as ``size``.
-        horizon: Steps of an episode; needed only where the environment sets no limit.
-        model: The generator, and how it is held in memory.
-        sampling: What else is asked of it; its prompt is the recipe's.
-        starts: How many first frames.
-        candidates: How many videos of each.
-        seed: The first one, of resets and of noise.
-        clip: A model of pictures and texts, which chooses.
-        success_prompt: The task done, in words, or several wordings; None is the
-            prompt.
-        baseline: The scene as it begins, likewise; None for none.
-        prior: How much a later key frame is preferred.
-        videos: How many candidates are kept at most, the best.
-        size: (height, width) of the goal's videos, or one number.
-        length: Frames of each; None is what the generator made.
-        encoder: Of the goal's videos.
-        license: The videos' licence, which follows from the generator's.
-        nets: Whether nets of the frame-level reward are trained.
-        data: A folder of episodes to train them on, or "minari:<dataset>"; None
-            records episodes of random actions.
-        episodes: How many of those.
-        features: What the nets see: an encoder; None is the goal's own.
-        updates: Gradient steps.
-        check: Held-out episodes of each policy; 0 leaves the check out.
-        check_policies: Who plays them; None is random actions and, in Meta-World, the
-            scripted policy, without and with noise.
-    """
-
-    env_id: str
-    prompt: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    horizon: int | None = None
-    model: Model = field(default_factory=lambda: Model(GENERATOR))
-    sampling: Mapping[str, Any] = field(default_factory=dict)
-    starts: int = 4
-    candidates: int = 4
-    seed: int = GOAL_SEED
-    clip: str = CLIP
-    success_prompt: Sequence[str] | None = None
-    baseline: Sequence[str] | None = None
-    prior: float = 0.0
-    videos: int = 8
-    size: int | tuple[int, int] = 64
-    length: int | None = None
-    encoder: str = ENCODER
-    license: str = ""
-    nets: bool = True
-    data: str | None = None
-    episodes: int = 50
-    features: str | None = None
-    updates: int = 10_000
-    check: int = 10
-    check_policies: Sequence[str] | None = None
-
-
-@dataclass(frozen=True)
 class Made:
-    """What came of it.
+    """The result.
 
     Attributes:
         goal: The bundle.
-        path: Where it is; a card and a contact sheet lie beside it.
-        check: What held-out episodes say of it; None if nobody asked.
-        horizon: Steps of an episode.
+        path: Its file; a card and a contact sheet lie next to it.
+        check: What held-out episodes say about it; None if it was not checked.
+        horizon: How many steps an episode has.
     """
 
     goal: GoalBundle
@@ -161,20 +95,21 @@ def make_goal(
     Args:
         recipe: What to make.
         output: The bundle to write.
-        work: A folder for what is made on the way; None is beside the output. A run
-            that was stopped goes on from there.
-        overwrite: Whether stages that are there with other settings are made anew.
+        work: The folder of what is made on the way, from which an interrupted run
+            resumes; None is next to the output.
+        overwrite: Whether to replace stages that were made with other settings.
         processes: How many episodes to play at a time.
-        on_progress: Called with the stage, how far it is, and perhaps figures by name.
+        on_progress: Called with the stage's name, what is done, of how much, and
+            perhaps figures by name.
 
     Raises:
-        ValueError: Something does not fit, or a stage is there with other settings.
-        FileNotFoundError: There is no such model here, nor a way to fetch it.
+        ValueError: The settings do not fit together, or a stage was made with others.
+        FileNotFoundError: A model is not on this machine and cannot be downloaded.
         ImportError: A package is missing.
     """
     output = Path(output)
     folder = output.with_suffix(".work") if work is None else Path(work)
-    _check_recipe(recipe)
+    check_recipe(recipe)
     maker = _Maker(recipe, folder, processes, on_progress)
     stages = maker.stages()
     bench = Work(folder)
@@ -194,7 +129,7 @@ def make_goal(
 
 
 class _Maker:
-    """The stages of one recipe, which hand files on to each other."""
+    """The stages of one recipe, which pass files on to each other."""
 
     def __init__(
         self, recipe: Recipe, folder: Path, processes: int, on_progress: OnStage
@@ -203,7 +138,7 @@ class _Maker:
         self.processes, self.on_progress = processes, on_progress
         self.device = recipe.model.device
         self.files: dict[str, list[Path]] = {}
-        self.horizon = _horizon(recipe)
+        self.horizon = horizon_of(recipe)
         self.generator = Generator(recipe.model)
         self.policies = tuple(
             policies_of(recipe.env_id)
@@ -212,7 +147,7 @@ class _Maker:
         )
 
     def stages(self) -> list[Stage]:
-        """Those that the recipe asks for, in their order."""
+        """The stages that the recipe asks for, in their order."""
         recipe, size = self.recipe, image_size(self.recipe.size)
         env = {"id": recipe.env_id, "options": dict(recipe.options)}
         sampling = Sampling(recipe.prompt, **recipe.sampling)
@@ -307,7 +242,7 @@ class _Maker:
         return stages
 
     def bundle(self) -> GoalBundle:
-        """The goal, as far as it is made."""
+        """The goal as the last stage left it."""
         return GoalBundle.load(self.files[self.last][0])
 
     def checked(self) -> Check:
@@ -441,55 +376,3 @@ class _Maker:
 def _saved(goal: GoalBundle, path: Path) -> Path:
     goal.save(path)
     return path
-
-
-def known(data: str) -> dict[str, str]:
-    """What episodes of one's own are known by: what they hold, not where they are.
-
-    Raises:
-        ValueError: There is no such folder.
-    """
-    if data.startswith(MINARI):
-        return {"source": data}
-    folder = Path(data)
-    if not folder.is_dir():
-        raise ValueError(
-            f"data {data!r}: there is no such folder; expected one of recorded "
-            f'episodes, as `genreward collect` writes them, or "{MINARI}<dataset id>"'
-        )
-    files = {path.name: hash_file(path) for path in folder.glob("*.safetensors")}
-    return {"sha256": hashlib.sha256(canonical(files).encode()).hexdigest()}
-
-
-def _horizon(recipe: Recipe) -> int:
-    """Steps of an episode, as the wrappers will take them."""
-    import gymnasium as gym
-
-    try:
-        limit = gym.spec(recipe.env_id).max_episode_steps
-    except gym.error.Error as error:
-        raise ValueError(f"env {recipe.env_id!r}: {error}") from error
-    found = recipe.horizon or limit
-    if found is None:
-        raise ValueError(
-            f"{recipe.env_id!r} sets no limit to its episodes: say after how many "
-            "steps the task should be done, --horizon N (horizon=N)"
-        )
-    return found
-
-
-def _check_recipe(recipe: Recipe) -> None:
-    """Raises for what would otherwise be found out after hours."""
-    least = {"starts": 1, "candidates": 1, "videos": 1, "episodes": 1, "updates": 1}
-    for name, low in {**least, "check": 0, "horizon": 1, "length": 2}.items():
-        value = getattr(recipe, name)
-        if value is not None and value < low:
-            raise ValueError(f"{name}={value}: expected at least {low}")
-    if not 0 <= recipe.prior < float("inf"):
-        raise ValueError(f"prior={recipe.prior}: expected a number from 0")
-    as_texts(recipe.prompt, "prompt")
-    for name in ("success_prompt", "baseline"):
-        if getattr(recipe, name) is not None:
-            as_texts(getattr(recipe, name), name)
-    for policy in recipe.check_policies or ():
-        check_policy(policy, recipe.env_id)

@@ -1,12 +1,13 @@
-"""Packs videos of one's own into a goal bundle.
+"""Packs a user's own videos into a goal bundle.
 
-Any video that shows the task done from start to end will do: generated, filmed, or
-recorded in the environment. All are brought to one size and one length.
+Any video that shows the task from start to end will do: generated, filmed, or recorded
+in the environment. All are brought to one size and one length.
 """
 
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -28,8 +29,11 @@ from genreward_wrappers.generators.candidates import (
     shared,
 )
 
-#: The frames of a packed video, of CogVideoX's grammar: 8k + 1.
+#: The most frames that a packed video has unless more are asked for.
 LENGTH = 129
+
+#: The environments whose pictures the embedded encoders were trained on.
+SEEN = ("metaworld/", "dmc/", "distracting/")
 
 
 def pack(
@@ -39,20 +43,21 @@ def pack(
     camera: str = "",
     prompt: str = "",
     size: int | tuple[int, int] = 64,
-    length: int = LENGTH,
+    length: int | None = None,
     encoder: str | None = "embedded:video-vae-64",
     generator: str = "",
     license: str = "",
 ) -> GoalBundle:
-    """Makes a goal bundle of some videos.
+    """Makes a goal bundle from videos.
 
     Args:
         videos: Files, or arrays of shape (time, height, width, 3).
-        env_id: The environment that they are for.
+        env_id: The id of the environment that they are for.
         camera: The environment's camera; checked when the goal is used, if given.
         prompt: The task in words.
         size: (height, width) of the packed videos; the encoder's own, usually.
-        length: Frames of each packed video, evenly spread over it.
+        length: Frames of each packed video, spread evenly over it; None keeps as many
+            as the first one has, up to 129.
         encoder: What `load_encoder` takes; the goal will be used with it. None leaves
             it open.
         generator: What made the videos.
@@ -60,13 +65,15 @@ def pack(
     """
     if not videos:
         raise GoalError("a goal needs at least one video, got none")
-    if length < 2:
+    if length is not None and length < 2:
         raise GoalError(f"length={length}: a goal video needs at least 2 frames")
+    _warn_unseen(env_id, encoder)
     target = image_size(size)
     clips, sources = [], []
     for video in videos:
         frames = video if isinstance(video, np.ndarray) else read_video(video)
         name = "an array" if isinstance(video, np.ndarray) else Path(video).name
+        length = length or min(LENGTH, max(2, len(frames)))
         clips.append(fit(frames, target, length, name))
         digest = hashlib.sha256(frames.tobytes()).hexdigest()[:16]
         sources.append({"video": name, "frames": len(frames), "sha256": digest})
@@ -88,6 +95,20 @@ def pack(
     )
 
 
+def _warn_unseen(env_id: str, encoder: str | None) -> None:
+    """Says that an embedded encoder does not know an environment's pictures."""
+    if not env_id or env_id.startswith(SEEN) or not str(encoder).startswith("embedded"):
+        return
+    warnings.warn(
+        f"{encoder!r} was trained on pictures of Meta-World and dm_control and has "
+        f"never seen any of {env_id!r}: judge the goal before you train on it "
+        "(genreward evaluate --rollouts), and compare an encoder of ordinary images, "
+        "such as open_clip:ViT-B-32/laion2b_s34b_b79k, or plain pixels",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
 def pack_candidates(
     sources: Sequence[str | PathLike[str]],
     *,
@@ -95,25 +116,25 @@ def pack_candidates(
     camera: str = "",
     prompt: str = "",
     size: int | tuple[int, int] = 64,
-    length: int = LENGTH,
+    length: int | None = None,
     encoder: str | None = "embedded:video-vae-64",
     license: str = "",
 ) -> GoalBundle:
-    """Makes a goal bundle of candidates, with what they were made with.
+    """Makes a goal bundle from candidates, and records how they were generated.
 
     Args:
         sources: Candidates' files, and folders of them.
-        env_id: The environment; empty is the one that the first frames are from.
+        env_id: The environment; by default the one that the first frames come from.
         camera: The environment's camera.
-        prompt: The task in words; empty is the generator's prompt.
+        prompt: The task in words; the generator's prompt by default.
         size: (height, width) of the packed videos.
-        length: Frames of each packed video, evenly spread over it.
+        length: As in `pack`.
         encoder: What `load_encoder` takes; None leaves it open.
         license: The videos' licence, which follows from the generator's.
 
     Raises:
-        GoalError: There are none, they differ in what they are for, or they do not fit
-            the size.
+        GoalError: There are none, they were made with different settings, or they do
+            not fit the size.
     """
     paths: list[Path] = []
     for source in map(Path, sources):

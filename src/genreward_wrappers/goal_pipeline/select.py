@@ -1,6 +1,6 @@
-"""Chooses the key frame of each goal video: the one that the task's words fit best.
+"""Chooses the key frame of each goal video: the one that fits the task's words best.
 
-A model of pictures and texts scores every frame. With x_i the unit embedding of frame i
+A model of images and texts scores every frame. With x_i the unit embedding of frame i
 of T, g that of the prompt (several are averaged, and the mean brought back to unit
 length) and b that of a baseline, where one is given::
 
@@ -8,14 +8,14 @@ length) and b that of a baseline, where one is given::
     s_i = x_i . g - x_i . b        with a baseline, a text for the scene as it begins
     score_i = s_i - prior * d * (1 - i / (T - 1))
 
-The key frame is the one with the highest score; of equal ones the last. A difference of
+The key frame is the one with the highest score, the last of equal ones. A difference of
 two cosines is the norm of g - b times the projection of x_i on the way from b to g, so
 both ways to use a baseline choose the same frames. d is the standard deviation of s
 over all frames of all videos: ``prior=1`` makes a first frame one deviation worse than
 a last one, whatever the model's range of cosines.
 
-Videos are ranked by the scores of their key frames, prior included. What was chosen,
-and by what, is a step of the bundle's provenance; `chosen` reads it back.
+Videos are ranked by the scores of their key frames, including the prior. The choice is
+recorded as a step of the bundle's provenance, and `chosen` reads it back.
 """
 
 from __future__ import annotations
@@ -38,15 +38,16 @@ from genreward_wrappers.encoders.base import VideoEncoder, encoder_card
 from genreward_wrappers.encoders.caching import Memo
 from genreward_wrappers.encoders.registry import load_encoder
 from genreward_wrappers.encoders.texts import as_texts, mean_text, text_tower
+from genreward_wrappers.extras import require
 from genreward_wrappers.progress import OnProgress, no_progress
 
-#: Small enough for a CPU. By the published comparisons larger models judge better.
+#: Small enough for a CPU. In published comparisons larger models judge better.
 ENCODER = "open_clip:ViT-B-32/laion2b_s34b_b79k"
 
 #: The name of the step in a bundle's provenance.
 STEP = "select"
 
-#: To how many digits a bundle keeps its curves.
+#: How many digits of its curves a bundle keeps.
 DIGITS = 4
 
 Floats = NDArray[np.float64]
@@ -59,12 +60,12 @@ class Selection:
     Attributes:
         curves: (C, T) the scores of all candidates' frames.
         key_frames: (C,) the best frame of each candidate.
-        ranking: (C,) the candidates, the best first.
+        ranking: (C,) the candidates, best first.
         kept: Which candidates are in the bundle, in its order.
         prompts: The texts that frames were compared with.
-        baseline: Those they were to be unlike; none, often.
+        baseline: The texts that similarity to was subtracted; often none.
         encoder: The card of the model that compared them.
-        prior: The weight of being late.
+        prior: How much later frames were preferred.
         deviation: d in the formula.
     """
 
@@ -112,30 +113,31 @@ def select(
     dtype: str | None = None,
     on_progress: OnProgress = no_progress,
 ) -> tuple[GoalBundle, Selection]:
-    """A goal with key frames that fit the task's words.
+    """Gives a goal the key frames that fit the task's words best.
 
-    Forward-backward nets stay in it. Where they are asked for these key frames, their
-    statistics go, with a warning, unless nothing has changed.
+    Its forward-backward nets are kept. The statistics of nets whose reward depends on
+    the key frames are dropped, with a warning, if a key frame has changed.
 
     Args:
-        goal: A bundle, or what `load_goal` finds one by.
-        encoder: A model of pictures and texts, or what `load_encoder` takes for one.
-        prompts: The task done, in words, or several wordings of it; None takes the
-            bundle's prompt. A bundle without one keeps the first of these.
-        baseline: The scene as it begins, likewise; None for none.
-        prior: How much a later frame is preferred; 0 for not at all.
-        keep: How many of the videos to keep, the best; None keeps all. They stay in
-            the order that they have.
+        goal: A bundle, or what `load_goal` takes.
+        encoder: A model of images and texts, or what `load_encoder` takes.
+        prompts: What the scene looks like when the task is done, in one or several
+            wordings; None uses the bundle's prompt. A bundle without a prompt gets the
+            first of these.
+        baseline: What the scene looks like at the beginning, also in words; None
+            subtracts nothing.
+        prior: How much later frames are preferred; 0 is not at all.
+        keep: How many of the best videos to keep; None keeps all. Their order stays.
         device: "auto", "cpu", "cuda" or "cuda:<index>".
-        dtype: What the encoder computes in.
+        dtype: The type that the encoder computes in.
         on_progress: Called with how many videos are scored, and of how many.
 
     Returns:
-        The new bundle, and what it was made by.
+        The new bundle, and how it was chosen.
 
     Raises:
-        GoalError: There is no prompt, or fewer videos than to keep.
-        ValueError: The encoder reads no texts, or the texts are one.
+        GoalError: There is no prompt, or there are fewer videos than ``keep``.
+        ValueError: The encoder reads no texts, or prompts and baseline mean the same.
 
     Example:
         >>> goal, selection = select(
@@ -159,9 +161,9 @@ def select(
     deviation = float(similarity.std())
     late = np.linspace(0, 1, similarity.shape[1])
     curves = similarity - prior * deviation * (1 - late)
-    # Of equal frames the last: as without a choice, and where a video stands still.
+    # The last of equal frames, as without a choice: some videos stand still.
     key_frames = (len(late) - 1 - curves[:, ::-1].argmax(1)).tolist()
-    # Of equal videos the first.
+    # The first of equal videos.
     ranking = np.argsort(-curves.max(1), kind="stable").tolist()
     kept = sorted(ranking[:most])
     found = Selection(
@@ -176,7 +178,7 @@ def select(
         deviation=deviation,
     )
     kept_frames = tuple(key_frames[i] for i in kept)
-    # Fewer videos have other key frames, too: the tuples differ in length.
+    # With fewer videos the tuples differ in length.
     changed = kept_frames != goal.key_frames
     bundle = goal.with_(
         videos=goal.videos[kept],
@@ -189,7 +191,7 @@ def select(
 
 
 def chosen(goal: GoalBundle) -> Selection | None:
-    """How a bundle's key frames were chosen; None if by nobody, or not these."""
+    """How a bundle's key frames were chosen; None if they were not, or have changed."""
     steps = [step for step in goal.provenance if step.get("step") == STEP]
     if not steps:
         return None
@@ -209,9 +211,9 @@ def chosen(goal: GoalBundle) -> Selection | None:
         frames = tuple(found.key_frames[i] for i in found.kept)
         scored = len(found.curves[0])
     except (KeyError, TypeError, ValueError, IndexError):
-        # A step of the same name by something else than `select`.
+        # A step of the same name that `select` did not write.
         return None
-    # Somebody may have chosen others since, or cut the videos.
+    # Others may have been chosen since, or the videos cut.
     current = frames == goal.key_frames and scored == goal.videos.shape[1]
     return found if current else None
 
@@ -222,9 +224,9 @@ def draw(
     """Draws every candidate's curve and its key frame.
 
     Args:
-        path: A picture, of any kind that matplotlib writes.
+        path: The picture, in any format that matplotlib writes.
         candidates: The bundle that was chosen from.
-        selection: What `select` gave beside the new bundle.
+        selection: What `select` returned with the new bundle.
     """
     make_figure = import_figure()
     if len(candidates.videos) != len(selection.curves):
@@ -264,15 +266,9 @@ def draw(
 
 
 def import_figure() -> Any:
-    """Matplotlib's figures, or an error that names the extra."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "the picture of the curves needs matplotlib: "
-            'pip install "genreward-wrappers[demo]"'
-        ) from error
-    return Figure
+    """Matplotlib's `Figure`, or an error that names the extra."""
+    purpose = "the picture of the curves needs matplotlib"
+    return require("matplotlib.figure", "demo", purpose).Figure
 
 
 def _prompts(goal: GoalBundle, prompts: str | Sequence[str] | None) -> list[str]:
@@ -280,8 +276,8 @@ def _prompts(goal: GoalBundle, prompts: str | Sequence[str] | None) -> list[str]
         return as_texts(prompts, "prompts")
     if not goal.prompt.strip():
         raise GoalError(
-            f"{goal!r} has no prompt, and none was given: say how the task looks when "
-            'it is done, as in --prompt "the drawer is open"'
+            f"{goal!r} has no prompt, and none was given: describe the scene when the "
+            'task is done, for example --prompt "the drawer is open"'
         )
     return [goal.prompt]
 
@@ -301,11 +297,11 @@ def _similarity(
         if np.linalg.norm(direction) < 1e-6:
             raise ValueError(
                 f"prompts={prompts} and baseline={baseline} have the same embedding: "
-                "no frame is nearer to one than to the other"
+                "no frame is closer to one than to the other"
             )
     rows = []
-    # Equal frames have to score alike, and the rows of a batch are not rounded alike:
-    # each frame is encoded once, and multiplied by itself.
+    # Equal frames must score alike, and the rows of a batch are not rounded alike: each
+    # frame is encoded once, and multiplied by itself.
     memo = Memo(encoder)
     on_progress(0, len(videos))
     for done, video in enumerate(videos, 1):
@@ -322,9 +318,9 @@ def _similarity(
 def _nets_config(goal: GoalBundle, changed: bool) -> dict[str, Any]:
     """The configuration of the nets without what is no longer true.
 
-    F and B know no goal, so they stay. Their statistics are of the reward F^T B(key
-    frames), and of these key frames alone. Nets on states are asked for states that the
-    bundle keeps beside them, whatever the key frames are.
+    F and B know no goal, so they stay. Their statistics belong to the reward F^T B(key
+    frames) of particular key frames. Nets on states do not see the key frames: they use
+    goal states that the bundle keeps with them.
     """
     config = dict(goal.nets_config)
     on_states = "goal_states" in config.get("input", {})
@@ -333,8 +329,8 @@ def _nets_config(goal: GoalBundle, changed: bool) -> dict[str, Any]:
     del config["statistics"]
     warnings.warn(
         f"the key frames of {goal!r} have changed: its forward-backward nets stay, "
-        "but the statistics that their reward is normalised with were of the old ones "
-        'and are left out. The frame-level reward works with form="value" or '
+        "but the statistics that normalise their reward belonged to the old ones "
+        'and are dropped. The frame-level reward works with form="value" or '
         'form="difference"; for form="normalised", the default, run `genreward '
         "train-fb` on the new bundle (choosing before training saves doing it twice)",
         UserWarning,

@@ -1,8 +1,8 @@
-"""Stages of a long making, each done once: what is there, whole and asked for stays.
+"""Stages of a long computation, each run once: complete results are kept.
 
-A stage leaves files in a work folder, and beside them a receipt: its settings, the
-stages that it was made from, and the hash of each file. The receipt is there from the
-stage's beginning, so that one that was stopped is known to be of these settings, too.
+A stage leaves files in a work folder and a receipt next to them: its settings, the
+stages that it was made from, and the hash of each file. The receipt is written when the
+stage starts, so that the settings of an interrupted stage are known as well.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class Stage:
     """One part of the work.
 
     Attributes:
-        name: What it is called in messages, and its receipt is named by.
-        settings: What its result depends on beside other stages, as JSON.
-        make: Makes it, or goes on where it was stopped; gives its files.
+        name: Its name in messages and in its receipt's file name.
+        settings: What its result depends on besides other stages, as JSON.
+        make: Runs or resumes it, and returns its files.
         homes: The files and folders that it writes, relative to the work folder.
         after: The stages that it is made from.
         grows: Settings that only say how many files there are: with another number
-            those that are there stay right.
+            the existing ones stay valid.
     """
 
     name: str
@@ -42,13 +42,13 @@ class Stage:
 
 
 class Work:
-    """A folder in which stages are done one after the other."""
+    """A folder in which stages are run one after the other."""
 
     def __init__(self, folder: Path) -> None:
-        """Makes the folder if it is not there.
+        """Creates the folder if it does not exist.
 
         Args:
-            folder: Where results and receipts lie.
+            folder: Where results and receipts are kept.
         """
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -58,12 +58,12 @@ class Work:
         """Looks for stages that were made with other settings.
 
         Args:
-            stages: All that will be run.
+            stages: All stages that will be run.
             overwrite: Whether such a stage is cleared away, to be made anew. Those
                 that are made from it follow when they are run.
 
         Raises:
-            ValueError: There is one, and it is not to be made again.
+            ValueError: There is one, and it may not be replaced.
         """
         for stage in stages:
             receipt = self._receipt(stage)
@@ -87,7 +87,7 @@ class Work:
                 self._clear(stage)
 
     def run(self, stage: Stage) -> list[Path]:
-        """The files of a stage, made if they are not there and whole."""
+        """The files of a stage, which is run unless they are complete."""
         inputs = {name: self._done[name] for name in stage.after}
         receipt = self._receipt(stage)
         if receipt is not None and receipt["inputs"] != inputs:
@@ -125,7 +125,7 @@ class Work:
             found = json.loads(self._path(stage).read_text(encoding="utf-8"))
             return {name: found[name] for name in ("settings", "inputs", "files")}
         except (OSError, ValueError, KeyError, TypeError):
-            # Not there, or damaged: the stage itself knows what it can go on from.
+            # Missing or damaged: the stage itself knows what it can resume from.
             return None
 
     def _write(
@@ -137,6 +137,6 @@ class Work:
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as they will be read again: tuples come back as lists."""
+    """Settings as JSON returns them: tuples become lists."""
     plain: dict[str, Any] = json.loads(json.dumps(settings, allow_nan=False))
     return plain

@@ -1,4 +1,4 @@
-"""The host for single environments: `gymnasium.Wrapper` over a `Session` of one row."""
+"""The host for single environments: `gymnasium.Wrapper` over a session of one row."""
 
 from __future__ import annotations
 
@@ -6,134 +6,95 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
-from genreward_wrappers.core import UInt8, weigh
+from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.episodes import succeeded
-from genreward_wrappers.data.frames import TAP, find_source, position_in_clip
-from genreward_wrappers.hosts.recipes import (
-    Build,
-    EnvFacts,
-    FrameLevelRecipe,
-    GenRewardRecipe,
-    Host,
-    RewardModelRecipe,
-    VideoLevelRecipe,
-    known_horizon,
+from genreward_wrappers.data.frames import TAP
+from genreward_wrappers.hosts.arguments import (
+    FrameLevelArguments,
+    GenRewardArguments,
+    RewardModelArguments,
+    VideoLevelArguments,
 )
-from genreward_wrappers.hosts.time_feature import check_observe, extend, extend_space
+from genreward_wrappers.hosts.host import Host, Inside, marked
 
 
-class GymnasiumHost(
-    gym.Wrapper[Any, Any, Any, Any],
-    RecordConstructorArgs,
-    Host,
-):
+class GymnasiumHost(Host, gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
     """Scores every step of one environment."""
 
-    def _attach(
-        self,
-        env: gym.Env[Any, Any],
-        build: Build,
-        arguments: dict[str, Any],
-    ) -> None:
-        self._check_kind(env, gym.Env, "gymnasium.Env")
-        # Goals and models are immutable and may be large: recorded, not copied.
-        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, **arguments)
-        gym.Wrapper.__init__(self, env)
-        facts = facts_of(env, arguments["horizon"])
-        self._horizon = facts.horizon
-        self._observe = observe = arguments["observe"]
-        check_observe(observe, self._horizon)
-        self._source = find_source(
-            arguments["frames"],
+    _kind = (gym.Env, "gymnasium.Env")
+
+    def _inside(self, env: gym.Env[Any, Any]) -> Inside:
+        return Inside(
+            env,
+            env.spec,
+            env.metadata,
             env.observation_space,
-            render_mode=env.render_mode,
-            metadata=env.metadata,
+            env.action_space,
+            env.render_mode,
+            1,
         )
-        if observe:
-            self.observation_space = extend_space(env.observation_space)
-        self._bind(build(facts), arguments, 1, facts)
-        self._last = np.zeros((1, 0, 0, 3), np.uint8)
+
+    def _wrap(self, env: gym.Env[Any, Any], space: spaces.Space[Any] | None) -> None:
+        gym.Wrapper.__init__(self, env)
+        self.metadata = marked(env.metadata, self)
+        if space is not None:
+            self.observation_space = space
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Resets the environment and begins a new episode of the reward."""
         observation, info = self.env.reset(seed=seed, options=options)
-        frame, info = self._frame(observation, info, wanted=True)
-        self.session.begin(frame, seed=seed, states=self._states(observation, 0))
-        self._note_begin(frame[0])
+        frames, info = self._look(observation, info, wanted=True)
+        self._head.begin(frames, seed=seed, states=self._states(observation, 0))
         notes = {key: values[0].item() for key, values in self.session.notes().items()}
-        return self._observation(observation), {**info, **notes}
+        return self._observed(observation, axes=0), {**info, **notes}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Steps the environment and adds the scores to its reward."""
+        """Steps the environment, and pays."""
         self.session.check_running()
         observation, env_reward, terminated, truncated, info = self.env.step(action)
         wanted = bool(self.session.wanted)
-        frame, info = self._frame(observation, info, wanted)
-        scores = self.session.score(
+        frames, info = self._look(observation, info, wanted)
+        paid = self._head.pay(
             np.asarray(action)[None],
-            frame,
-            np.array([terminated]),
-            np.array([truncated]),
+            frames,
+            np.array([env_reward], np.float64),
+            np.array([terminated], np.bool_),
+            np.array([truncated], np.bool_),
             next_states=self._states(observation, 0),
+            looked=wanted,
+            success=succeeded(info),
         )
-        self._note(
-            scores,
-            action,
-            frame[0] if wanted else None,
-            float(env_reward),
-            succeeded(info),
-            terminated,
-            truncated,
-        )
-        reward = weigh(env_reward, self._env_weight, scores, self._weights)
-        info = {**info, "reward_env": float(env_reward)}
-        for name, score in scores.items():
-            info[f"reward_{name}"] = float(score.value[0])
-            info[f"reward_{name}_due"] = bool(score.due[0])
-        observation = self._observation(observation)
-        return observation, float(reward[0]), terminated, truncated, info
+        info = {**info, **{key: value[0].item() for key, value in paid.infos.items()}}
+        observation = self._observed(observation, axes=0)
+        return observation, float(paid.rewards[0]), terminated, truncated, info
 
-    def _frame(
+    def _look(
         self, observation: Any, info: dict[str, Any], wanted: bool
     ) -> tuple[UInt8, dict[str, Any]]:
         """The frame of this step as a batch of one, and info without tapped frames."""
-        frame: Any
-        if self._source.kind == "info":
-            key = self._source.key
-            assert key is not None
-            frame = info.get(key)
-            if key == TAP and frame is not None:
+        source = self._frames.source
+        frame: Any = None
+        if source.kind == "obs":
+            frame = source.of_observation(observation)
+        elif source.kind == "info":
+            frame = info.get(str(source.key))
+            if source.key == TAP:
                 info = {name: value for name, value in info.items() if name != TAP}
-            if frame is None and wanted:
-                raise KeyError(
-                    f"the reward wants the frame of step {self.session.steps[0] + 1} "
-                    f"and info[{key!r}] is not there, only {sorted(info)}: tap with "
-                    "the length= of the reward"
-                )
-        elif self._source.kind == "obs":
-            frame = self._source.of_observation(observation)
-        else:
-            frame = self.env.render() if wanted else None
-        if frame is None:
-            return self._last, info
-        if not isinstance(frame, np.ndarray):
-            raise TypeError(
-                "expected one uint8 frame of shape (height, width, 3), got "
-                f"{type(frame).__name__}"
-            )
-        self._last = frame[None]
-        return self._last, info
+        elif wanted:
+            frame = self.env.render()
+        found = self._frames.rows([frame], np.array([wanted]), self.session.steps)
+        return found, info
 
-    def _observation(self, observation: Any) -> Any:
-        if not self._observe:
-            return observation
-        assert self._horizon is not None
-        progress = position_in_clip(self.session.steps, self._horizon)
-        return extend(self.env.observation_space, observation, progress)
+    def _play(self, actions: spaces.Space[Any] | None) -> None:
+        if actions is None or not self.session.running.all():
+            self.reset(seed=0 if actions is None else None)
+        if actions is not None:
+            self.step(actions.sample())
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Models are made anew where the pickle is opened, on the device that is there:
@@ -149,18 +110,7 @@ def _rebuild(
     return wrapper
 
 
-def facts_of(env: gym.Env[Any, Any], horizon: int | None) -> EnvFacts:
-    """What is to be known about one environment."""
-    spec = env.spec
-    return EnvFacts(
-        env_id=spec.id if spec else None,
-        horizon=known_horizon(horizon, spec),
-        camera=env.metadata.get("camera"),
-        action_space=env.action_space,
-    )
-
-
-class RewardModelWrapper(RewardModelRecipe, GymnasiumHost):
+class RewardModelWrapper(RewardModelArguments, GymnasiumHost):
     """Rewards an agent by any `RewardModel`.
 
     Example:
@@ -175,7 +125,7 @@ class RewardModelWrapper(RewardModelRecipe, GymnasiumHost):
     """
 
 
-class VideoLevelReward(VideoLevelRecipe, GymnasiumHost):
+class VideoLevelReward(VideoLevelArguments, GymnasiumHost):
     """Rewards an agent for following a goal video.
 
     Example:
@@ -189,19 +139,19 @@ class VideoLevelReward(VideoLevelRecipe, GymnasiumHost):
     """
 
 
-class FrameLevelReward(FrameLevelRecipe, GymnasiumHost):
+class FrameLevelReward(FrameLevelArguments, GymnasiumHost):
     """Rewards an agent for actions that lead to a goal video's key frame."""
 
 
-class GenRewardWrapper(GenRewardRecipe, GymnasiumHost):
-    """Both rewards of GenReward and the environment's own, weighted.
+class GenRewardWrapper(GenRewardArguments, GymnasiumHost):
+    """Both rewards of GenReward, in place of the environment's own or beside it.
 
     Example:
         >>> from genreward_wrappers import GenRewardWrapper, make
         >>> env = GenRewardWrapper(make("metaworld/pick-place"), frame_weight=0)
         >>> _ = env.reset(seed=0)
         >>> _, reward, _, _, info = env.step(env.action_space.sample())
-        >>> bool(reward == info["reward_env"] + info["reward_video"])
-        True
+        >>> bool(reward == info["reward_video"]), info["weight_env"]
+        (True, 0.0)
         >>> env.close()
     """

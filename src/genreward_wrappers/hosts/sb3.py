@@ -6,9 +6,11 @@ Its vector environments reset a row within its last step, whose true observation
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 try:
@@ -19,20 +21,16 @@ except ImportError as error:
         'pip install "genreward-wrappers[sb3]"'
     ) from error
 
-from genreward_wrappers.core import Bool, RewardModel, UInt8, weigh
+from genreward_wrappers.core import Bool, UInt8
 from genreward_wrappers.data.episodes import succeeded
-from genreward_wrappers.data.frames import TAP, find_source, position_in_clip
-from genreward_wrappers.hosts.recipes import (
-    Build,
-    EnvFacts,
-    FrameLevelRecipe,
-    GenRewardRecipe,
-    Host,
-    RewardModelRecipe,
-    VideoLevelRecipe,
-    known_horizon,
+from genreward_wrappers.data.frames import TAP
+from genreward_wrappers.hosts.arguments import (
+    FrameLevelArguments,
+    GenRewardArguments,
+    RewardModelArguments,
+    VideoLevelArguments,
 )
-from genreward_wrappers.hosts.time_feature import check_observe, extend, extend_space
+from genreward_wrappers.hosts.host import MARK, Host, Inside
 
 __all__ = [
     "VecFrameLevelReward",
@@ -42,51 +40,47 @@ __all__ = [
 ]
 
 
-class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
+class SB3Host(Host, VecEnvWrapper):  # type: ignore[misc]
     """Scores every step of a stable-baselines3 vector environment."""
 
-    def _attach(
-        self,
-        env: VecEnv,
-        build: Build,
-        arguments: dict[str, Any],
-    ) -> None:
-        self._check_kind(env, VecEnv, "stable_baselines3 VecEnv")
-        facts = facts_of(env, arguments["horizon"])
-        observe = arguments["observe"]
-        check_observe(observe, facts.horizon)
-        source = find_source(
-            arguments["frames"],
+    _kind = (VecEnv, "stable_baselines3 VecEnv")
+
+    def _inside(self, env: VecEnv) -> Inside:
+        metadata = dict(env.get_attr("metadata")[0])
+        around: Any = env
+        while isinstance(around, VecEnvWrapper):
+            if isinstance(around, SB3Host):
+                metadata[MARK] = type(around).__name__
+            around = around.venv
+        self._processes = tuple(getattr(around, "processes", ()))
+        if any(getattr(p, "_start_method", "") == "fork" for p in self._processes):
+            warnings.warn(
+                'SubprocVecEnv(start_method="fork") waits for ever when a worker dies, '
+                'and its workers cannot draw: use start_method="forkserver"',
+                UserWarning,
+                stacklevel=4,
+            )
+        return Inside(
+            next(iter(getattr(around, "envs", ())), None),
+            env.get_attr("spec")[0],
+            metadata,
             env.observation_space,
-            render_mode=env.render_mode,
-            metadata=env.get_attr("metadata")[0],
+            env.action_space,
+            env.render_mode,
+            env.num_envs,
         )
-        if source.kind == "render":
+
+    def _check(self, inside: Inside) -> None:
+        if self._frames.source.kind == "render":
             raise ValueError(
                 "frames from render() cannot be used in stable-baselines3's vector "
                 "environments: after the last step of an episode render() shows the "
                 "next one. Use pixel observations, or TapFrames in each environment"
             )
-        space = extend_space(env.observation_space) if observe else None
+
+    def _wrap(self, env: VecEnv, space: spaces.Space[Any] | None) -> None:
         VecEnvWrapper.__init__(self, env, observation_space=space)
-        self._horizon, self._observe = facts.horizon, observe
-        self._source = source
-        self._bind(build(facts), arguments, env.num_envs, facts)
-        self._versions: dict[str, int] = {}
         self._actions: NDArray[Any] | None = None
-        self._last: UInt8 = np.zeros((env.num_envs, 0, 0, 3), np.uint8)
-
-    def put_model(self, model: RewardModel[Any], weight: float, version: int) -> None:
-        """Puts a model in the place of the one with its name, or beside the others.
-
-        Args:
-            model: Pays from the next step on.
-            weight: Of its score.
-            version: What every step's info says of it from now on.
-        """
-        self.session.put(model)
-        self._weights[model.name] = float(weight)
-        self._versions[model.name] = version
 
     def reset(self) -> Any:
         """Resets all environments and begins new episodes of the reward."""
@@ -94,11 +88,10 @@ class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
         seeds = list(self.venv.unwrapped._seeds)
         observations = self.venv.reset()
         everyone = np.ones(self.num_envs, np.bool_)
-        frames = self._frames(observations, self._reset_infos(), everyone)
-        self.session.begin(frames, seed=seeds, states=self._states(observations))
-        self._note_begin(frames[0])
+        frames = self._look(observations, self._reset_infos(), everyone)
+        self._head.begin(frames, seed=seeds, states=self._states(observations))
         self._write_notes(everyone)
-        return self._observations(observations)
+        return self._observed(observations)
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Remembers the actions, which the reward may ask about."""
@@ -109,7 +102,7 @@ class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
     def step_wait(
         self,
     ) -> tuple[Any, NDArray[np.float32], Bool, list[dict[str, Any]]]:
-        """Adds the scores to the rewards."""
+        """Pays."""
         wanted = self.session.wanted
         observations, env_rewards, dones, infos = self.venv.step_wait()
         infos = list(infos)
@@ -117,55 +110,55 @@ class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
         cut = np.array([bool(info.get("TimeLimit.truncated")) for info in infos])
         # In a row that ended, info belongs to the last step: its frame is the true
         # last one, and that of the new episode is in reset_infos.
-        frames = self._frames(observations, infos, wanted)
-        next_frames = frames
-        if ended.any() and self._source.kind == "obs":
+        frames = self._look(observations, infos, wanted)
+        next_frames, source = frames, self._frames.source
+        if ended.any() and source.kind == "obs":
             next_frames = np.array(frames)
             for row in np.flatnonzero(ended).tolist():
-                next_frames[row] = self._source.of_observation(
-                    infos[row]["terminal_observation"]
-                )
+                last = infos[row]["terminal_observation"]
+                next_frames[row] = source.of_observation(last)
         assert self._actions is not None
-        scores = self.session.score(
+        paid = self._head.pay(
             self._actions,
             next_frames,
+            env_rewards,
             ended & ~cut,
             ended & cut,
             next_states=self._states(observations),
-        )
-        self._note(
-            scores,
-            self._actions[0],
-            next_frames[0] if wanted[0] else None,
-            float(env_rewards[0]),
-            succeeded(infos[0]),
-            bool(ended[0] and not cut[0]),
-            bool(ended[0] and cut[0]),
+            looked=bool(wanted[0]),
+            success=succeeded(infos[0]),
         )
         if ended.any():
-            if self._observe:
-                self._extend_terminal(infos, ended)
-            begun = self._frames(observations, self._reset_infos(), ended, only=ended)
-            self.session.begin(begun, ended, states=self._states(observations))
-            if ended[0]:
-                self._note_begin(begun[0])
+            for row in np.flatnonzero(ended).tolist():
+                infos[row]["terminal_observation"] = self._observed(
+                    infos[row]["terminal_observation"], slice(row, row + 1), axes=0
+                )
+            begun = self._look(observations, self._reset_infos(), ended, only=ended)
+            self._head.begin(begun, ended, states=self._states(observations))
             self._write_notes(ended)
-        rewards = weigh(env_rewards, self._env_weight, scores, self._weights)
         for row, info in enumerate(infos):
-            info["reward_env"] = float(env_rewards[row])
-            for name, score in scores.items():
-                info[f"reward_{name}"] = float(score.value[row])
-                info[f"reward_{name}_due"] = bool(score.due[row])
-            for name, version in self._versions.items():
-                info[f"reward_{name}_version"] = version
-        return (
-            self._observations(observations),
-            rewards.astype(np.float32),
-            dones,
-            infos,
-        )
+            info.update({key: value[row].item() for key, value in paid.infos.items()})
+        rewards = paid.rewards.astype(np.float32)
+        return self._observed(observations), rewards, dones, infos
 
-    def _frames(
+    def close(self) -> None:
+        """Closes the environments; workers do not wait for one that has died."""
+        if any(not process.is_alive() for process in self._processes):
+            for process in self._processes:
+                process.terminate()
+            self.venv.unwrapped.closed = True
+        super().close()
+
+    def env_method(
+        self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any
+    ) -> Any:
+        """Calls a method of the environments, or `set_weights` of this wrapper."""
+        if method_name == "set_weights":
+            self.set_weights(*args, **kwargs)
+            return [None] * self.num_envs
+        return self.venv.env_method(method_name, *args, indices=indices, **kwargs)
+
+    def _look(
         self,
         observations: Any,
         infos: list[dict[str, Any]],
@@ -176,38 +169,17 @@ class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
 
         The infos of a reset stay around for the whole episode, hence ``only``.
         """
-        if self._source.kind == "obs":
-            frames: UInt8 = self._source.of_observation(observations)
-            return frames
-        key = self._source.key
-        assert key is not None
+        source = self._frames.source
+        if source.kind == "obs":
+            return self._frames.batch(source.of_observation(observations))
         found: list[Any] = [
-            info.get(key) if only is None or only[row] else None
+            info.get(str(source.key)) if only is None or only[row] else None
             for row, info in enumerate(infos)
         ]
-        if key == TAP:
+        if source.key == TAP:
             for info in infos:
                 info.pop(TAP, None)
-        missing = [
-            row for row, frame in enumerate(found) if frame is None and wanted[row]
-        ]
-        if missing:
-            raise KeyError(
-                f"the reward wants the frames of environments {missing} and "
-                f"info[{key!r}] does not hold them: tap with the length= of the reward"
-            )
-        rows = [row for row, frame in enumerate(found) if frame is not None]
-        if not rows:
-            return self._last
-        if self._last.shape[1:] != np.shape(found[rows[0]]):
-            self._last = np.zeros(
-                (self.num_envs, *np.shape(found[rows[0]])),
-                np.asarray(found[rows[0]]).dtype,
-            )
-        self._last = np.array(self._last)
-        for row in rows:
-            self._last[row] = found[row]
-        return self._last
+        return self._frames.rows(found, wanted, self.session.steps)
 
     def _write_notes(self, begun: Bool) -> None:
         """Adds what the models note of the episodes that begin to their reset_infos."""
@@ -220,47 +192,31 @@ class SB3Host(VecEnvWrapper, Host):  # type: ignore[misc]
         infos: Any = self.venv.unwrapped.reset_infos
         return list(infos)
 
-    def _extend_terminal(self, infos: list[dict[str, Any]], ended: Bool) -> None:
-        assert self._horizon is not None
-        progress = position_in_clip(self.session.steps, self._horizon)
-        for row in np.flatnonzero(ended).tolist():
-            infos[row]["terminal_observation"] = extend(
-                self.venv.observation_space,
-                infos[row]["terminal_observation"],
-                progress[row : row + 1],
-            )
+    def _play_randomly(self) -> None:
+        # What a user has seeded is used up by the first reset.
+        seeds = list(self.venv.unwrapped._seeds)
+        super()._play_randomly()
+        self.venv.unwrapped._seeds = seeds
 
-    def _observations(self, observations: Any) -> Any:
-        if not self._observe:
-            return observations
-        assert self._horizon is not None
-        progress = position_in_clip(self.session.steps, self._horizon)[:, None]
-        return extend(self.venv.observation_space, observations, progress)
+    def _play(self, actions: spaces.Space[Any] | None) -> None:
+        if actions is None:
+            self.venv.seed(0)
+            self.reset()
+        else:
+            self.step(np.stack([actions.sample() for _ in range(self.num_envs)]))
 
 
-def facts_of(venv: VecEnv, horizon: int | None) -> EnvFacts:
-    """What is to be known about the environments inside."""
-    spec = venv.get_attr("spec")[0]
-    metadata = venv.get_attr("metadata")[0]
-    return EnvFacts(
-        env_id=spec.id if spec else None,
-        horizon=known_horizon(horizon, spec),
-        camera=metadata.get("camera"),
-        action_space=venv.action_space,
-    )
-
-
-class VecRewardModel(RewardModelRecipe, SB3Host):
+class VecRewardModel(RewardModelArguments, SB3Host):
     """Rewards the agents of a stable-baselines3 `VecEnv` by any `RewardModel`."""
 
 
-class VecVideoLevelReward(VideoLevelRecipe, SB3Host):
+class VecVideoLevelReward(VideoLevelArguments, SB3Host):
     """Rewards the agents of a `VecEnv` for following a goal video."""
 
 
-class VecFrameLevelReward(FrameLevelRecipe, SB3Host):
+class VecFrameLevelReward(FrameLevelArguments, SB3Host):
     """Rewards the agents of a `VecEnv` for leading to the key frame."""
 
 
-class VecGenReward(GenRewardRecipe, SB3Host):
-    """Both rewards of GenReward and the environments' own, weighted."""
+class VecGenReward(GenRewardArguments, SB3Host):
+    """Both rewards of GenReward, in place of the environments' own or beside it."""

@@ -33,6 +33,7 @@ from genreward_wrappers.core import (
 from genreward_wrappers.data.goals import GoalBundle
 from genreward_wrappers.hosts.sb3 import SB3Host
 from genreward_wrappers.rewards.frame_level import FrameLevel
+from genreward_wrappers.training.forward_backward.bundle import to_bundle
 from genreward_wrappers.training.forward_backward.data import Trajectory, Transitions
 from genreward_wrappers.training.forward_backward.features import Features
 from genreward_wrappers.training.forward_backward.train import FBTrainer
@@ -180,7 +181,8 @@ class FBCallback(BaseCallback):  # type: ignore[misc]
             )
             figures = trainer.update(batch)
         self.version += 1
-        self.bundle = trainer.to_bundle(
+        self.bundle = to_bundle(
+            trainer,
             self.goal,
             self.features.of_goal(self.goal.key_pictures).cpu().numpy(),
             data.spread(NORMALISED_OVER),

@@ -9,27 +9,25 @@ the single wrapper would give inside each environment; that is the central test.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
-from genreward_wrappers.core import Bool, UInt8, weigh
-from genreward_wrappers.data.frames import TAP, find_source, position_in_clip
-from genreward_wrappers.hosts.recipes import (
-    Build,
-    EnvFacts,
-    FrameLevelRecipe,
-    GenRewardRecipe,
-    Host,
-    RewardModelRecipe,
-    VideoLevelRecipe,
-    known_horizon,
+from genreward_wrappers.core import Bool, UInt8
+from genreward_wrappers.data.frames import TAP
+from genreward_wrappers.hosts.arguments import (
+    FrameLevelArguments,
+    GenRewardArguments,
+    RewardModelArguments,
+    VideoLevelArguments,
 )
-from genreward_wrappers.hosts.time_feature import check_observe, extend, extend_space
+from genreward_wrappers.hosts.host import Host, Inside, marked
 
 __all__ = [
     "FrameLevelReward",
@@ -39,48 +37,49 @@ __all__ = [
 ]
 
 
-class VectorHost(
-    VectorWrapper[Any, Any, Any, Any, Any],
-    RecordConstructorArgs,
-    Host,
-):
+if TYPE_CHECKING:
+    _VectorWrapper = VectorWrapper[Any, Any, Any, Any, Any]
+else:
+    # It is generic from Gymnasium 1.4 on.
+    _VectorWrapper = VectorWrapper
+
+
+class VectorHost(Host, _VectorWrapper, RecordConstructorArgs):
     """Scores every step of a vector environment."""
 
-    def _attach(
-        self,
-        env: VectorEnv[Any, Any, Any],
-        build: Build,
-        arguments: dict[str, Any],
-    ) -> None:
-        self._check_kind(env, VectorEnv, "gymnasium.vector.VectorEnv")
-        RecordConstructorArgs.__init__(self, _disable_deepcopy=True, **arguments)
-        VectorWrapper.__init__(self, env)
+    _kind = (VectorEnv, "gymnasium.vector.VectorEnv")
+
+    def _inside(self, env: VectorEnv[Any, Any, Any]) -> Inside:
         self._mode = _autoreset_mode(env)
-        facts = facts_of(env, arguments["horizon"])
-        self._horizon = facts.horizon
-        self._observe = observe = arguments["observe"]
-        check_observe(observe, self._horizon)
-        self._source = find_source(
-            arguments["frames"],
+        spec = env.spec
+        if spec is None and hasattr(env.unwrapped, "get_attr"):
+            spec = env.unwrapped.get_attr("spec")[0]
+        return Inside(
+            next(iter(getattr(env.unwrapped, "envs", ())), None),
+            spec if isinstance(spec, EnvSpec) else None,
+            env.metadata,
             env.single_observation_space,
-            render_mode=env.render_mode,
-            metadata=env.metadata,
+            env.single_action_space,
+            env.render_mode,
+            env.num_envs,
         )
-        if self._source.kind == "render" and self._mode == AutoresetMode.SAME_STEP:
+
+    def _check(self, inside: Inside) -> None:
+        source = self._frames.source
+        if source.kind == "render" and self._mode == AutoresetMode.SAME_STEP:
             raise ValueError(
                 "frames from render() cannot be used under AutoresetMode.SAME_STEP: "
                 "after the last step of an episode render() shows the next one. Use "
                 "pixel observations, TapFrames in each environment, or "
                 "AutoresetMode.NEXT_STEP"
             )
-        if observe:
-            self.single_observation_space = extend_space(env.single_observation_space)
-            self.observation_space = batch_space(
-                self.single_observation_space, env.num_envs
-            )
-        self._bind(build(facts), arguments, env.num_envs, facts)
-        self._ended = np.zeros(env.num_envs, np.bool_)
-        self._last = np.zeros((env.num_envs, 0, 0, 3), np.uint8)
+
+    def _wrap(self, env: VectorEnv[Any, Any, Any], space: Any) -> None:
+        VectorWrapper.__init__(self, env)
+        self.metadata = marked(env.metadata, self)
+        if space is not None:
+            self.single_observation_space = space
+            self.observation_space = batch_space(space, env.num_envs)
 
     def reset(
         self,
@@ -94,129 +93,89 @@ class VectorHost(
             # Read before it is forwarded: the environment takes it out of the options.
             mask = np.array(options["reset_mask"], np.bool_)
         observations, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
-        frames = self._frames(observations, infos, mask)
-        self.session.begin(frames, mask, seed, self._states(observations))
+        frames = self._look(observations, infos, mask)
+        self._head.begin(frames, mask, seed, self._states(observations))
         self._ended = self._ended & ~mask
-        if mask[0]:
-            self._note_begin(frames[0])
-        return self._observations(observations), self._with_notes(infos, mask)
+        return self._observed(observations), self._with_notes(infos, mask)
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Steps all environments and adds the scores to their rewards."""
+        """Steps all environments, and pays."""
+        same_step = self._mode == AutoresetMode.SAME_STEP
         # A row that NEXT_STEP is about to reset has no transition in this step.
         resetting = self._ended & (self._mode == AutoresetMode.NEXT_STEP)
-        self.session.check_running(~resetting)
+        active = ~resetting
+        self.session.check_running(active)
         wanted = self.session.wanted | resetting
         observations, env_rewards, terminated, truncated, infos = self.env.step(actions)
         ended = np.asarray(terminated | truncated)
-        frames = self._frames(observations, infos, wanted, ended)
+        # Under SAME_STEP the frames of rows that ended are in final_info.
+        frames = self._look(observations, infos, wanted & ~(ended & same_step))
         next_frames = frames
-        if self._mode == AutoresetMode.SAME_STEP and ended.any():
+        if same_step and ended.any():
             next_frames = self._final_frames(frames, infos, ended & wanted)
-        scores = self.session.score(
+        paid = self._head.pay(
             np.asarray(actions),
             next_frames,
+            np.asarray(env_rewards, np.float64),
             np.asarray(terminated),
             np.asarray(truncated),
-            active=~resetting,
+            active=active,
             # Where a row ended it is the next episode that these belong to, which
             # begins below.
             next_states=self._states(observations),
-        )
-        # What is noted of an autoreset row is dropped by the episode that begins.
-        self._note(
-            scores,
-            np.asarray(actions)[0],
-            next_frames[0] if wanted[0] else None,
-            float(env_rewards[0]),
-            _success(
-                infos.get("final_info", {})
-                if ended[0] and self._mode == AutoresetMode.SAME_STEP
-                else infos
+            looked=bool(wanted[0]),
+            success=_success(
+                infos.get("final_info", {}) if ended[0] and same_step else infos
             ),
-            bool(terminated[0]),
-            bool(truncated[0]),
         )
-        if self._mode == AutoresetMode.SAME_STEP:
+        if same_step:
             resetting = ended
-            if self._observe and ended.any():
-                self._extend_final(infos, ended)
+            if self._observe:
+                for row in np.flatnonzero(ended):
+                    last = infos["final_obs"]
+                    last[row] = self._observed(last[row], slice(row, row + 1), axes=0)
         if resetting.any():
-            self.session.begin(frames, resetting, states=self._states(observations))
-            if resetting[0]:
-                self._note_begin(frames[0])
+            self._head.begin(frames, resetting, states=self._states(observations))
         self._ended = ended
-        rewards = weigh(env_rewards, self._env_weight, scores, self._weights)
         # As in `VectorEnv._add_info`: each key beside a mask of the rows that have it.
         # An autoreset row has no scores, as the single wrapper's reset has none.
-        has = (
-            ~resetting if self._mode == AutoresetMode.NEXT_STEP else np.ones_like(ended)
-        )
-        logged = {"reward_env": np.where(has, env_rewards, 0.0)}
-        for name, score in scores.items():
-            logged[f"reward_{name}"] = score.value.astype(np.float64)
-            logged[f"reward_{name}_due"] = score.due
-        infos = {**infos, **logged, **{f"_{key}": has for key in logged}}
+        logged = {
+            k: np.where(active, v, v.dtype.type(0)) for k, v in paid.infos.items()
+        }
+        infos = {**infos, **logged, **{f"_{key}": active for key in logged}}
         if resetting.any():
             infos = self._with_notes(infos, resetting)
-        return self._observations(observations), rewards, terminated, truncated, infos
+        observations = self._observed(observations)
+        return observations, paid.rewards, terminated, truncated, infos
 
-    def _frames(
-        self,
-        observations: Any,
-        infos: dict[str, Any],
-        wanted: Bool,
-        ended: Bool | None = None,
-    ) -> UInt8:
-        """(N, H, W, 3) the frames beside the observations.
+    def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Calls a method of the environments, or `set_weights` of this wrapper."""
+        if name == "set_weights":
+            self.set_weights(*args, **kwargs)
+            return (None,) * self.num_envs
+        return self.env.call(name, *args, **kwargs)  # type: ignore[attr-defined]
 
-        Rows that have none keep the one before; nobody will look at them.
-        """
-        frames: Any
-        if self._source.kind == "obs":
-            frames = self._source.of_observation(observations)
-        elif self._source.kind == "render":
-            if not wanted.any():
-                return self._last
-            frames = np.stack(self.env.render())  # type: ignore[arg-type]
-        else:
-            key = self._source.key
-            assert key is not None
-            frames = infos.get(key)
-            there = infos.get(f"_{key}", np.zeros(self.num_envs, np.bool_))
-            if key == TAP:
-                infos.pop(key, None)
-                infos.pop(f"_{key}", None)
-            missing = wanted & ~there
-            if ended is not None and self._mode == AutoresetMode.SAME_STEP:
-                # Their frames are in final_info.
-                missing = missing & ~ended
-            if missing.any():
-                raise KeyError(
-                    f"the reward wants the frames of environments "
-                    f"{np.flatnonzero(missing).tolist()} and info[{key!r}] does not "
-                    "hold them: tap with the length= of the reward"
-                )
-            if frames is None:
-                return self._last
-            if self._last.shape == frames.shape:
-                frames = np.where(there[:, None, None, None], frames, self._last)
-        self._last = frames
-        return self._last
+    def _look(self, observations: Any, infos: dict[str, Any], wanted: Bool) -> UInt8:
+        """(N, H, W, 3) the frames beside the observations."""
+        source = self._frames.source
+        if source.kind == "obs":
+            return self._frames.batch(source.of_observation(observations))
+        if source.kind == "render":
+            if wanted.any():
+                self._frames.batch(np.stack(self.env.render()))  # type: ignore[arg-type]
+            return self._frames.last
+        found = _rows(infos, source.key, self.num_envs)
+        return self._frames.rows(found, wanted, self.session.steps)
 
     def _final_frames(self, frames: UInt8, infos: dict[str, Any], rows: Bool) -> UInt8:
         """The frames with those of the rows that ended put back to their true last."""
-        final = np.array(frames)
-        for row in np.flatnonzero(rows):
-            if self._source.kind == "obs":
-                last = self._source.of_observation(infos["final_obs"][row])
+        final, source = np.array(frames), self._frames.source
+        last = _rows(infos.get("final_info", {}), source.key, self.num_envs)
+        for row in np.flatnonzero(rows).tolist():
+            if source.kind == "obs":
+                final[row] = source.of_observation(infos["final_obs"][row])
             else:
-                key = self._source.key
-                last = infos["final_info"][key][row]
-            final[row] = last
-        if self._source.key == TAP:
-            infos.get("final_info", {}).pop(TAP, None)
-            infos.get("final_info", {}).pop(f"_{TAP}", None)
+                final[row] = last[row]
         return final
 
     def _with_notes(self, infos: dict[str, Any], begun: Bool) -> dict[str, Any]:
@@ -227,22 +186,23 @@ class VectorHost(
             noted[f"_{key}"] = begun
         return {**infos, **noted}
 
-    def _extend_final(self, infos: dict[str, Any], ended: Bool) -> None:
-        assert self._horizon is not None
-        progress = position_in_clip(self.session.steps, self._horizon)
-        for row in np.flatnonzero(ended):
-            infos["final_obs"][row] = extend(
-                self.env.single_observation_space,
-                infos["final_obs"][row],
-                progress[row : row + 1],
-            )
+    def _play(self, actions: spaces.Space[Any] | None) -> None:
+        if actions is None:
+            self.reset(seed=0)
+            return
+        if self._mode == AutoresetMode.DISABLED and self._ended.any():
+            self.reset(options={"reset_mask": self._ended.copy()})
+        self.step(actions.sample())
 
-    def _observations(self, observations: Any) -> Any:
-        if not self._observe:
-            return observations
-        assert self._horizon is not None
-        progress = position_in_clip(self.session.steps, self._horizon)[:, None]
-        return extend(self.env.single_observation_space, observations, progress)
+
+def _rows(infos: dict[str, Any], key: str | None, count: int) -> Sequence[Any]:
+    """What each row has under a key; tapped frames are taken out."""
+    if key is None or key not in infos:
+        return [None] * count
+    values, there = infos[key], infos[f"_{key}"]
+    if key == TAP:
+        del infos[key], infos[f"_{key}"]
+    return [values[row] if there[row] else None for row in range(count)]
 
 
 def _success(infos: dict[str, Any]) -> bool:
@@ -264,30 +224,17 @@ def _autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
     return AutoresetMode(mode)
 
 
-def facts_of(env: VectorEnv[Any, Any, Any], horizon: int | None) -> EnvFacts:
-    """What is to be known about the environments inside."""
-    spec = env.spec
-    if spec is None and hasattr(env.unwrapped, "get_attr"):
-        spec = env.unwrapped.get_attr("spec")[0]
-    return EnvFacts(
-        env_id=spec.id if isinstance(spec, gym.envs.registration.EnvSpec) else None,
-        horizon=known_horizon(horizon, spec),
-        camera=env.metadata.get("camera"),
-        action_space=env.single_action_space,
-    )
-
-
-class RewardModelWrapper(RewardModelRecipe, VectorHost):
+class RewardModelWrapper(RewardModelArguments, VectorHost):
     """Rewards the agents of a vector environment by any `RewardModel`."""
 
 
-class VideoLevelReward(VideoLevelRecipe, VectorHost):
+class VideoLevelReward(VideoLevelArguments, VectorHost):
     """Rewards the agents of a vector environment for following a goal video."""
 
 
-class FrameLevelReward(FrameLevelRecipe, VectorHost):
+class FrameLevelReward(FrameLevelArguments, VectorHost):
     """Rewards the agents of a vector environment for leading to the key frame."""
 
 
-class GenRewardWrapper(GenRewardRecipe, VectorHost):
-    """Both rewards of GenReward and the environments' own, weighted."""
+class GenRewardWrapper(GenRewardArguments, VectorHost):
+    """Both rewards of GenReward, in place of the environments' own or beside it."""

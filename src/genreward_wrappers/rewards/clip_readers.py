@@ -24,10 +24,9 @@ from torch import Tensor
 
 from genreward_wrappers.core import Bool, Int64, Transition, UInt8
 from genreward_wrappers.data.frames import evenly, sample_steps
-from genreward_wrappers.encoders.base import (
+from genreward_wrappers.encoders.base import VideoEncoder, as_frames
+from genreward_wrappers.encoders.stream import (
     StreamState,
-    VideoEncoder,
-    as_frames,
     stream_push,
     stream_restart,
     stream_start,
@@ -227,7 +226,7 @@ class StreamReading:
 
 
 class WindowReading:
-    """The last ``window`` steps, ``length`` of them, encoded anew every ``every``."""
+    """The last ``window`` steps, ``length`` of them, encoded anew every ``stride``."""
 
     @dataclass(frozen=True, slots=True)
     class Memory:
@@ -240,7 +239,7 @@ class WindowReading:
         encoder: VideoEncoder,
         window: int,
         length: int,
-        every: int,
+        stride: int,
     ) -> None:
         """Reads windows of ``window`` steps through ``length`` evenly spread frames."""
         if not 2 <= length <= window:
@@ -248,20 +247,20 @@ class WindowReading:
                 f"a window of {window} steps holds between 2 and {window} frames, got "
                 f"length={length}"
             )
-        if every < 1:
-            raise ValueError(f"every={every}: expected at least 1 step")
+        if stride < 1:
+            raise ValueError(f"stride={stride}: expected at least 1 step")
         self.encoder = encoder
-        self.window, self.every = window, every
+        self.window, self.stride = window, stride
         # Where in a window its frames lie, the newest step being window - 1.
         self._offsets = np.linspace(0, window - 1, length).astype(np.int64)
         # A step is wanted if it lies at one of these places of any window; windows
-        # begin at the steps 1, 1 + every, 1 + 2 every, ...
-        hit = np.zeros(every, np.bool_)
-        hit[self._offsets % every] = True
+        # begin at the steps 1, 1 + stride, 1 + 2 stride, ...
+        hit = np.zeros(stride, np.bool_)
+        hit[self._offsets % stride] = True
         self._hit = hit
         self._rank = np.cumsum(hit) - 1
         # The most wanted steps that ever lie within one window.
-        turns = np.tile(hit, 2 + window // every)
+        turns = np.tile(hit, 2 + window // stride)
         self._slots = int(np.convolve(turns, np.ones(window), "valid").max())
 
     def read(self, videos: UInt8) -> Tensor:
@@ -271,7 +270,7 @@ class WindowReading:
 
     def wants(self, steps: Int64) -> Bool:
         """The steps that lie at a sampled place of some window."""
-        wanted: Bool = self._hit[(steps - 1) % self.every]
+        wanted: Bool = self._hit[(steps - 1) % self.stride]
         return wanted
 
     def reset(self, memory: Memory | None, frames: UInt8, mask: Bool) -> Memory:
@@ -299,7 +298,7 @@ class WindowReading:
         due = (
             t.active
             & (t.steps >= self.window)
-            & ((t.steps - self.window) % self.every == 0)
+            & ((t.steps - self.window) % self.stride == 0)
         )
         if not due.any():
             return None, memory
@@ -319,7 +318,7 @@ class WindowReading:
 
     def _slot(self, steps: Int64) -> Int64:
         """The place of a wanted step in the ring: wanted steps take turns."""
-        turn, place = np.divmod(steps - 1, self.every)
+        turn, place = np.divmod(steps - 1, self.stride)
         slot: Int64 = (turn * int(self._hit.sum()) + self._rank[place]) % self._slots
         return slot
 

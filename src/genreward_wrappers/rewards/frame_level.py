@@ -18,13 +18,13 @@ is the potential difference, which does not pay for hovering near the goal.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from numpy.typing import NDArray
 from torch import Tensor
 
 from genreward_wrappers.core import (
@@ -36,11 +36,13 @@ from genreward_wrappers.core import (
     Transition,
     UInt8,
     UInt64,
+    warn_caller,
 )
 from genreward_wrappers.data.frames import sample_steps
 from genreward_wrappers.data.goals import GoalBundle, GoalError, load_goal
 from genreward_wrappers.encoders.base import VideoEncoder, resolve_device
 from genreward_wrappers.encoders.binding import bind_encoder, same_encoder
+from genreward_wrappers.rewards.options import Options, option, whole_steps
 from genreward_wrappers.training.forward_backward.features import (
     Features,
     card_of,
@@ -49,21 +51,33 @@ from genreward_wrappers.training.forward_backward.features import (
 from genreward_wrappers.training.forward_backward.losses import complaints
 from genreward_wrappers.training.forward_backward.nets import FBNets, action_shape
 
-FORMS = ("value", "normalised", "difference")
-HEADS = ("min", "mean")
 
-#: The weight of the score beside the video-level one: where it is normalised a quarter
-#: brings it to about the same spread; the released beta.
-FRAME_WEIGHTS = {"default": 0.25, "paper": 1e-5}
+@dataclass(frozen=True)
+class FrameOptions(Options):
+    """How the frame-level score is formed."""
 
-
-class FrameOptions(TypedDict, total=False):
-    """How the score is formed; see `FrameLevel`."""
-
-    form: Literal["value", "normalised", "difference"]
-    heads: Literal["min", "mean"]
-    discount: float
-    length: int
+    form: str = option(
+        "normalised",
+        '"value" is F^T B; "normalised" takes the mean and divides by the standard '
+        'deviation stored with the nets; "difference" is discount * value - the value '
+        "one step before.",
+        choices=("value", "normalised", "difference"),
+    )
+    heads: str = option(
+        "min", "What is taken of F's two heads.", choices=("min", "mean")
+    )
+    discount: float | None = option(
+        None,
+        "Of the difference; None is the nets' own.",
+        only=("form", ("difference",)),
+    )
+    length: int | None = option(
+        None,
+        "Only the steps of a clip of so many frames are paid, and only they and the "
+        "frames before them are rendered. None pays every step.",
+        only=("form", ("value", "normalised")),
+    )
+    every: int = option(1, "Only every k-th step is paid.")
 
 
 def fits_nets(goal: GoalBundle, encoder: VideoEncoder | str | None) -> bool:
@@ -96,6 +110,7 @@ class FrameLevel(RewardModel[FrameMemory]):
     """Scores actions by the measure that F and B give to the key frame after them."""
 
     name = "frame"
+    Options = FrameOptions
 
     def __init__(
         self,
@@ -103,13 +118,10 @@ class FrameLevel(RewardModel[FrameMemory]):
         encoder: VideoEncoder | str | None = None,
         *,
         action_space: spaces.Space[Any] | None = None,
-        form: str = "normalised",
-        heads: str = "min",
-        discount: float | None = None,
-        length: int | None = None,
         horizon: int | None = None,
         device: str = "auto",
         dtype: str | None = None,
+        **options: Any,
     ) -> None:
         """Binds the goal: z = B(g) is computed here, once.
 
@@ -119,33 +131,27 @@ class FrameLevel(RewardModel[FrameMemory]):
             encoder: None loads the one that the nets were trained on; any other has to
                 have its fingerprint.
             action_space: The environment's; checked against the nets.
-            form: "value" is F^T B; "normalised" takes the mean and divides by the
-                standard deviation stored with the nets; "difference" is
-                discount * value - the value one step before.
-            heads: "min" or "mean" of F's two heads.
-            discount: Of the difference; None is the nets' own.
-            length: As in the video-level reward: only the steps of a clip of so many
-                frames are paid, and only they and the frames before them are rendered.
-                None pays every step.
             horizon: Steps of an episode, which ``length`` spreads over.
             device: "auto", "cpu", "cuda" or "cuda:<index>".
             dtype: What the encoder computes in; the nets stay in float32.
+            **options: Fields of `FrameOptions`.
 
         Raises:
+            TypeError: There is no such option.
+            ValueError: An option has a value that it cannot have, or does nothing.
             GoalError: The bundle has no nets, or they do not fit.
         """
-        for name, value, accepted in (("form", form, FORMS), ("heads", heads, HEADS)):
-            if value not in accepted:
-                raise ValueError(f"{name}={value!r}: expected one of {accepted}")
+        self.options = how = FrameOptions.of(options, type(self).__name__)
+        self._every = whole_steps("every", how.every)
         goal = load_goal(goal)
         self._at: Int64 | None = None
-        if length is not None:
-            if horizon is None or form == "difference":
+        if how.length is not None:
+            if horizon is None:
                 raise ValueError(
-                    f"length={length} needs horizon= and a form that takes each step "
-                    f"by itself, got horizon={horizon} and form={form!r}"
+                    f"length={how.length} is spread over an episode and needs to know "
+                    "how long one is: give horizon="
                 )
-            self._at = np.array(sample_steps(length, horizon)[1:])
+            self._at = np.array(sample_steps(how.length, horizon)[1:])
         if not goal.nets:
             raise GoalError(
                 f"{goal!r} has no frame-level part: its bundle holds no "
@@ -183,22 +189,17 @@ class FrameLevel(RewardModel[FrameMemory]):
             )
         wrong = complaints(statistics or {})
         if wrong:
-            warnings.warn(
-                f"the frame-level reward of {goal!r}: {'; '.join(wrong)}",
-                UserWarning,
-                stacklevel=2,
-            )
-        self._form, self._heads = form, heads
+            warn_caller(f"the frame-level reward of {goal!r}: {'; '.join(wrong)}")
         self._discount = np.float32(
-            self.nets.config.discount if discount is None else discount
+            self.nets.config.discount if how.discount is None else how.discount
         )
-        if self._at is not None and self.features.stack > 1:
+        if self.features.stack > 1 and (self._at is not None or self._every > 1):
             raise ValueError(
-                f"length={length}: {goal!r} sees {self.features.stack} frames at a "
-                "time, so none can be left out"
+                f"length={how.length}, every={how.every}: {goal!r} sees "
+                f"{self.features.stack} frames at a time, so none can be left out"
             )
         self._shift, self._scale = np.float32(0), np.float32(1)
-        if form == "normalised":
+        if how.form == "normalised":
             if statistics is None:
                 raise GoalError(
                     f"{goal!r} holds no statistics to normalise with: use "
@@ -207,12 +208,17 @@ class FrameLevel(RewardModel[FrameMemory]):
             self._shift = np.float32(statistics["mean"])
             self._scale = np.float32(max(statistics["std"], 1e-8))
         with torch.inference_mode():
-            if self.sees_states:
-                rest = np.tile(card["goal_states"], self.features.stack)
-                keys = torch.from_numpy(rest.astype(np.float32)).to(self._device)
-            else:
-                keys = self.features.of_goal(goal.key_pictures)
+            keys = self._at_rest(
+                np.asarray(card["goal_states"])
+                if self.sees_states
+                else goal.key_pictures
+            )
             self._z = self.nets.backward_net(keys)
+
+    @property
+    def identity(self) -> str:
+        """Goal, features and options."""
+        return f"{super().identity} {self.features.card} {self.options}"
 
     def reset(
         self, memory: FrameMemory | None, frames: UInt8, mask: Bool, seeds: UInt64
@@ -241,7 +247,7 @@ class FrameLevel(RewardModel[FrameMemory]):
             state, seen, begun = self._stacked(memory, new, active)
             value[active] = self._measure(state, transition.actions[active])
         valued = memory.valued | active
-        if self._form == "difference":
+        if self.options.form == "difference":
             due = active & memory.valued
             paid = self._discount * value - memory.value
         else:
@@ -257,9 +263,8 @@ class FrameLevel(RewardModel[FrameMemory]):
         return self._pays(steps) | self._pays(steps + 1)
 
     def _pays(self, steps: Int64) -> Bool:
-        if self._at is None:
-            return np.ones(len(steps), np.bool_)
-        return np.isin(steps, self._at)
+        paid: Bool = steps % self._every == 0
+        return paid if self._at is None else paid & np.isin(steps, self._at)
 
     def _new(self, transition: Transition, active: Bool) -> Tensor:
         """The features of what the active rows saw before they acted."""
@@ -277,11 +282,23 @@ class FrameLevel(RewardModel[FrameMemory]):
         states = transition.states[active].astype(np.float32)
         return torch.from_numpy(states).to(self._device)
 
-    def values(self, frames: UInt8, actions: Any) -> Float32:
-        """(n,) F(s, a, z)^T z of frames at rest and actions; the best of the goals."""
-        if len(frames) == 0:
+    def values(self, seen: NDArray[Any], actions: Any) -> Float32:
+        """(n,) F(s, a, z)^T z of actions at rest; the best of the goals.
+
+        Args:
+            seen: (n, H, W, 3) frames, or (n, S) states where those are what it sees.
+            actions: (n, ...) what was done there.
+        """
+        if len(seen) == 0:
             return np.zeros(0, np.float32)
-        return self._measure(self.features.of_goal(frames), actions)
+        return self._measure(self._at_rest(seen), actions)
+
+    def _at_rest(self, seen: NDArray[Any]) -> Tensor:
+        """(n, features) of what has not moved for as long as the nets look back."""
+        if not self.sees_states:
+            return self.features.of_goal(seen)
+        rest = np.tile(seen, self.features.stack).astype(np.float32)
+        return torch.from_numpy(rest).to(self._device)
 
     def _stacked(
         self, memory: FrameMemory, new: Tensor, active: Bool
@@ -302,7 +319,7 @@ class FrameLevel(RewardModel[FrameMemory]):
     @torch.inference_mode()
     def _measure(self, state: Tensor, actions: Any) -> Float32:
         heads = self.nets.measure_of(state, self.nets.encode_actions(actions), self._z)
-        of_goals = heads.amin(2) if self._heads == "min" else heads.mean(2)
+        of_goals = heads.amin(2) if self.options.heads == "min" else heads.mean(2)
         best: Float32 = of_goals.amax(0).cpu().numpy()
         return best
 

@@ -19,7 +19,9 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from genreward_wrappers.core import RewardModel
+from genreward_wrappers.core import RewardModel, check_model
+from genreward_wrappers.rewards.decorators import EveryK
+from genreward_wrappers.rewards.options import Options, check_names, whole_steps
 
 GROUP = "genreward_wrappers.rewards"
 
@@ -49,7 +51,7 @@ def load_reward(name: str, **options: Any) -> RewardModel[Any]:
         name: One of `reward_names()`; ``lerobot:<type>`` for the models of LeRobot.
         **options: The model's own; see its class. Every model takes ``every=k``, to be
             asked at every k-th step only; where it is not the model's own option it is
-            `combine.EveryK`.
+            `decorators.EveryK`.
 
     Raises:
         ValueError: There is no such model.
@@ -61,11 +63,15 @@ def load_reward(name: str, **options: Any) -> RewardModel[Any]:
         'video'
     """
     make, variant = find_reward(name)
+    check_names(options, reward_options(name), f"load_reward({name!r})")
     if variant is not None:
         options = {"variant": variant, **options}
-    every = 1
-    if EVERY not in inspect.signature(make).parameters:
-        every = options.pop(EVERY, 1)
+    every, horizon = 1, options.get("horizon")
+    if EVERY not in _own_options(make):
+        every = whole_steps(EVERY, options.pop(EVERY, 1))
+        if horizon is not None:
+            # What the model sees is an episode of so many steps.
+            options["horizon"] = horizon // every
     try:
         inspect.signature(make).bind(**options)
     except TypeError as error:
@@ -73,14 +79,14 @@ def load_reward(name: str, **options: Any) -> RewardModel[Any]:
             f"load_reward({name!r}): {error}; its options are "
             f"{', '.join(reward_options(name)) or 'none'}"
         ) from error
-    model: RewardModel[Any] = make(**options)
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise ValueError(f"every={every!r}: expected a whole number of steps")
-    if every == 1:
-        return model
-    from genreward_wrappers.rewards.combine import EveryK
-
-    return EveryK(model, every)
+    model = make(**options)
+    check_model(model)
+    if model.stretch is not None and horizon is not None and horizon % every:
+        raise ValueError(
+            f"every={every} does not divide an episode of {horizon} steps: the goal "
+            "would run ahead of it. Give a divisor"
+        )
+    return model if every == 1 else EveryK(model, every)
 
 
 def reward_names() -> list[str]:
@@ -91,13 +97,20 @@ def reward_names() -> list[str]:
 def reward_options(name: str) -> tuple[str, ...]:
     """What a model can be told: its constructor's own parameters, and ``every``."""
     make, _ = find_reward(name)
+    own = _own_options(make)
+    return (*own, *(() if EVERY in own else (EVERY,)))
+
+
+def _own_options(make: Callable[..., Any]) -> tuple[str, ...]:
+    """The parameters of a constructor, and the fields of what it takes as options."""
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    own = [
+    parameters = [
         parameter.name
         for parameter in inspect.signature(make).parameters.values()
         if parameter.kind in named and parameter.name != "variant"
     ]
-    return (*own, *(() if EVERY in own else (EVERY,)))
+    told: type[Options] | None = getattr(make, "Options", None)
+    return (*(told.names() if told else ()), *parameters)
 
 
 def find_reward(name: str) -> tuple[Callable[..., Any], str | None]:

@@ -16,8 +16,8 @@ it was chosen by short learning runs, whose table the documentation has.
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypedDict
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,47 +49,7 @@ from genreward_wrappers.rewards.clip_readers import (
 )
 from genreward_wrappers.rewards.similarity import SIMILARITIES, Comparison, cell_count
 from genreward_wrappers.rewards.targets import Own, Targets, begin
-
-READINGS = ("frames", "stream", "window")
-PAYMENTS = ("level", "hold", "difference")
-CHOICES = ("nearest", "mean", "max")
-
-#: The options that decide how goals are read.
-HOW = ("reading", "horizon", "length", "window", "every")
-
-
-class VideoOptions(TypedDict, total=False):
-    """How the video is read, compared and paid; see `VideoLevel`."""
-
-    reading: Literal["frames", "stream", "window"]
-    length: int | None
-    window: int
-    every: int
-    score: Literal["tracking", "regions", "motion", "last_change", "cosine", "centred"]
-    contrast: float
-    payment: Literal["level", "hold", "difference"]
-    discount: float
-    goals: Literal["nearest", "mean", "max"]
-
-
-#: Named sets of options; explicit options override them.
-PRESETS: dict[str, VideoOptions] = {
-    "default": {},
-    # The released configuration: windows of 128 steps, 16 frames each, one global
-    # cosine with the whole goal clip.
-    "paper": {
-        "reading": "window",
-        "window": 128,
-        "length": 16,
-        "every": 128,
-        "score": "cosine",
-        "payment": "level",
-        "goals": "nearest",
-    },
-}
-
-#: The weight of the score in a preset; 1 where nothing is said. The released alpha.
-WEIGHTS = {"paper": 0.01}
+from genreward_wrappers.rewards.video_options import VideoOptions
 
 
 class _Read:
@@ -142,6 +102,7 @@ class VideoLevel(RewardModel[VideoMemory]):
     """
 
     name = "video"
+    Options = VideoOptions
 
     def __init__(
         self,
@@ -149,17 +110,9 @@ class VideoLevel(RewardModel[VideoMemory]):
         encoder: VideoEncoder | str | None = None,
         *,
         horizon: int | None = None,
-        reading: str = "frames",
-        length: int | None = None,
-        window: int = 128,
-        every: int = 1,
-        score: str = "tracking",
-        contrast: float = 1.0,
-        payment: str = "level",
-        discount: float = 0.99,
-        goals: str = "nearest",
         device: str = "auto",
         dtype: str | None = None,
+        **options: Any,
     ) -> None:
         """Binds the goal.
 
@@ -169,54 +122,25 @@ class VideoLevel(RewardModel[VideoMemory]):
             encoder: None loads the one that the bundle is made for; "pixels" is the
                 control that every learned encoder has to beat.
             horizon: Steps of an episode; "frames" and "stream" align the goal with it.
-            reading: "frames", "stream" or "window"; see `rewards.readings`.
-            length: Frames of the clip that a reading takes: None is every step for
-                "frames", the longest up to 129 that episode and goal have for "stream",
-                and 16 for "window".
-            window: Steps of a window, for the window reading.
-            every: Steps between the starts of two windows.
-            score: "tracking", "regions", "motion", "last_change", "cosine" or
-                "centred"; see `rewards.similarity`.
-            contrast: For "tracking": an agent that stands still earns, on average,
-                exp(-contrast) of what following exactly earns.
-            payment: "level" pays a score when there is a new one, "hold" pays the
-                newest at every step, "difference" pays discount * new - old.
-            discount: The discount of the difference; the agent's own.
-            goals: With several goal videos: "nearest" follows the one whose first frame
-                is most like the episode's, "mean" and "max" compare with all of them.
             device: "auto", "cpu", "cuda" or "cuda:<index>".
             dtype: What the encoder computes in; None is float32.
+            **options: Fields of `VideoOptions`.
 
         Raises:
-            ValueError: An option is not one of those named here.
+            TypeError: There is no such option.
+            ValueError: An option has a value that it cannot have, or does nothing.
             GoalError: The bundle does not fit the encoder.
         """
-        _one_of("reading", reading, READINGS)
-        _one_of("score", score, tuple(SIMILARITIES))
-        _one_of("payment", payment, PAYMENTS)
-        _one_of("goals", goals, CHOICES)
+        self.options = how = VideoOptions.of(options, type(self).__name__)
         source = goal if isinstance(goal, GoalMaker) else load_goal(goal)
         #: The bundle; None where every episode has goals of its own.
         self.goal = source if isinstance(source, GoalBundle) else None
         self._maker = source if isinstance(source, GoalMaker) else None
         self.encoder = bind_encoder(source, encoder, device=device, dtype=dtype)
-        self._options: dict[str, Any] = {
-            "horizon": horizon,
-            "reading": reading,
-            "length": length,
-            "window": window,
-            "every": every,
-            "score": score,
-            "contrast": contrast,
-            "payment": payment,
-            "discount": discount,
-            "goals": goals,
-        }
-        self._similarity = SIMILARITIES[score]
-        self._contrast = contrast
-        self._payment = payment
-        self._discount = np.float32(discount)
-        self._combine = goals
+        self.stretch = None if how.reading == "window" else horizon
+        self._similarity = SIMILARITIES[how.score]
+        self._contrast = 1.0 if how.contrast is None else how.contrast
+        self._discount = np.float32(0.99 if how.discount is None else how.discount)
         # Which goal is nearest is asked of coarse pixels: no encoder has to be trusted
         # with it, and it costs nothing.
         height, width = self.encoder.size
@@ -230,9 +154,17 @@ class VideoLevel(RewardModel[VideoMemory]):
             self.reading = self._read.reading
             self.targets = self._targets(source.videos, self._read.latents)
 
+    @property
+    def identity(self) -> str:
+        """Goal, encoder, options and horizon."""
+        about = (self._maker, self.encoder.fingerprint, self.options, self.stretch)
+        return f"{super().identity} {about}"
+
     def with_goal(self, goal: GoalBundle) -> VideoLevel:
         """The same reward for another goal."""
-        return VideoLevel(goal, self.encoder, **self._options)
+        return VideoLevel(
+            goal, self.encoder, horizon=self.stretch, **asdict(self.options)
+        )
 
     def wants(self, steps: Int64) -> Bool:
         """The frames that the reading samples."""
@@ -254,7 +186,7 @@ class VideoLevel(RewardModel[VideoMemory]):
         if self._maker is not None:
             own = begin(own, frames, mask, self._maker, self._targets)
         choice, targets = memory.choice, self._compared(own)
-        if self._combine == "nearest" and targets.latents.shape[1] > 1:
+        if self.options.goals == "nearest" and targets.latents.shape[1] > 1:
             nearest = targets.nearest(rows, self._look(frames[mask]))
             choice = choice.index_copy(0, rows, nearest)
         return VideoMemory(
@@ -279,9 +211,9 @@ class VideoLevel(RewardModel[VideoMemory]):
             choice = memory.choice[stretch.rows]
             latest[rows] = self._scores(stretch, choice, self._compared(memory.own))
         scored = memory.scored | new
-        if self._payment == "level":
+        if self.options.payment == "level":
             due, value = new, latest
-        elif self._payment == "hold":
+        elif self.options.payment == "hold":
             due, value = scored & transition.active, latest
         else:
             # The first score of an episode has nothing to be the difference to.
@@ -292,10 +224,10 @@ class VideoLevel(RewardModel[VideoMemory]):
         return paid, memory
 
     def notes(self, memory: VideoMemory) -> dict[str, NDArray[Any]]:
-        """What the goals of the running episodes cost, where they were made."""
+        """Which goal a row follows, or what its own goals cost to make."""
         own = memory.own
         if own is None:
-            return {}
+            return {"goal_index": self.chosen(memory)}
         return {"goal_seconds": own.seconds, "goal_cached": own.cached}
 
     def chosen(self, memory: VideoMemory) -> Int64:
@@ -348,7 +280,7 @@ class VideoLevel(RewardModel[VideoMemory]):
         time = stretch.time.to(device)
         before, after = time.floor().long(), time.ceil().long()
         part = (time - before).to(goal.dtype)[:, None, :, None]
-        if self._combine == "nearest":
+        if self.options.goals == "nearest":
             which = choice.to(device)[:, None]
         else:
             which = torch.arange(goal.shape[1], device=device).expand(len(time), -1)
@@ -371,7 +303,7 @@ class VideoLevel(RewardModel[VideoMemory]):
             contrast=self._contrast,
         )
         scores = self._similarity(comparison)
-        together = scores.amax(1) if self._combine == "max" else scores.mean(1)
+        together = scores.amax(1) if self.options.goals == "max" else scores.mean(1)
         result: Float32 = together.float().cpu().numpy()
         return result
 
@@ -397,8 +329,9 @@ class VideoLevel(RewardModel[VideoMemory]):
         return self.targets, self.goal
 
     def _read_goals(self, goal: GoalBundle) -> _Read:
-        how = [f"{name}={self._options[name]}" for name in HOW]
-        key = (goal.digest, id(self.encoder), *how)
+        how = self.options
+        read_by = (how.reading, how.length, how.window, how.stride, self.stretch)
+        key = (goal.digest, id(self.encoder), *read_by)
         found = _known.get(key)
         if found is None:
             found = _Read(self._make_reading(goal.videos.shape[1]), goal.videos)
@@ -407,26 +340,20 @@ class VideoLevel(RewardModel[VideoMemory]):
 
     def _make_reading(self, count: int) -> Reading:
         """The reading, for goal videos of some frames."""
-        how = self._options
-        if how["reading"] == "window":
-            length = how["length"] or 16
-            return WindowReading(self.encoder, how["window"], length, how["every"])
-        if how["horizon"] is None:
+        how = self.options
+        if how.reading == "window":
+            window = 128 if how.window is None else how.window
+            stride = 1 if how.stride is None else how.stride
+            return WindowReading(self.encoder, window, how.length or 16, stride)
+        if self.stretch is None:
             raise ValueError(
-                f"reading={how['reading']!r} compares an episode with the goal at the "
+                f"reading={how.reading!r} compares an episode with the goal at the "
                 "same time and needs to know how long an episode is: the environment "
                 'has no time limit, so give horizon=, or use reading="window"'
             )
-        kind = FramesReading if how["reading"] == "frames" else StreamReading
-        return kind(self.encoder, count, how["horizon"], how["length"])
+        kind = FramesReading if how.reading == "frames" else StreamReading
+        return kind(self.encoder, count, self.stretch, how.length)
 
     def _look(self, frames: UInt8) -> Tensor:
         small = self.encoder.prepare(as_frames(frames))
         return self._pixels.encode_images(small.cpu()).flatten(1)
-
-
-def _one_of(name: str, value: object, accepted: tuple[str, ...]) -> None:
-    if value not in accepted:
-        raise ValueError(
-            f"{name}={value!r}: expected one of {', '.join(map(repr, accepted))}"
-        )

@@ -26,11 +26,11 @@ def load_videos(
     Args:
         sources: Videos (mp4, gif, npy, ...), episodes that a wrapper recorded and
             candidates that were generated (.safetensors), folders with any of them
-            anywhere below, and folders of LeRobotDatasets, whose episodes are taken
-            where they are not noted as failed.
-        goals: What `load_goal` takes; each gives all of its videos.
+            anywhere below, and folders of LeRobotDatasets, whose episodes are used
+            unless they are marked as failed.
+        goals: Goals, as `load_goal` takes them; all of their videos are used.
         size: (height, width), or one number for both.
-        camera: Of LeRobotDatasets; needed where one has several.
+        camera: The camera to read from LeRobotDatasets that have several.
 
     Raises:
         ValueError: There is nothing to read, or it does not fit the size.
@@ -67,7 +67,7 @@ def _inside(folder: Path) -> list[Path]:
         # A wrapper keeps the goal beside the episodes that it records.
         if path.suffix.lower() in endings
         and path.name != "goal.safetensors"
-        # Beside a candidate lies the same video again, to look at.
+        # The same video is stored beside a candidate, to look at.
         and (path.suffix == ".safetensors" or not _is_candidate(path))
     )
 

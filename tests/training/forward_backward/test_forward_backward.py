@@ -17,6 +17,7 @@ from genreward_wrappers.encoders.pixels import PooledPixels
 from genreward_wrappers.rewards.frame_level import FrameLevel
 from genreward_wrappers.testing import PointMass
 from genreward_wrappers.training.forward_backward import losses
+from genreward_wrappers.training.forward_backward.bundle import to_bundle
 from genreward_wrappers.training.forward_backward.data import Batch
 from genreward_wrappers.training.forward_backward.nets import Actor, FBConfig
 from genreward_wrappers.training.forward_backward.settings import FBTraining
@@ -495,7 +496,7 @@ def test_the_reward_of_the_bundle_is_normalised(goal, tmp_path):
     with warnings.catch_warnings():
         # So short a training leaves them dead; that they say so is tested below.
         warnings.simplefilter("ignore")
-        bundle = trainer.to_bundle(goal, keys, data)
+        bundle = to_bundle(trainer, goal, keys, data)
     path = tmp_path / "goal.safetensors"
     bundle.save(path)
     bundle = GoalBundle.load(path)
@@ -522,9 +523,9 @@ def test_a_bundle_of_dead_nets_says_so(goal):
     trainer = small(conditioned=False)
     data = random_batch(n=64)
     with pytest.warns(UserWarning, match="after 0 updates: .*the reward is dead"):
-        trainer.to_bundle(goal, data.state[:3], data)
+        to_bundle(trainer, goal, data.state[:3], data)
     with pytest.raises(ValueError, match="3 key frames.*got 2"):
-        trainer.to_bundle(goal, data.state[:2], data)
+        to_bundle(trainer, goal, data.state[:2], data)
 
 
 # Bad input

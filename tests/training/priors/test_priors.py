@@ -681,7 +681,7 @@ def test_training_says_how_far_it_is_and_goes_on(goal, tmp_path):
     # What is there stays there.
     again = train(trainer("viper", videos, training), output, log=said.append)
     assert again.statistics == prior.statistics
-    with pytest.raises(ValueError, match="there already, from another run"):
+    with pytest.raises(ValueError, match="exists already, from another run"):
         train(trainer("viper", videos[:1], training), output)
     # A checkpoint that is damaged is not gone on with.
     output.unlink()

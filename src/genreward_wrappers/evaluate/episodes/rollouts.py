@@ -27,23 +27,24 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.cache import Cache, cache_folder
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.files import FileError, canonical
 from genreward_wrappers.data.goals import GoalBundle
-from genreward_wrappers.envs.policies import Wander
+from genreward_wrappers.envs.families import find_script
+from genreward_wrappers.envs.policies import make_policy, noisy_policy, random_policy
 from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.workers import Workers, workers
 
@@ -62,7 +63,6 @@ COUNTS: Mapping[str, int] = {
     "static": 4,
     "other-task": 6,
 }
-ALTERED = ("reversed", "shifted", "brightness")
 
 #: The first three that are not the task itself stand for "another task". They move
 #: different things in different directions.
@@ -154,31 +154,6 @@ def record_rollouts(
     return episodes
 
 
-def altered(episodes: Sequence[Episode], wanted: Sequence[int] = ()) -> list[Episode]:
-    """The successes played backwards, shifted, and with another brightness.
-
-    Args:
-        episodes: The test episodes.
-        wanted: Steps whose frames will be looked at. What was recorded without those
-            at the other end cannot be played backwards.
-    """
-    changed = []
-    for episode in episodes:
-        if episode.info["kind"] != "success":
-            continue
-        rng = np.random.default_rng(episode.info["seed"])
-        needed = {0, *(int(step) for step in wanted if step <= len(episode))}
-        if needed <= set((len(episode) - episode.frame_steps).tolist()):
-            changed.append(_derive(_backwards(episode), "reversed"))
-        changed += [
-            _derive(replace(episode, frames=_shift(episode.frames, rng)), "shifted"),
-            _derive(
-                replace(episode, frames=_brighten(episode.frames, rng)), "brightness"
-            ),
-        ]
-    return changed
-
-
 def check_seeds(goal: GoalBundle, encoder_steps: Sequence[Mapping[str, Any]]) -> None:
     """Raises if the goal, its nets or its encoder were made from test seeds.
 
@@ -208,10 +183,7 @@ def _starts(step: Mapping[str, Any]) -> list[int]:
 
 def scripted_task(env_id: str) -> str:
     """The Meta-World task of an environment's id."""
-    from genreward_wrappers.envs.metaworld import TASKS
-
-    task = env_id.removeprefix("metaworld/")
-    if task == env_id or f"{task}-v3" not in TASKS:
+    if find_script(env_id) is None:
         raise ValueError(
             f"env {env_id!r} has no scripted policy to play the test episodes: give "
             "your own with --rollouts FOLDER, which holds a folder of videos (mp4, "
@@ -219,7 +191,7 @@ def scripted_task(env_id: str) -> str:
             '"near-miss", "half-way", "noisy", "random", "static"; or a folder of '
             'episodes that a wrapper recorded (record=); or "minari:<dataset>"'
         )
-    return task
+    return env_id.partition("/")[2]
 
 
 def default_cache() -> Path:
@@ -239,13 +211,14 @@ def play(job: Job) -> Episode:
     wanted = set(job.frame_steps)
     state, _ = env.reset(seed=job.seed)
     frames, seen = [env.render()], [0]
-    actions, rewards, success = [], [], []
+    actions, rewards, success, states = [], [], [], [state]
     for step in range(1, horizon + 1):
         action = act(state, step)
         state, reward, _, _, info = env.step(action)
         actions.append(np.asarray(action, np.float32))
         rewards.append(reward)
         success.append(info["is_success"])
+        states.append(state)
         if step in wanted:
             frames.append(env.render())
             seen.append(step)
@@ -262,6 +235,7 @@ def play(job: Job) -> Episode:
             "seed": job.seed,
             "group": f"{job.env_id} {job.kind} {job.seed}",
         },
+        states=np.stack(states).astype(np.float32),
     )
 
 
@@ -277,9 +251,8 @@ Act = Callable[[NDArray[np.float64], int], NDArray[np.float32]]
 
 
 def _policy(job: Job, horizon: int) -> Act:
-    from genreward_wrappers.envs.metaworld import scripted_policy
-
-    script = scripted_policy(scripted_task(job.env_id))
+    env = _environment(job.env_id, job.options)
+    script = make_policy("scripted", env, job.env_id, job.seed)
     rng = np.random.default_rng(job.seed)
     strength = rng.uniform(0.1, 0.8)
     stop = (
@@ -287,52 +260,31 @@ def _policy(job: Job, horizon: int) -> Act:
         if job.kind == "half-way"
         else horizon
     )
-    wander = Wander(rng, 4)
+    noisy = noisy_policy(script, env.action_space, rng, strength)
+    random = random_policy(env.action_space, rng)
 
-    def scripted(state: NDArray[np.float64], step: int) -> NDArray[np.float32]:
-        return script(state)
-
-    def near_miss(state: NDArray[np.float64], step: int) -> NDArray[np.float32]:
+    def near_miss(state: NDArray[np.float64]) -> Any:
         # A policy that takes its hand to be lower than it is goes the same way, higher.
         mistaken = state.copy()
         mistaken[2] -= MISS
         return script(mistaken)
 
-    def half_way(state: NDArray[np.float64], step: int) -> NDArray[np.float32]:
-        action = script(state)
-        return action if step <= stop else action * STILL
-
-    def noisy(state: NDArray[np.float64], step: int) -> NDArray[np.float32]:
-        return _bounded(script(state) + strength * wander())
-
-    def random(state: NDArray[np.float64], step: int) -> NDArray[np.float32]:
-        return _bounded(1.5 * wander())
-
-    def static(state: NDArray[np.float64], step: int) -> NDArray[np.float32]:
-        return np.zeros(4, np.float32)
-
     policies: dict[str, Act] = {
-        "success": scripted,
-        "near-miss": near_miss,
-        "half-way": half_way,
-        "noisy": noisy,
-        "random": random,
-        "static": static,
-        "other-task": scripted,
+        "success": lambda state, step: script(state),
+        "near-miss": lambda state, step: near_miss(state),
+        "half-way": lambda state, step: script(state) * (1 if step <= stop else STILL),
+        "noisy": lambda state, step: noisy(state),
+        "random": lambda state, step: random(state),
+        "static": lambda state, step: np.zeros(4, np.float32),
+        "other-task": lambda state, step: script(state),
     }
     return policies[job.kind]
 
 
-def _bounded(action: NDArray[np.float64]) -> NDArray[np.float32]:
-    return np.clip(action, -1, 1).astype(np.float32)
-
-
 def _way_to_success(job: Job, horizon: int) -> int:
     """Steps until the scripted policy's first success in this episode."""
-    from genreward_wrappers.envs.metaworld import scripted_policy
-
     env = _environment(job.env_id, job.options)
-    script = scripted_policy(scripted_task(job.env_id))
+    script = make_policy("scripted", env, job.env_id, job.seed)
     state, _ = env.reset(seed=job.seed)
     for step in range(1, horizon + 1):
         state, _, _, _, info = env.step(script(state))
@@ -408,10 +360,10 @@ def _name(job: Job) -> str:
 @functools.lru_cache(maxsize=1)
 def _makers() -> dict[str, str]:
     """What else the pictures depend on: packages, the GL driver, our own code."""
-    from genreward_wrappers.envs import _gl, metaworld, policies
+    from genreward_wrappers.envs import _gl, _meshes, metaworld, pixel_env, policies
 
     _gl.choose_backend()
-    modules = (metaworld, policies, _gl)
+    modules = (metaworld, pixel_env, policies, _gl, _meshes)
     sources = [Path(__file__), *(Path(str(module.__file__)) for module in modules)]
     code = b"".join(path.read_bytes() for path in sources)
     return {
@@ -419,9 +371,14 @@ def _makers() -> dict[str, str]:
         "gl": os.environ.get("MUJOCO_GL", ""),
         **{
             name: importlib.metadata.version(name)
-            for name in ("metaworld", "mujoco", "numpy")
+            for name in ("metaworld", "mujoco", "numpy", "fast-simplification")
+            if _installed(name)
         },
     }
+
+
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec(name.replace("-", "_")) is not None
 
 
 class _players:
@@ -450,39 +407,3 @@ class _players:
 
 
 # Altering
-
-
-def _derive(episode: Episode, kind: str) -> Episode:
-    # The group stays: these are the same episode again, not new evidence.
-    return replace(episode, info={**episode.info, "kind": kind})
-
-
-def _backwards(episode: Episode) -> Episode:
-    return replace(
-        episode,
-        frames=episode.frames[::-1].copy(),
-        frame_steps=len(episode) - episode.frame_steps[::-1],
-        actions=-episode.actions[::-1],
-        success=np.zeros(len(episode), np.bool_),
-        # What the environment would have said is not known.
-        rewards={},
-    )
-
-
-def _shift(frames: UInt8, rng: np.random.Generator) -> UInt8:
-    """As if the camera had been turned a little: up to a sixteenth of the picture."""
-    height, width = frames.shape[1:3]
-    reach = max(1, height // 16)
-    down, right = 0, 0
-    while down == right == 0:
-        down, right = rng.integers(-reach, reach + 1, 2)
-    rows = np.clip(np.arange(height) - down, 0, height - 1)
-    columns = np.clip(np.arange(width) - right, 0, width - 1)
-    return np.ascontiguousarray(frames[:, rows][:, :, columns])
-
-
-def _brighten(frames: UInt8, rng: np.random.Generator) -> UInt8:
-    """Times 0.5 to 0.8, or 1.15 to 1.3: visibly darker or brighter."""
-    factor = rng.uniform(0.5, 0.8) if rng.random() < 0.5 else rng.uniform(1.15, 1.3)
-    changed: UInt8 = np.clip(frames * np.float32(factor), 0, 255).astype(np.uint8)
-    return changed

@@ -16,44 +16,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 
-from genreward_wrappers.core import Float32, RewardModel, UInt8
+from genreward_wrappers.core import Float32, RewardModel
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.files import embedded_folder
 from genreward_wrappers.data.frames import sample_steps
 from genreward_wrappers.data.goals import GoalBundle, GoalError, load_goal
+from genreward_wrappers.evaluate.episodes.altered import altered
 from genreward_wrappers.evaluate.episodes.rollouts import (
     COUNTS,
-    altered,
     check_seeds,
     default_cache,
     record_rollouts,
 )
 from genreward_wrappers.evaluate.episodes.user_episodes import load_rollouts
-from genreward_wrappers.evaluate.judge.bootstrap import Estimate, undefined
-from genreward_wrappers.evaluate.judge.epic import canonical
+from genreward_wrappers.evaluate.judge.bootstrap import Estimate
+from genreward_wrappers.evaluate.judge.comparisons import (
+    confusion_between_tasks,
+    epic_distance,
+    set_apart,
+)
+from genreward_wrappers.evaluate.judge.curves import Curve, Labelled
 from genreward_wrappers.evaluate.judge.judged_rewards import (
     Contestant,
     Maker,
     needs_goal,
 )
-from genreward_wrappers.evaluate.judge.metrics import (
-    ORDINARY,
-    Curve,
-    Labelled,
-    confusion,
-    differences,
-    measure,
-)
+from genreward_wrappers.evaluate.judge.metrics import differences, measure
 from genreward_wrappers.evaluate.judge.score import score_episodes, wanted_steps
 from genreward_wrappers.evaluate.judge.verdict import Verdict, verdict
 from genreward_wrappers.progress import OnStage, no_progress
-from genreward_wrappers.rewards.frame_level import FrameLevel
-from genreward_wrappers.rewards.video_level import VideoLevel
-
-#: Steps that the EPIC distance is taken over, states and actions that it averages
-#: over, and how few steps are too few.
-TRANSITIONS, COVERAGE, FEW_TRANSITIONS = 200, 8, 20
 
 
 @dataclass(frozen=True)
@@ -144,7 +137,8 @@ def evaluate(
         horizon = _horizon(env_id)
         if bundle is not None:
             check_seeds(bundle, training_of(bundle))
-    maker = Maker(bundle, horizon, frames, device, dtype)
+    space = _action_space(env_id, bundle, given)
+    maker = Maker(bundle, horizon, frames, device, dtype, space, env_id)
     contestants = _contestants(maker, rewards)
     models = [model for c in contestants for model, _ in c.parts]
     wanted = wanted_steps(models, horizon)
@@ -164,7 +158,7 @@ def evaluate(
         )
     else:
         episodes = given
-    tests, spare = _set_apart(episodes, env_id)
+    tests, spare = set_apart(episodes, env_id)
     everything = [*tests, *altered(tests, wanted.tolist())]
     found = []
     for index, contestant in enumerate(contestants):
@@ -177,8 +171,10 @@ def evaluate(
     scored = [
         replace(
             one,
-            metrics={**one.metrics, **_epic(one.contestant, everything)},
-            confusion=_confusion(maker, one, tests, spare, env_id, even),
+            metrics={**one.metrics, **epic_distance(one.contestant, everything)},
+            confusion=confusion_between_tasks(
+                maker, one.contestant, tests, spare, env_id, even
+            ),
         )
         for one in scored
     ]
@@ -296,151 +292,56 @@ def _judge(
     # Pixels that were asked for as a reward are what they are.
     plain = ("pixels", "random")
     controls = {c.name: p for c, p in found if c.name.partition(":")[0] in plain}
+
+    def ahead(paids: Sequence[Float32], others: Sequence[Curve]) -> Any:
+        """How much higher the AUCs of one reward are than those of another."""
+        both = [i for i in range(len(known)) if others[i].steps.size]
+        return differences(
+            [curve(paids[i]) for i in both],
+            [others[i] for i in both],
+            [known[i] for i in both],
+            resamples=resamples,
+        )
+
     scored = []
     for contestant, paids in found:
         judged = None
-        # The environment's own reward has no controls, nor has a sum that holds it.
+        # The environment's own reward has no controls, nor has a sum.
         if contestant.role == "reward" and contestant.parts:
-            mine = [curve(paid) for paid in paids]
-            ahead = {
-                name: differences(
-                    mine, [curve(p) for p in theirs], known, resamples=resamples
-                )
+            beside = {
+                name: ahead(paids, [curve(p) for p in theirs])
                 for name, theirs in controls.items()
                 if name != contestant.name
             }
-            judged = verdict(figures[contestant.name], ahead)
+            judged = verdict(figures[contestant.name], beside)
         elif contestant.role in ("reward", "sum"):
-            judged = verdict(figures[contestant.name])
+            holds_env = contestant.parts and contestant.env_weight
+            base = (
+                ahead(paids, own)
+                if holds_env and any(c.steps.size for c in own)
+                else None
+            )
+            judged = verdict(figures[contestant.name], base=base)
         scored.append(Scored(contestant, paids, figures[contestant.name], judged))
     return scored
 
 
-def _epic(one: Contestant, episodes: Sequence[Episode]) -> dict[str, Estimate]:
-    """The EPIC distance to the environment's own reward, or why there is none."""
-    if one.role != "reward" or not one.parts:
-        return {}
-    if one.why_not_markov:
-        return {"epic_distance": undefined(0, f"refused: {one.why_not_markov}")}
-    model = one.parts[0][0]
-    assert isinstance(model, FrameLevel)
+def _action_space(
+    env_id: str, goal: GoalBundle | None, given: Sequence[Episode] | None
+) -> spaces.Space[Any] | None:
+    """What nets are checked against, as in the wrappers, where that is known."""
+    import gymnasium as gym
 
-    def own(states: UInt8, actions: Any, next_states: UInt8) -> Any:
-        return model.values(states, actions).astype(np.float64)
-
-    states, actions, next_states, paid = _transitions(episodes)
-    if len(paid) < FEW_TRANSITIONS or paid.std() == 0:
-        return {"epic_distance": undefined(len(paid), "no transitions that differ")}
-    rng = np.random.default_rng(0)
-    shaped = canonical(
-        own,
-        states,
-        actions,
-        next_states,
-        states[rng.choice(len(states), COVERAGE)],
-        actions[rng.choice(len(actions), COVERAGE)],
-        model.nets.config.discount,
-    )
-    # What the environment would pay from other states is not known. Where its reward
-    # depends on the action and on what comes of it, as Meta-World's does, its
-    # canonical form is itself but for a constant.
-    alike = np.corrcoef(shaped, paid)[0, 1] if shaped.std() > 0 else 0.0
-    distance = float(np.sqrt(max(0.0, 1 - alike) / 2))
-    return {"epic_distance": Estimate(distance, None, None, len(paid))}
-
-
-def _transitions(episodes: Sequence[Episode]) -> tuple[UInt8, Any, UInt8, Any]:
-    """Some steps whose frames before and after are there, from all over."""
-    found = []
-    for episode in episodes:
-        if "env" not in episode.rewards or episode.info["kind"] not in ORDINARY:
-            continue
-        place = {int(step): i for i, step in enumerate(episode.frame_steps)}
-        found += [
-            (episode, place[t], place[t + 1], t)
-            for t in range(len(episode))
-            if t in place and t + 1 in place
-        ]
-    rng = np.random.default_rng(0)
-    chosen = rng.permutation(len(found))[:TRANSITIONS]
-    some = [found[i] for i in chosen]
-    if not some:
-        none = np.zeros((0, 1, 1, 3), np.uint8)
-        return none, np.zeros((0, 1)), none, np.zeros(0)
-    return (
-        np.stack([e.frames[i] for e, i, _, _ in some]),
-        np.stack([e.actions[t] for e, _, _, t in some]),
-        np.stack([e.frames[j] for e, _, j, _ in some]),
-        np.array([e.rewards["env"][t] for e, _, _, t in some], np.float64),
-    )
-
-
-def _set_apart(
-    episodes: Sequence[Episode], env_id: str
-) -> tuple[list[Episode], dict[str, Episode]]:
-    """The test episodes, and the first of each other task, which becomes its goal."""
-    spare: dict[str, Episode] = {}
-    tests = []
-    for episode in episodes:
-        task = str(episode.info.get("env_id", env_id))
-        if episode.info["kind"] != "other-task":
-            tests.append(episode)
-        elif task != env_id and task not in spare:
-            spare[task] = episode
-        else:
-            # What its own environment said of it is nothing that this one says.
-            never = np.zeros(len(episode), np.bool_)
-            tests.append(replace(episode, rewards={}, success=never))
-    return tests, spare
-
-
-def _confusion(
-    maker: Maker,
-    one: Scored,
-    tests: Sequence[Episode],
-    spare: Mapping[str, Episode],
-    env_id: str,
-    even: Sequence[int],
-) -> Mapping[str, Any] | None:
-    """Each task's successes under each task's goal, by the mean score."""
-    parts = one.contestant.parts
-    if not spare or one.contestant.role == "sum" or len(parts) != 1:
+    if goal is None or not goal.nets:
         return None
-    model = parts[0][0]
-    if not isinstance(model, VideoLevel) or maker.goal is None:
-        return None
-    goals = {env_id: maker.goal} | {
-        task: maker.goal.with_(
-            # What other rewards look at besides is not evenly spread over the time.
-            videos=episode.frames[None, np.isin(episode.frame_steps, even)],
-            key_frames=(),
-            env_id=task,
-            nets={},
-        )
-        for task, episode in spare.items()
-    }
-    performances: dict[str, list[Episode]] = {task: [] for task in goals}
-    for episode in tests:
-        if episode.info["kind"] in ("success", "other-task"):
-            task = str(episode.info.get("env_id", env_id))
-            performances.setdefault(task, []).append(episode)
-    tasks = [task for task in goals if performances[task]]
-    table = []
-    for task in tasks:
-        row = []
-        for other in tasks:
-            against = model.with_goal(goals[other])
-            scores = score_episodes(against, performances[task])
-            row.append(float(np.mean([np.nanmean(s) for s in scores])))
-        table.append(row)
-    diagonal, accuracy = confusion(np.array(table))
-    return {
-        "tasks": tasks,
-        "goals": tasks,
-        "matrix": table,
-        "diagonal_minus_off": diagonal,
-        "argmax_accuracy": accuracy,
-    }
+    if given is None:
+        env = gym.make(env_id)
+        space = env.action_space
+        env.close()
+        return space
+    shape = given[0].actions.shape[1:]
+    # Videos have no actions, and of discrete ones nobody knows how many there are.
+    return spaces.Box(-np.inf, np.inf, shape) if shape and 0 not in shape else None
 
 
 def _horizon(env_id: str) -> int:

@@ -37,7 +37,7 @@ def score_episodes(
         (T,) scores for each episode, NaN at steps where nothing was due.
 
     Raises:
-        ValueError: An episode lacks a frame that the model wants.
+        ValueError: An episode lacks a frame, or the states, that the model wants.
     """
     shapes = {episode.frames.shape[1:] for episode in episodes}
     if len(shapes) > 1:
@@ -46,10 +46,12 @@ def score_episodes(
         )
     for episode in episodes:
         _check_frames(model, episode)
+    states = [_states(model, episode) for episode in episodes]
     count, horizon = len(episodes), max(map(len, episodes))
     lengths = np.array([len(episode) for episode in episodes])
     session = Session([model], count)
-    session.begin(np.stack([episode.frames[0] for episode in episodes]), seed=0)
+    first = np.stack([episode.frames[0] for episode in episodes])
+    session.begin(first, seed=0, states=_at(states, [0] * count))
     paid = np.full((count, horizon), np.nan, np.float32)
     # Which of an episode's frames is the newest at each step.
     newest = np.stack(
@@ -70,9 +72,31 @@ def score_episodes(
             last & np.array([e.terminated for e in episodes]),
             last & np.array([not e.terminated for e in episodes]),
             active,
+            _at(states, [row + 1 for row in rows]),
         )[model.name]
         paid[score.due, step - 1] = score.value[score.due]
     return [paid[i, : len(episode)] for i, episode in enumerate(episodes)]
+
+
+def _states(model: RewardModel[Any], episode: Episode) -> Float32 | None:
+    """(T + 1, S) what the environment said of itself, if the model looks at that."""
+    if not model.sees_states:
+        return None
+    if episode.states is None:
+        raise ValueError(
+            f"{model.name!r} looks at the environment's states, and the episode "
+            f"{dict(episode.info)} holds none: record it in an environment whose "
+            "observations have them"
+        )
+    return episode.states
+
+
+def _at(states: Sequence[Float32 | None], steps: Sequence[int]) -> Float32 | None:
+    """(N, S) the states of all episodes, each after some steps."""
+    there = [
+        own[step] for own, step in zip(states, steps, strict=True) if own is not None
+    ]
+    return np.stack(there) if there else None
 
 
 def _check_frames(model: RewardModel[Any], episode: Episode) -> None:

@@ -92,6 +92,7 @@ class Verdict:
 def verdict(
     metrics: Mapping[str, Estimate],
     controls: Mapping[str, Mapping[str, Estimate]] | None = None,
+    base: Mapping[str, Estimate] | None = None,
 ) -> Verdict:
     """Judges a reward by its figures and by what simpler rewards get.
 
@@ -106,11 +107,22 @@ def verdict(
         controls: How far the reward's AUCs are ahead of those of simpler rewards on
             the same episodes, from `metrics.differences`, by their names: pooled
             pixels, a random encoder.
+        base: How far they are ahead of the environment's own reward, where that is a
+            part of the sum. A sum is judged for what it adds, and an even score is not
+            ahead.
     """
     compared = [
         _compare(metrics, name, control) for name, control in (controls or {}).items()
     ]
-    level, headline = _judge(metrics, [c.weak for c in compared if c.weak])
+    reasons = [c.weak for c in compared if c.weak]
+    if base is not None:
+        compared.append(_compare(metrics, "the environment's own reward", base))
+        if not compared[-1].beats:
+            reasons.append(
+                "nothing shows that it adds to the environment's own reward, which is "
+                "a part of it"
+            )
+    level, headline = _judge(metrics, reasons)
     dead = _get(metrics, "spread")
     told: list[str] = []
     if dead.value == 0:
@@ -183,6 +195,7 @@ def _weaknesses(metrics: Mapping[str, Estimate], auc: Estimate) -> Iterator[str]
 class _Comparison:
     finding: str
     weak: str = ""
+    beats: bool = False
 
 
 def _compare(
@@ -204,7 +217,7 @@ def _compare(
     wins = sum((d.low or 0) > 0 for _, _, d in pairs)
     losses = sum((d.high or 0) < 0 for _, _, d in pairs)
     if wins and not losses:
-        return _Comparison(f"Beats {name}: {figures}.")
+        return _Comparison(f"Beats {name}: {figures}.", beats=True)
     if losses == 0 and all(a - (d.value or 0) >= 1 - MARGIN for _, a, d in pairs):
         return _Comparison(
             f"As good as {name}, which leaves no room on these episodes: {figures}. "

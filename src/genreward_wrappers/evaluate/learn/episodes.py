@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 
-from genreward_wrappers.data.goals import load_goal
-from genreward_wrappers.evaluate.judge.judged_rewards import (
-    REWARDS,
-    needs_goal,
-    own_goals,
-    parse,
-)
+from genreward_wrappers.data.goals import GoalBundle, load_goal
 from genreward_wrappers.evaluate.learn.runs import HORIZON, REPEAT, Progress, Run
-from genreward_wrappers.rewards.video_level import PRESETS
+from genreward_wrappers.rewards.facts import is_generated, own_goals
+from genreward_wrappers.rewards.spec import ENV, OURS, RewardSpec
 
 #: Of the learning runs' episodes; the test episodes have others.
 FIRST_SEED = 3_000_000
@@ -25,22 +20,13 @@ FIRST_SEED = 3_000_000
 
 def make_env(run: Run, record: Path | None = None) -> gym.Env[Any, Any]:
     """The environment of a run: states and the time, paid by the reward alone."""
-    from genreward_wrappers.hosts.gymnasium import (
-        FrameLevelReward,
-        GenRewardWrapper,
-        RewardModelWrapper,
-        VideoLevelReward,
-    )
+    from genreward_wrappers.hosts.gymnasium import RewardModelWrapper
 
-    if not run.env_id.startswith("metaworld/"):
-        raise ValueError(
-            f"env {run.env_id!r}: learning runs need an environment that offers its "
-            'state, so that the reward is all they test: give one of "metaworld/<task>"'
-        )
-    name, options = parse(run.reward)
+    check_offers_state(run.env_id)
+    spec = RewardSpec.parse(run.reward)
     look: dict[str, Any] = {"render_mode": "rgb_array"}
     bundle = None
-    if name != "env" and (run.goal is not None or needs_goal(run.reward)):
+    if spec.name != ENV and (run.goal is not None or spec.looks_at_goal()):
         bundle = load_goal(run.goal, run.env_id)
         height, width = bundle.frame_size
         look["size"] = height if height == width else (height, width)
@@ -51,30 +37,40 @@ def make_env(run: Run, record: Path | None = None) -> gym.Env[Any, Any]:
         obs="state",
         action_repeat=REPEAT,
         max_episode_steps=HORIZON,
-        **({} if name == "env" else look),
+        **({} if spec.name == ENV else look),
     )
-    if name == "env":
+    if spec.name == ENV:
         # The same observation for all, so that only the reward differs.
         return gym.wrappers.TimeAwareObservation(env, normalize_time=True)
-    common: dict[str, Any] = {"observe": "progress", "record": record}
-    if name not in REWARDS:
-        if needs_goal(run.reward):
-            options["goal"] = bundle
-        return RewardModelWrapper(env, name, options=options, **common)
-    assert bundle is not None
-    if name == "genreward":
-        alone = {"env_weight": 0.0, "frame_weight": None if bundle.nets else 0.0}
-        return GenRewardWrapper(env, bundle, **common, **{**alone, **options})
-    if name == "frame":
-        return FrameLevelReward(env, bundle, **common, **options)
-    if name in ("pixels", "random"):
-        options["encoder"] = name
-    if name == "paper":
+    if spec.looks_at_goal():
+        assert bundle is not None
+        spec = _alone(spec, bundle)
+    return RewardModelWrapper(env, spec, observe="progress", record=record)
+
+
+def check_offers_state(env_id: str) -> None:
+    """Raises `ValueError` unless an environment can be learned from."""
+    if not env_id.startswith("metaworld/"):
+        raise ValueError(
+            f"env {env_id!r}: learning runs need an environment that offers its "
+            'state, so that the reward is all they test: give one of "metaworld/<task>"'
+        )
+
+
+def _alone(spec: RewardSpec, bundle: GoalBundle) -> RewardSpec:
+    """The reward by itself, for the goal of a run."""
+    weights, options = dict(spec.weights), dict(spec.options)
+    if is_generated(spec.goal):
+        return replace(spec, goal=own_goals(bundle, spec.goal))
+    if spec.name not in OURS:
+        return replace(spec, options={"goal": bundle, **options})
+    if spec.name == "genreward":
+        weights = {ENV: 0.0, **({} if bundle.nets else {"frame": 0.0}), **weights}
+    elif spec.preset == "paper":
         # Scores of half an episode of 128 decisions; the weight only scales them.
-        halves: Mapping[str, Any] = {"window": HORIZON // 2, "every": HORIZON // 2}
-        options = {**PRESETS["paper"], **halves, **options}
-    goal = own_goals(bundle, options) if name == "generated" else bundle
-    return VideoLevelReward(env, goal, **common, **options)
+        options = {"window": HORIZON // 2, "stride": HORIZON // 2, **options}
+        weights["video"] = 1.0
+    return replace(spec, goal=bundle, weights=weights, options=options)
 
 
 class Episodes(gym.Wrapper[Any, Any, Any, Any]):

@@ -12,8 +12,9 @@ import numpy as np
 
 from genreward_wrappers.data.files import canonical
 from genreward_wrappers.data.goals import load_goal
-from genreward_wrappers.evaluate.judge.judged_rewards import own_goals, parse
 from genreward_wrappers.evaluate.learn.learner import Learner
+from genreward_wrappers.rewards.facts import is_generated, own_goals
+from genreward_wrappers.rewards.spec import ENV, RewardSpec
 
 #: Decisions in an episode, each of two steps of the environment.
 HORIZON, REPEAT = 128, 2
@@ -60,12 +61,12 @@ class Run:
     @cached_property
     def goal_digest(self) -> str:
         """The goal's content, not its name: a goal made anew begins a new run."""
-        name, options = parse(self.reward)
-        if name == "env":
+        spec = RewardSpec.parse(self.reward)
+        if spec.name == ENV:
             return ""
         goal = load_goal(self.goal, self.env_id)
-        if name == "generated":
-            return own_goals(goal, options).digest
+        if is_generated(spec.goal):
+            return own_goals(goal, spec.goal).digest
         return goal.digest
 
     def as_dict(self) -> dict[str, Any]:

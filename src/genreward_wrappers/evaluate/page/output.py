@@ -8,11 +8,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.files import write_atomic
+from genreward_wrappers.data.frames import sample_steps
 from genreward_wrappers.evaluate.judge.metrics import METRICS
 from genreward_wrappers.evaluate.judge.run import Evaluation, Scored
 from genreward_wrappers.evaluate.learn.runs import Progress, Run, outcome
+from genreward_wrappers.evaluate.page.figure_names import GROUPS
 from genreward_wrappers.evaluate.page.report import (
     GoalVideo,
     Report,
@@ -21,6 +25,7 @@ from genreward_wrappers.evaluate.page.report import (
     report_json,
     write_page,
 )
+from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.rewards.video_level import VideoLevel
 
 EPIC = (
@@ -30,9 +35,17 @@ EPIC = (
 
 Learned = Mapping[Run, Progress]
 
+#: Frames of an episode on the page: as many as are scored by default.
+SHOWN_FRAMES = 65
+
 
 def write(
-    evaluation: Evaluation, folder: Path, learned: Learned, runs: Path, command: str
+    evaluation: Evaluation,
+    folder: Path,
+    learned: Learned,
+    runs: Path,
+    command: str,
+    on_progress: OnProgress = no_progress,
 ) -> list[Path]:
     """Writes ``report.json`` and ``report.html``.
 
@@ -42,8 +55,9 @@ def write(
         learned: Learning runs, if there were any.
         runs: The folder of their episodes.
         command: What made the report, to be shown.
+        on_progress: Called with how many episodes are prepared, and of how many.
     """
-    report = make_report(evaluation, learned, runs, command)
+    report = make_report(evaluation, learned, runs, command, on_progress)
     figures = report_json(report)
     # The episodes' curves are in the page; here they would bury the figures.
     figures["episodes"] = [
@@ -57,7 +71,11 @@ def write(
 
 
 def make_report(
-    evaluation: Evaluation, learned: Learned, runs: Path, command: str
+    evaluation: Evaluation,
+    learned: Learned,
+    runs: Path,
+    command: str,
+    on_progress: OnProgress = no_progress,
 ) -> Report:
     """Everything that the page shows."""
     goal = evaluation.goal
@@ -81,12 +99,16 @@ def make_report(
             )
             for one in scored
         ],
-        episodes=[*_shown(evaluation), *_trained(learned, runs, evaluation)],
+        episodes=[
+            *_shown(evaluation, on_progress),
+            *_trained(learned, runs, evaluation),
+        ],
         metrics={
             one.contestant.name: {k: v.to_json() for k, v in one.metrics.items()}
             for one in scored
         },
         metric_notes={**METRICS, "epic_distance": EPIC},
+        metric_groups=GROUPS,
         verdicts=[
             {"reward": one.contestant.name, **asdict(one.verdict)}
             for one in scored
@@ -109,14 +131,17 @@ def make_report(
     )
 
 
-def _shown(evaluation: Evaluation) -> list[Shown]:
+def _shown(evaluation: Evaluation, on_progress: OnProgress) -> list[Shown]:
     model = _first_video(evaluation.scored)
     counts: dict[str, int] = {}
     shown = []
     for index, episode in enumerate(evaluation.episodes):
+        on_progress(index, len(evaluation.episodes))
         kind = str(episode.info["kind"])
         counts[kind] = counts.get(kind, 0) + 1
         rewards = {one.contestant.name: one.paid[index] for one in evaluation.scored}
+        # What is scored backwards or shifted needs more frames than an eye does.
+        episode = thinned(episode)
         choice, matrix = -1, {}
         if model is not None:
             name, video = model
@@ -132,7 +157,18 @@ def _shown(evaluation: Evaluation) -> list[Shown]:
                 matrix=matrix,
             )
         )
+    on_progress(len(shown), len(shown))
     return shown
+
+
+def thinned(episode: Episode) -> Episode:
+    """An episode with at most `SHOWN_FRAMES` frames, spread evenly over its time."""
+    steps = episode.frame_steps
+    if len(steps) <= SHOWN_FRAMES:
+        return episode
+    wanted = sample_steps(SHOWN_FRAMES, int(steps[-1]))
+    kept = np.unique([np.abs(steps - step).argmin() for step in wanted])
+    return replace(episode, frames=episode.frames[kept], frame_steps=steps[kept])
 
 
 def _label(episode: Episode, number: int) -> str:
@@ -157,7 +193,7 @@ def _trained(learned: Learned, runs: Path, evaluation: Evaluation) -> list[Shown
     shown = []
     for run in learned:
         for path in sorted((runs / run.name).glob("episode-*.safetensors")):
-            episode = Episode.load(path)
+            episode = thinned(Episode.load(path))
             number = int(episode.info["episode"])
             where = f"{run.reward}, seed {run.seed}, episode {number}"
             goals = 0 if evaluation.goal is None else len(evaluation.goal.videos)

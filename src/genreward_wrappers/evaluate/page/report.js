@@ -5,144 +5,6 @@ const report = JSON.parse($("report").textContent);
 const pictures = JSON.parse($("pictures").textContent);
 const label = (name) => report.rewards.find((r) => r.name === name)?.label ?? name;
 
-// ---------------------------------------------------------------- header and tables
-
-function masthead() {
-  $("title").textContent = report.title;
-  $("prompt").textContent = `“${report.prompt}”`;
-  $("prompt").hidden = !report.prompt;
-  const facts = Object.entries(report.facts);
-  $("facts").hidden = !facts.length;
-  $("facts").append(...facts.map(([name, text]) =>
-    el("div", {}, el("dt", {}, name), el("dd", {}, text))));
-}
-
-/** Unhides a section that has something to show; returns the box for it. */
-function section(id, things, inside) {
-  $(id).hidden = !things;
-  return $(id).querySelector(inside);
-}
-
-function verdicts() {
-  const list = section("verdicts", report.verdicts.length, ".verdicts");
-  for (const verdict of report.verdicts) {
-    const info = report.rewards.find((r) => r.name === verdict.reward);
-    const findings = verdict.findings ?? [];
-    const said = el("div", { class: "said" }, el("p", { class: "headline" }, verdict.headline));
-    if (findings.length) {
-      said.append(el("details", {}, el("summary", {}, count(findings.length, "finding")),
-        el("ul", {}, ...findings.map((text) => el("li", {}, text)))));
-    }
-    list.append(el("li", {},
-      el("span", { class: `level ${verdict.level}` }, verdict.level),
-      el("span", {}, label(verdict.reward),
-        info && info.role !== "reward" ? el("span", { class: "role" }, info.role) : null),
-      said));
-  }
-}
-
-function metrics() {
-  const columns = report.rewards.filter((r) => report.metrics[r.name]);
-  const box = section("metrics", columns.length, ".scroll");
-  const names = [...new Set(columns.flatMap((r) => Object.keys(report.metrics[r.name])))];
-  const head = el("tr", {}, el("td", {}), ...columns.map((r) =>
-    el("th", { scope: "col" }, r.label,
-      r.role === "reward" ? null : el("span", { class: "role" }, ` ${r.role}`))));
-  const rows = names.map((name) => {
-    const entries = columns.map((r) => report.metrics[r.name][name]);
-    const seen = entries.filter((e) => known(e?.value))
-      .flatMap((e) => [e.value, e.low, e.high].filter(known));
-    const range = [Math.min(...seen), Math.max(...seen)];
-    return el("tr", {},
-      el("th", { scope: "row" }, el("b", {}, name), report.metric_notes[name] ?? ""),
-      ...entries.map((entry) => metricCell(entry, range)));
-  });
-  box.append(el("table", {},
-    el("caption", {}, "One column a reward. Dot and line: the value and its interval, "
-      + "on one scale along a row."),
-    el("thead", {}, head), el("tbody", {}, ...rows)));
-}
-
-function metricCell(entry, range) {
-  if (!entry) return el("td", {}, el("span", { class: "spread" }, "not measured"));
-  const cell = el("td", {}, el("span", { class: "value" }, number(entry.value)));
-  if (known(entry.value)) cell.append(whisker(entry, range));
-  const interval = known(entry.low) && known(entry.high)
-    ? `${number(entry.low)} to ${number(entry.high)}` : "";
-  const size = known(entry.n) ? `n = ${entry.n}` : "";
-  cell.append(el("span", { class: "spread" }, [interval, size].filter(Boolean).join(" · ")));
-  if (entry.flag) cell.append(el("span", { class: "flag" }, entry.flag));
-  return cell;
-}
-
-function confusion() {
-  const all = Object.entries(report.confusion);
-  const box = section("confusion", all.length, ".tables");
-  for (const [name, table] of all) {
-    const cells = table.matrix.flat().filter(known);
-    const [low, high] = [Math.min(...cells), Math.max(...cells)];
-    const head = el("tr", {}, el("td", {}),
-      ...table.goals.map((goal) => el("th", { scope: "col" }, goal)));
-    const rows = table.matrix.map((row, i) => {
-      const top = Math.max(...row.filter(known));
-      return el("tr", {}, el("th", { scope: "row" }, table.tasks[i]),
-        ...row.map((value, j) => {
-          const share = high > low && known(value) ? (value - low) / (high - low) : 0;
-          const own = table.tasks[i] === table.goals[j];
-          const cell = el("td", {
-            class: [value === top ? "top" : "", own ? "own" : ""].join(" "),
-          }, number(value), value === top ? el("small", {}, " max") : null);
-          // A wash that text stays readable on, whatever the value.
-          cell.style.background =
-            `color-mix(in srgb, var(--curve) ${Math.round(20 * share)}%, transparent)`;
-          return cell;
-        }));
-    });
-    const figures = [
-      known(table.diagonal_minus_off)
-        ? `own goal minus others: ${number(table.diagonal_minus_off)}` : "",
-      known(table.argmax_accuracy)
-        ? `own goal is the largest: ${Math.round(100 * table.argmax_accuracy)} % of tasks` : "",
-    ].filter(Boolean).join(" · ");
-    box.append(el("div", { class: "heat" }, el("h3", {}, label(name)),
-      el("p", { class: "small" }, figures),
-      el("div", { class: "scroll", tabindex: "0", role: "region",
-        "aria-label": `Tasks against goals, ${label(name)}` },
-        el("table", {}, el("thead", {}, head), el("tbody", {}, ...rows)))));
-  }
-}
-
-function learning() {
-  const box = section("learning", report.learning.length, ".runs");
-  box.replaceChildren();
-  for (const name of new Set(report.learning.map((run) => run.reward))) {
-    const runs = report.learning.filter((run) => run.reward === name);
-    const lines = (key) => runs.map((run) => {
-      const points = run.steps.map((step, i) => [step, run[key]?.[i]])
-        .filter(([, value]) => known(value));
-      return { label: `seed ${run.seed}`, points, end: points.at(-1)?.[1] };
-    });
-    const returns = lines("return");
-    const values = returns.flatMap((line) => line.points.map((p) => p[1]));
-    const group = el("div", { class: "learn" }, el("h3", {}, label(name)));
-    box.append(group);
-    const widths = getComputedStyle(group).gridTemplateColumns.split(" ").map(parseFloat);
-    group.append(runsChart("Share of successes", lines("success"), [0, 1], widths[0]));
-    if (values.length) {
-      const range = [Math.min(...values), Math.max(...values)];
-      group.append(runsChart("Return under this reward", returns, range, widths[0]));
-    }
-    for (const run of runs.filter((r) => r.verdict)) {
-      group.append(el("p", { class: "said" }, `Seed ${run.seed}: ${run.verdict}`));
-    }
-  }
-}
-
-function notes() {
-  section("notes", report.notes.length, ".notes")
-    .append(...report.notes.map((text) => el("li", {}, text)));
-}
-
 // ---------------------------------------------------------------------- the picker
 
 const picker = {
@@ -314,7 +176,10 @@ function wire() {
   $("outcome").addEventListener("change", refilter);
   let width = innerWidth;
   addEventListener("resize", () => {
-    if (innerWidth !== width) learning();
+    if (innerWidth !== width) {
+      fitFigures();
+      learning();
+    }
     width = innerWidth;
   });
 }
@@ -405,6 +270,7 @@ function follow() {
 masthead();
 verdicts();
 metrics();
+fitFigures();
 confusion();
 learning();
 notes();

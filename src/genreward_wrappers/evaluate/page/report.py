@@ -3,7 +3,8 @@
 An episode plays beside the goal video, its reward curves run under it, and what was
 measured stands in tables. The file holds everything it shows and asks the network for
 nothing. ``report.html`` is the skeleton; ``report.css``, ``figures.js`` (charts),
-``player.js`` (an episode in time) and ``report.js`` (the rest) are put into it here.
+``tables.js``, ``player.js`` (an episode in time) and ``report.js`` (the rest) are put
+into it here.
 """
 
 from __future__ import annotations
@@ -27,8 +28,7 @@ from numpy.typing import NDArray
 from genreward_wrappers.core import Bool, UInt8
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.files import write_atomic
-
-EXTRA = 'pip install "genreward-wrappers[evaluate]"'
+from genreward_wrappers.extras import require
 
 #: Nothing is fetched, and no markup out of a user's file could fetch anything either.
 POLICY = (
@@ -40,7 +40,7 @@ LIVE_POLICY = (
     POLICY.replace("img-src data:", "img-src data: 'self'") + "; connect-src 'self'"
 )
 
-SCRIPTS = ("figures.js", "player.js", "report.js")
+SCRIPTS = ("figures.js", "tables.js", "player.js", "report.js")
 MATRIX_SIDE = 65
 # Of a whole sheet. Longer or larger videos are shrunk: a browser holds four bytes a
 # pixel, and episodes are small or short where rewards are trained on.
@@ -111,6 +111,7 @@ class Report:
         episodes: The picker, in its order.
         metrics: By reward, then metric: ``value``, ``low``, ``high``, ``n``, ``flag``.
         metric_notes: A sentence on each metric.
+        metric_groups: By the title of a group: its metrics, and each in words.
         verdicts: ``reward``, ``level`` (good, weak, misleading, dead), ``headline``
             and ``findings``, best read first.
         confusion: By reward: ``tasks``, ``goals``, ``matrix``, ``diagonal_minus_off``,
@@ -128,6 +129,7 @@ class Report:
     episodes: Sequence[Shown] = ()
     metrics: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     metric_notes: Mapping[str, str] = field(default_factory=dict)
+    metric_groups: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     verdicts: Sequence[Mapping[str, Any]] = ()
     confusion: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     learning: Sequence[Mapping[str, Any]] = ()
@@ -184,6 +186,7 @@ def around(report: Report) -> dict[str, Any]:
             "rewards": [vars(reward) for reward in report.rewards],
             "metrics": report.metrics,
             "metric_notes": report.metric_notes,
+            "metric_groups": report.metric_groups,
             "verdicts": report.verdicts,
             "confusion": report.confusion,
             "learning": report.learning,
@@ -246,13 +249,7 @@ def sheet(frames: UInt8) -> dict[str, Any]:
 
     One picture a video is drawn frame by frame: exact frames, and no seeking.
     """
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise ImportError(
-            f"the report needs Pillow for its pictures: {EXTRA}"
-        ) from error
-
+    Image = require("PIL.Image", "evaluate", "the report needs Pillow for its pictures")
     count, height, width, _ = frames.shape
     shrink = min(1.0, math.sqrt(SHEET_PIXELS / (count * height * width)))
     size = (max(1, int(width * shrink)), max(1, int(height * shrink)))
@@ -271,7 +268,7 @@ def sheet(frames: UInt8) -> dict[str, Any]:
             frame, margins, mode="edge"
         )
     file = io.BytesIO()
-    Image.fromarray(whole).save(file, "WEBP", quality=70, method=4)
+    Image.fromarray(whole).save(file, "WEBP", quality=70, method=6)
     return {
         "src": "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode(),
         "columns": columns,

@@ -1,14 +1,14 @@
-"""What a diffusers pipeline takes the noise in a picture to be, with and without text.
+"""The noise that a diffusers pipeline predicts in a picture, with and without a text.
 
 The parts are the pipeline's own: VAE, text encoder, denoiser, and the scheduler's
-noise. Denoisers that are known:
+noise. Supported denoisers:
 
-- `UNet2DConditionModel` (Stable Diffusion 1 and 2, SDXL and what is built like them),
+- `UNet2DConditionModel` (Stable Diffusion 1 and 2, SDXL and similar models),
 - `PixArtTransformer2DModel` (PixArt-alpha),
 - `UNetMotionModel` (AnimateDiff): videos.
 
-They may predict the noise (epsilon), the velocity (v), or the picture (sample): all are
-brought to the noise. Models of flows (Stable Diffusion 3, FLUX) predict none.
+They may predict the noise (epsilon), the velocity (v), or the picture (sample); all are
+converted to the noise. Flow models (Stable Diffusion 3, FLUX) predict none of these.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Denoiser:
 
     Attributes:
         video: Whether it takes videos.
-        channels: Of its latents.
-        steps: Steps of noise.
+        channels: The number of channels of its latents.
+        steps: The number of noise steps.
     """
 
     def __init__(
@@ -57,15 +57,16 @@ class Denoiser:
             pipeline: A diffusers pipeline, a local folder or a hub id.
             prompt: What the pictures should show.
             negative: The text of the prediction without the prompt.
-            size: The shorter side of the pictures that the model sees; None is what
-                it was trained at.
+            size: The shorter side of the pictures that the model sees; None is its
+                training size.
             device: "auto", "cpu", "cuda" or "cuda:<index>".
-            dtype: What it computes in; None is float32.
-            revision: Of the hub's repository.
+            dtype: The precision of the computation; None is float32.
+            revision: The revision of the hub's repository.
 
         Raises:
             ValueError: The prompt is empty, or the pipeline lacks a part.
-            FileNotFoundError: There is no such pipeline here, nor a way to fetch it.
+            FileNotFoundError: There is no such pipeline here, and it cannot be
+                downloaded.
         """
         (prompt,) = as_texts([prompt], "prompt")
         self.device, self.dtype = resolve_device(device), resolve_dtype(dtype)
@@ -129,15 +130,15 @@ class Denoiser:
     def believe(
         self, latents: Tensor, noise: Tensor, t: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The noise that it sees in noisy latents: with the prompt, and without.
+        """The noise that it predicts in noisy latents: with the prompt, and without.
 
         Args:
-            latents: As `encode` gives them; of videos (n, frames, channels, h, w).
-            noise: Of the same shape, what is added.
-            t: (n,) at which step of noise.
+            latents: Latents from `encode`; for videos (n, frames, channels, h, w).
+            noise: The noise to add, of the same shape.
+            t: (n,) the noise step of each.
 
         Returns:
-            Two tensors like the latents, float32.
+            Two float32 tensors of the latents' shape.
         """
         noisy = self._noise.add_noise(latents, noise, t)
         given = noisy.movedim(1, 2) if self.video else noisy
@@ -167,7 +168,7 @@ class Denoiser:
                 }
             arguments["added_cond_kwargs"] = conditions
         elif "pooled" in texts:
-            # SDXL is told how large the picture was, and that nothing was cut off.
+            # SDXL gets the size of the picture, and that nothing was cropped.
             height, width = (self._factor * length for length in noisy.shape[-2:])
             sizes = torch.tensor([[height, width, 0, 0, height, width]])
             arguments["added_cond_kwargs"] = {
@@ -175,7 +176,7 @@ class Denoiser:
                 "time_ids": sizes.to(self.device, self.dtype).expand(len(noisy), -1),
             }
         if self.video:
-            # Every frame has the text.
+            # Every frame has the same text.
             hidden = hidden.repeat_interleave(noisy.shape[2], 0)
         said: Tensor = self._model(
             noisy.to(self.dtype),
@@ -184,7 +185,7 @@ class Denoiser:
             return_dict=False,
             **arguments,
         )[0]
-        # Some predict a variance too.
+        # Some also predict a variance.
         return said[:, : self.channels]
 
     def _to_noise(self, said: Tensor, noisy: Tensor, t: Tensor) -> Tensor:
@@ -260,7 +261,7 @@ def _load(source: str, revision: str | None) -> Any:
 
 
 def _denoiser(pipeline: Any, source: str) -> tuple[Any, str]:
-    """The denoiser of a pipeline and its class, once all parts are there."""
+    """The denoiser of a pipeline and its class, after a check of all parts."""
     parts = getattr(pipeline, "components", {})
     missing = [name for name in NEEDED if parts.get(name) is None]
     model: Any = parts.get("unet") or parts.get("transformer")
@@ -291,7 +292,7 @@ def _denoiser(pipeline: Any, source: str) -> tuple[Any, str]:
 
 
 def _noise(scheduler: Any, source: str) -> Any:
-    """The pipeline's noise at any step, whichever way its scheduler walks over them."""
+    """The pipeline's noise at any step, whatever steps its scheduler visits."""
     from diffusers import DDPMScheduler
 
     kind = scheduler.config.get("prediction_type", "epsilon")
@@ -301,7 +302,7 @@ def _noise(scheduler: Any, source: str) -> Any:
             f"prediction_type={kind!r}: expected one with alphas_cumprod that predicts "
             f"{', '.join(PREDICTIONS)}"
         )
-    # Some schedulers add noise only at the few steps that they will walk.
+    # Some schedulers add noise only at the few steps that they visit.
     noise = DDPMScheduler.from_config(scheduler.config)
     own, other = scheduler.alphas_cumprod, noise.alphas_cumprod
     if len(own) != len(other) or not torch.allclose(own.cpu(), other, atol=1e-4):
@@ -313,7 +314,7 @@ def _noise(scheduler: Any, source: str) -> Any:
 
 
 def _halvings(model: Any) -> int:
-    """By how much the sides of latents have to be divisible."""
+    """What the sides of latents must be divisible by."""
     blocks = model.config.get("block_out_channels")
     if blocks is not None:
         return int(2 ** (len(blocks) - 1))
@@ -321,7 +322,7 @@ def _halvings(model: Any) -> int:
 
 
 def _report(tokenizer: Any, prompt: str) -> None:
-    """Says what of the prompt the model does not read."""
+    """Warns about the parts of the prompt that the model does not read."""
     unknown = tokenizer.unk_token_id
     words = [
         word

@@ -16,13 +16,13 @@ is an environment's own sparse reward (``env_weight=1`` in a wrapper), or
 
 Weights: a codec and a diffusion over its codes (`priors`), trained by ``genreward
 train-diffusion-reward`` on recorded or generated videos. mu and sigma are those of r
-over these videos, stored with the weights: with the statistics of another task the two
-terms are weighed against each other by chance.
+over these videos, stored with the weights: with the statistics of another task, the
+weights of the two terms would be arbitrary.
 
-Paid at every step, from the first: before there are two frames, the first one stands
-for both. The noise of the chains is a row's own, from its episode's seed and the step.
+Paid at every step from the first: before there are two frames, the first counts twice.
+The noise of the chains depends on the row's own episode's seed and the step.
 
-The released code keeps mu and sigma in a table by the name of the task.
+The released code keeps mu and sigma in a table by task name.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ from genreward_wrappers.training.priors.vq_diffusion import certainty
 
 @dataclass(frozen=True, slots=True)
 class DiffusionMemory:
-    """What each row has seen last.
+    """What each row remembers.
 
     Attributes:
-        codes: (N, context, positions) of its newest frames.
-        seeds: (N,) of its episode.
+        codes: (N, context, positions) the codes of its newest frames.
+        seeds: (N,) the seed of its episode.
     """
 
     codes: Tensor
@@ -81,13 +81,13 @@ class DiffusionReward(OfCodes[DiffusionMemory]):
         """Takes a trained prior.
 
         Args:
-            prior: What ``genreward train-diffusion-reward`` wrote, or its path.
-            standardised: Whether to subtract the mean of the training videos and to
+            prior: A prior by ``genreward train-diffusion-reward``, or its path.
+            standardised: Whether to subtract the mean over the training videos and
                 divide by their standard deviation.
-            chains: How many the entropy is estimated with.
-            every: Steps between two frames, as there are between those of the training
-                videos: a prior knows one pace. The others are not looked at.
-            device: "auto", "cpu", "cuda" or "cuda:<index>", of a prior given by path.
+            chains: How many chains estimate the entropy.
+            every: The number of steps between two frames, which should be that of the
+                training videos: a prior knows one pace. Other frames are not looked at.
+            device: "auto", "cpu", "cuda" or "cuda:<index>", for a prior given by path.
 
         Raises:
             FileError: There is no such file, or it is another kind of prior.
@@ -112,7 +112,7 @@ class DiffusionReward(OfCodes[DiffusionMemory]):
     def reset(
         self, memory: DiffusionMemory | None, frames: UInt8, mask: Bool, seeds: UInt64
     ) -> DiffusionMemory:
-        """Puts the first frames of the rows that begin."""
+        """Begins the rows' episodes with their first frames."""
         old = None if memory is None else memory.codes
         kept = seeds if memory is None else np.where(mask, seeds, memory.seeds)
         codes = self.begun(old, self.prior.net.config.context, frames, mask)
@@ -150,7 +150,7 @@ def with_novelty(
 ) -> WeightedSum:
     """(1 - alpha) of a model and alpha of a novelty bonus, by default `combine.RND`.
 
-    At 0 there is no bonus, and nothing of it is trained; at 1 nothing else.
+    At 0 there is no bonus, and it is not trained; at 1 there is only the bonus.
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha={alpha}: expected from 0 to 1")

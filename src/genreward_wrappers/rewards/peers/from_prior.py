@@ -1,4 +1,4 @@
-"""What rewards of a video prior share: the prior, its pace, and windows of codes."""
+"""What rewards from a video prior share: the prior, its pace, and windows of codes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class OfCodes(RewardModel[M]):
         prior: The codec and the prior.
     """
 
-    #: Which priors it takes, by their `Prior.kind`.
+    #: The `Prior.kind` that it takes.
     kind: ClassVar[str]
 
     def __init__(
@@ -31,7 +31,7 @@ class OfCodes(RewardModel[M]):
 
         Raises:
             FileError: There is no such file, or it is another kind of prior.
-            ValueError: It is another kind of prior, or the pace is none.
+            ValueError: It is another kind of prior, or the pace is below 1.
         """
         if not isinstance(prior, Prior):
             prior = Prior.load(prior, self.kind, device)
@@ -55,10 +55,10 @@ class OfCodes(RewardModel[M]):
         """Windows (N, length, positions) where some rows begin with their first frame.
 
         Args:
-            codes: The windows so far, None at the very first.
-            length: Frames of a window.
+            codes: The windows so far; None before the first episode.
+            length: The number of frames of a window.
             frames: (N, H, W, 3).
-            mask: The rows that begin.
+            mask: The rows whose episodes begin.
         """
         shape = (len(mask), length, self.prior.net.config.positions)
         old = torch.zeros(shape, dtype=torch.int64) if codes is None else codes
@@ -68,7 +68,7 @@ class OfCodes(RewardModel[M]):
         return changed
 
     def moved(self, codes: Tensor, transition: Transition) -> tuple[Tensor, Bool]:
-        """The windows after a step, and the rows whose frame was looked at."""
+        """The windows after a step, and the rows whose frame was encoded."""
         active = transition.active & self.wants(transition.steps)
         new = self.prior.codec.encode(transition.next_frames[active])
         rows = torch.from_numpy(active)

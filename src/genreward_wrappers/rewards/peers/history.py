@@ -1,7 +1,7 @@
-"""The frames of an episode so far, kept a row, for rewards that look at all of it.
+"""The frames of each row's episode so far, for rewards that look at all of it.
 
 A row's history is a tuple of frames. Adding one makes a new tuple over the same frames:
-old memories stay as they were, and nothing is copied but the newest frame.
+old memories are unchanged, and only the newest frame is copied.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ History = tuple[UInt8, ...]
 def begin(
     histories: tuple[History, ...] | None, frames: UInt8, mask: Bool
 ) -> tuple[History, ...]:
-    """Histories that begin anew with their first frame, in the masked rows."""
+    """Histories in which the masked rows begin with their first frame."""
     old: tuple[History, ...] = ((),) * len(mask) if histories is None else histories
     return tuple(
         (np.array(frames[row]),) if mask[row] else old[row] for row in range(len(mask))
@@ -27,7 +27,7 @@ def begin(
 def add(
     histories: tuple[History, ...], frames: UInt8, mask: Bool
 ) -> tuple[History, ...]:
-    """Histories with one more frame, in the masked rows."""
+    """Histories with one more frame in the masked rows."""
     return tuple(
         (*old, np.array(frames[row])) if mask[row] else old
         for row, old in enumerate(histories)

@@ -4,15 +4,16 @@ Weights: whatever LeRobot loads, from a folder or the hub; they and their prepro
 are LeRobot's own (`lerobot.rewards`, in lerobot 0.6 and later, which needs Python
 3.12).
 
-Reward: what the model's `compute_reward` gives. Robometer and TOPReward look at the
+Reward: what the model's `compute_reward` returns. Robometer and TOPReward look at the
 episode so far, as `length` frames spread over it, and at a text: progress in [0, 1],
 and the log-probability that the text is true of the video. The classifier looks at one
 frame: 1 for success.
 
-Paid: every `every` steps. The models are large; 16 is cheap beside 1.
+Paid: every `every` steps. The models are large; every 16 steps is far cheaper than
+    every step.
 
-SARM is not among them: it reads the robot's state beside the pictures, and a
-`RewardModel` sees frames and actions alone.
+SARM is not supported: it also reads the robot's state, and a `RewardModel` sees only
+    frames and actions.
 """
 
 from __future__ import annotations
@@ -38,19 +39,19 @@ from genreward_wrappers.encoders.base import resolve_device
 from genreward_wrappers.encoders.texts import as_texts
 from genreward_wrappers.rewards.peers.history import History, add, begin, sample
 
-#: Which look at a video and a text, and which at one frame.
+#: The models of a video and a text, and those of one frame.
 VIDEO, FRAME = ("robometer", "topreward"), ("reward_classifier",)
 
 
 @dataclass(frozen=True, slots=True)
 class LeRobotMemory:
-    """Of each row the frames so far; only the first where a frame is all it takes."""
+    """Each row's frames so far; only the first for models of single frames."""
 
     seen: tuple[History, ...]
 
 
 class LeRobotReward(RewardModel[LeRobotMemory]):
-    """Pays what a reward model of LeRobot gives."""
+    """Pays what a reward model of LeRobot returns."""
 
     name = "lerobot"
 
@@ -69,10 +70,10 @@ class LeRobotReward(RewardModel[LeRobotMemory]):
         Args:
             variant: "robometer", "topreward" or "reward_classifier".
             prompt: The task in words, for the first two.
-            path: A folder or hub id of LeRobot's; None is LeRobot's own, which the
+            path: A folder or hub id of weights; None takes LeRobot's default, which the
                 classifier does not have.
-            every: Steps between two payments.
-            length: Frames of a video.
+            every: The number of steps between two payments.
+            length: The number of frames of a video.
             device: "auto", "cpu", "cuda" or "cuda:<index>".
 
         Raises:
@@ -146,7 +147,7 @@ class LeRobotReward(RewardModel[LeRobotMemory]):
 def _load(
     variant: str, path: str | None, device: torch.device, prompt: str | None
 ) -> Callable[[Tensor], float]:
-    """What turns a video uint8 (T, H, W, 3) into its reward."""
+    """A function from a uint8 video (T, H, W, 3) to its reward."""
     try:
         from lerobot.configs.rewards import RewardModelConfig
         from lerobot.rewards import (
@@ -168,7 +169,7 @@ def _load(
                 f"{path!r} holds a {config.type!r} of LeRobot, not a {variant!r}"
             )
         config.device, config.pretrained_path = str(device), path
-    # TOPReward has no weights of its own, and asks a language model.
+    # TOPReward has no weights of its own and uses a language model.
     strict = {"strict": True} if config.pretrained_path else {}
     model = make_reward_model(config, **strict).eval()
     keys = [config.image_key] if prompt is not None else _cameras(config)

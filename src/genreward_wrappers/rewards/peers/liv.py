@@ -5,7 +5,7 @@ Paper: Ma et al., "LIV: Language-Image Representations and Rewards for Robotic C
 
 Weights: CLIP RN50, trained further by the authors on EpicKitchens. ``genreward convert
 liv`` turns their checkpoint into a folder for ``encoder=``. Any other CLIP model works
-too, and is then that model and not LIV.
+too, but is then not LIV.
 
 Formula: S(o) = cos(phi(o), psi(goal)). ``form="plain"`` pays S(o'), for the frame o'
 that the action led to, ``form="difference"`` pays S(o') - S(o).
@@ -14,13 +14,12 @@ Paid: at every step.
 
 Needs: a goal text or a goal picture.
 
-Pictures: shortest edge 224, the middle cut out, CLIP's mean and deviation.
+Pictures: shortest edge 224, centre crop, CLIP's mean and deviation.
 
-Where the released code differs: the formula is the same, and what is paid when is left
-to whoever trains with it. A tensor is divided by 255 there if its largest number is
-above 10, so that the same dark picture is read in two ways, depending on what else is
-in the batch; and tensors are scaled without antialiasing, where pictures from files are
-not.
+Where the released code differs: it uses the same formula, and leaves to its users what
+is paid when. It divides a tensor by 255 if its largest number is above 10, so that a
+dark picture is read in one of two ways, depending on the batch; and it scales tensors
+without antialiasing, but files with it.
 """
 
 from __future__ import annotations
@@ -75,15 +74,15 @@ class LIV(RewardModel[LIVMemory]):
         """Binds the goal: it is encoded here, once.
 
         Args:
-            prompt: The goal in words; of several the mean value is paid.
-            goal: The goal as a picture (H, W, 3), or as a bundle (or what `load_goal`
-                finds one by), whose key frames are taken; of several the mean value
-                is paid. One of the two, not both.
+            prompt: The goal in words; several pay the mean of their values.
+            goal: The goal as a picture (H, W, 3), or as a bundle (or anything that
+                `load_goal` takes), whose key frames are used; several pay the mean of
+                their values. Give either a prompt or a goal.
             encoder: "open_clip:<folder>" with what ``genreward convert liv`` wrote, or
                 any other encoder; for a prompt one that reads texts.
             form: "plain" or "difference".
             device: "auto", "cpu", "cuda" or "cuda:<index>".
-            dtype: What the encoder computes in; None is float32.
+            dtype: The precision of the encoder; None is float32.
 
         Raises:
             ValueError: There is no goal, or two, or the encoder reads no texts.

@@ -1,4 +1,4 @@
-"""RoboCLIP: one video-text model looks at the whole episode, and pays at its end.
+"""RoboCLIP: a video-text model looks at the whole episode and pays at its end.
 
 Paper: Sontakke et al., "RoboCLIP: One Demonstration is Enough to Learn Robot Policies"
 (NeurIPS 2023, arXiv 2310.07899).
@@ -7,7 +7,7 @@ Weights: S3D-G trained on HowTo100M by MIL-NCE; ``genreward convert s3d`` makes 
 for ``weights=`` from the two that its authors publish.
 
 Formula: the dot product of the 512 features of the episode's video and of the goal, a
-text or one video, neither brought to unit length.
+text or one video, neither scaled to unit length.
 
 Paid: once, on the last step of the episode; its 32 frames are spread evenly over it,
 first and last included.
@@ -15,12 +15,13 @@ first and last included.
 Needs: a goal text or a goal video, and episodes that end: ``horizon=`` is the time
 limit.
 
-Pictures: in [0, 1], shortest edge 224, the middle cut out, all sides even. Text: lower
-case, the first 16 words that the model knows.
+Pictures: in [0, 1], shortest edge 224, centre crop, all sides even. Text: lower case,
+the first 16 words that the model knows.
 
-Where the released code differs: its pixels go from 0 to 255 into weights that were
-trained on 0 to 1; it takes every fourth of the 128 frames after the first action, and
-the middle 250x250 pixels of them; and each environment has a model of its own.
+Where the released code differs: it feeds pixels from 0 to 255 into weights that were
+    trained on 0 to 1; it takes every fourth of the 128 frames after the first action,
+    and their central 250x250 pixels; and each environment has its own copy of the
+    model.
 """
 
 from __future__ import annotations
@@ -50,11 +51,10 @@ from genreward_wrappers.rewards.peers.history import History, add, begin, sample
 
 @dataclass(frozen=True, slots=True)
 class RoboMemory:
-    """What is kept of each row's episode.
+    """What each row remembers of its episode.
 
     Attributes:
-        seen: Of each row its frames so far. The frames themselves are shared between
-            old memories and new ones.
+        seen: Each row's frames so far. Old and new memories share the frames.
         paid: (N,) whether the episode has been paid for.
     """
 
@@ -83,22 +83,22 @@ class RoboCLIP(RewardModel[RoboMemory]):
         """Binds the goal: it is encoded here, once.
 
         Args:
-            prompt: The goal in words; of several the mean is taken.
-            goal: The goal as a video (T, H, W, 3), or as a bundle (or what `load_goal`
-                finds one by); of several videos the mean is taken. One of the two, not
-                both.
+            prompt: The goal in words; several are averaged.
+            goal: The goal as a video (T, H, W, 3), or as a bundle (or anything that
+                `load_goal` takes); several videos are averaged. Give either a prompt or
+                a goal.
             weights: A file that ``genreward convert s3d`` or
                 ``scripts/models/train_s3d.py`` wrote.
-            horizon: Steps of an episode. One that is still going on after so many is
-                paid there, and not again.
-            length: Frames that the model looks at, an even number.
-            sparse: Whether to ask only for the frames at which an episode of full
-                length is sampled: what is rendered costs. One that ends early is then
-                seen through those that it had by then, and perhaps without its last.
-            size: Height and width that frames are brought to; None is what the model
-                was trained at, 224 for the published one.
+            horizon: The length of an episode in steps. An episode that lasts longer is
+                paid at this step, and not again.
+            length: How many frames the model looks at, an even number.
+            sparse: Whether to render only the frames at which an episode of full length
+                is sampled. An episode that ends early is then judged by the frames that
+                it had by then, perhaps without its last.
+            size: The height and width that frames are scaled to; None is the model's
+                training size, 224 for the published one.
             device: "auto", "cpu", "cuda" or "cuda:<index>".
-            dtype: What the model computes in; None is float32.
+            dtype: The precision of the model; None is float32.
 
         Raises:
             ValueError: There is no goal, or two; or no horizon; or the goal video is
@@ -147,7 +147,7 @@ class RoboCLIP(RewardModel[RoboMemory]):
     def reset(
         self, memory: RoboMemory | None, frames: UInt8, mask: Bool, seeds: UInt64
     ) -> RoboMemory:
-        """Begins new videos with the first frames, which belong to them."""
+        """Begins new videos with the first frames, which are part of them."""
         if self._aspect is not None:
             self._check_aspect(frames.shape[1], frames.shape[2], *self._aspect)
         seen = begin(None if memory is None else memory.seen, frames, mask)
@@ -170,14 +170,14 @@ class RoboCLIP(RewardModel[RoboMemory]):
             )
             features = self.encoder.encode_videos(videos)
             value[due] = (features @ self._goal).cpu().numpy()
-        # What has been paid for is let go of.
+        # The frames of a paid episode are dropped.
         seen = tuple(() if due[row] else seen[row] for row in range(len(due)))
         return Score(value, due), RoboMemory(seen, memory.paid | due)
 
     def _check_aspect(
         self, height: int, width: int, goal_height: int, goal_width: int
     ) -> None:
-        # Half a pixel is what rounding a size may cost.
+        # Rounding a size may cost half a pixel.
         if abs(width - goal_width * height / goal_height) > 0.5:
             raise ValueError(
                 f"the goal video is {goal_height}x{goal_width} (height x width), the "

@@ -1,4 +1,4 @@
-"""TADPoLe: how much a text helps a diffusion model to see through noise.
+"""TADPoLe: how much a text helps a diffusion model to remove noise.
 
 Paper: Luo et al., "Text-Aware Diffusion for Policy Learning" (NeurIPS 2024, arXiv
 2407.01903).
@@ -7,21 +7,20 @@ Formula, per frame, of a frame's latents with noise e added,
 
     symlog(w1 mean((e_c - e_u)^2)) + symlog(w2 (mean((e_u - e)^2) - mean((e_c - e)^2))),
 
-where the denoiser takes the noise to be e_c with the prompt and e_u without it. w1 =
-2000, w2 = 200. The noise is fresh at every step, its level t is drawn from [400, 500)
-once an episode, and there is no guidance. Both come from the episode's seed and the
-step alone.
+where the denoiser predicts the noise e_c with the prompt and e_u without it. w1 = 2000,
+w2 = 200. The noise is new at every step, its level t is drawn from [400, 500) once an
+episode, and there is no guidance. Both depend only on the episode's seed and the step.
 
 Weights: any text-to-image pipeline of diffusers that `denoiser` knows, by folder, hub
-id, or in memory. None is the default: repositories on the hub come and go.
+id, or in memory. There is no default, because repositories on the hub come and go.
 
 Paid at every step, for the new frame. With a text-to-video pipeline (Video-TADPoLe,
-AnimateDiff) frames are judged in windows of 8, one every 4 steps, and a frame's score
-is the mean over the windows that it is in. It is paid when the last of them is there:
-every 4 steps the sum over 4 frames, and at the end of an episode, by termination or
-time limit, what is left. The return is that of paying every frame on its own step.
+AnimateDiff) frames are scored in windows of 8, one every 4 steps, and a frame's score
+is the mean over its windows. It is paid when the last of them is complete: every 4
+steps the sum over 4 frames, and at the end of an episode, by termination or time limit,
+the rest. The return is the same as if every frame were paid on its own step.
 
-Latents are the posterior's mode; nothing but the noise is drawn.
+Latents are the posterior's mode; only the noise is random.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ from genreward_wrappers.core import (
 from genreward_wrappers.rewards.combine import symlog
 from genreward_wrappers.rewards.peers.denoiser import Denoiser
 
-#: Frames, or frames of videos, that go through the denoiser at once.
+#: How many frames go through the denoiser at once.
 CHUNK = 16
 
 
@@ -55,10 +54,11 @@ class TadpoleMemory:
     """What each row remembers of its episode.
 
     Attributes:
-        seeds: (N,) where its noise comes from.
-        latents: (N, window, channels, h, w) of its newest frames; None for pictures.
-        sums: (N, window) scores of these frames, added up over windows.
-        counts: (N, window) over how many.
+        seeds: (N,) the seed of its noise.
+        latents: (N, window, channels, h, w) the latents of its newest frames; None for
+            pipelines of pictures.
+        sums: (N, window) the scores of these frames, summed over windows.
+        counts: (N, window) the number of these windows.
         unpaid: (N, window) whether a frame is still to be paid.
     """
 
@@ -97,20 +97,22 @@ class Tadpole(RewardModel[TadpoleMemory]):
             pipeline: A diffusers pipeline, a local folder with one, or a hub id.
             w1: The weight of what the prompt changes.
             w2: The weight of what the prompt explains.
-            noise: Its level is drawn from the first up to, not including, the second.
+            noise: The range of noise levels, from the first up to but not including the
+                second.
             negative: The text of the prediction without the prompt.
-            size: The shorter side at which the model sees frames; None is what it was
-                trained at.
-            window: Frames that a text-to-video pipeline sees at once.
-            stride: Steps between two windows.
+            size: The shorter side at which the model sees frames; None is its training
+                size.
+            window: How many frames a text-to-video pipeline sees at once.
+            stride: The number of steps between two windows.
             device: "auto", "cpu", "cuda" or "cuda:<index>".
-            dtype: What the pipeline computes in; None is float32.
-            revision: Of the hub's repository.
+            dtype: The precision of the pipeline; None is float32.
+            revision: The revision of the hub's repository.
 
         Raises:
-            ValueError: The prompt is empty, the pipeline lacks a part, or the numbers
-                make no sense.
-            FileNotFoundError: There is no such pipeline here, nor a way to fetch it.
+            ValueError: The prompt is empty, the pipeline lacks a part, or a number is
+                out of range.
+            FileNotFoundError: There is no such pipeline here, and it cannot be
+                downloaded.
         """
         if not 1 <= stride <= window:
             raise ValueError(

@@ -5,18 +5,19 @@ Learning" (NeurIPS 2023, arXiv 2305.14343).
 
 Formula: r[t+1] = log p(x[t+1] | x[t+1-(k-1)], ..., x[t]) with a window of k = 16 frames
 of 64x64, as codes of a VQ codec, in nats and summed over the codes of a frame.
-``likelihood="joint"`` is that of the whole window, its first frame included.
+``likelihood="joint"`` scores the whole window, its first frame included.
 
 Weights: a codec and a causal transformer over its codes (`priors`), trained by
 ``genreward train-viper`` on videos of the task: recorded, or generated ones, which need
 no demonstrations.
 
 Paid at every step. Before the window is full, it begins with copies of the episode's
-first frame; the prior is trained on such windows, too. The paper adds an exploration
-bonus: here that is `rewards.combine.RND` or `Disagreement` beside this model.
+first frame; the prior is trained on such windows too. The paper adds an exploration
+bonus: here that is `RND` or `Disagreement` of `rewards.exploration` in addition to this
+model.
 
 The likelihood is large where nothing happens: a still picture is easy to predict, and
-an agent that stands still can earn more than one that does the task with a stutter.
+an agent that stands still can earn more than one that does the task jerkily.
 """
 
 from __future__ import annotations
@@ -58,12 +59,12 @@ class Viper(OfCodes[ViperMemory]):
         """Takes a trained prior.
 
         Args:
-            prior: What ``genreward train-viper`` wrote, or its path.
+            prior: A prior by ``genreward train-viper``, or its path.
             likelihood: "last", of the newest frame given the window before it, or
                 "joint", of the whole window.
-            every: Steps between two frames, as there are between those of the training
-                videos: a prior knows one pace. The others are not looked at.
-            device: "auto", "cpu", "cuda" or "cuda:<index>", of a prior given by path.
+            every: The number of steps between two frames, which should be that of the
+                training videos: a prior knows one pace. Other frames are not looked at.
+            device: "auto", "cpu", "cuda" or "cuda:<index>", for a prior given by path.
 
         Raises:
             FileError: There is no such file, or it is another kind of prior.

@@ -1,4 +1,4 @@
-"""VLM-RM: how well a picture fits a text, told apart from how things are anyway.
+"""VLM-RM: how well a picture fits a text, with what is true anyway projected out.
 
 Paper: Rocamonde et al., "Vision-Language Models are Zero-Shot Reward Models for
 Reinforcement Learning" (ICLR 2024, arXiv 2310.12921).
@@ -7,12 +7,12 @@ Weights: any CLIP model of open_clip; the paper's largest is ViT-bigG-14 with th
 laion2b_s39b_b160k.
 
 Formula: with x, g and b the unit embeddings of the picture, of the goal and of a
-baseline that describes the scene without it, and d = g - b::
+baseline that describes the scene without the goal, and d = g - b::
 
     r = 1 - 1/2 |P (x - g)|^2,    P = alpha d d^T / |d|^2 + (1 - alpha) I
 
-alpha = 0 is the plain cosine x.g. Several texts are averaged, and the mean brought back
-to unit length.
+alpha = 0 is the plain cosine x.g. Several texts are averaged, and the mean is brought
+back to unit length.
 
 Paid: at every step, for the frame that the action led to.
 
@@ -20,9 +20,9 @@ Needs: a goal text, and a baseline text unless alpha is 0.
 
 Where the released code differs: it leaves the mean of several texts shorter than one,
 so that alpha = 0 is the cosine plus a constant; it prepares pictures and texts for
-OpenAI's models whichever it loads; and it keeps the frames of a whole rollout and
-scores them when it is over, inside a learner of its own. By the paper's own figures
-large models work better, and small ones hardly.
+OpenAI's models, whichever model it loads; and it keeps the frames of a whole rollout
+and scores them at its end, inside its own learner. By the paper's own figures, large
+models work better and small ones hardly.
 """
 
 from __future__ import annotations
@@ -68,13 +68,12 @@ class VLMRM(RewardModel[None]):
 
         Args:
             prompt: The goal in words, or several wordings of it.
-            baseline: The scene without the goal, likewise.
-            alpha: From 0 to 1: how much of what does not lie on the way from the
-                baseline to the goal is left out.
-            encoder: A model of pictures and texts, or what `load_encoder` takes for
-                one.
+            baseline: The scene without the goal, in one or several wordings.
+            alpha: From 0 to 1, how much of each embedding is projected out that is not
+                on the line from the baseline to the goal.
+            encoder: A model of pictures and texts, or its name for `load_encoder`.
             device: "auto", "cpu", "cuda" or "cuda:<index>".
-            dtype: What the encoder computes in; None is float32.
+            dtype: The precision of the encoder; None is float32.
 
         Raises:
             ValueError: A text is missing or empty, or the encoder reads no texts.

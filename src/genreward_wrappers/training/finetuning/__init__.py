@@ -1,1 +1,1 @@
-"""Fine-tuning of video pipelines on videos of one's own environment."""
+"""Fine-tuning of video pipelines on videos of an environment."""

@@ -1,7 +1,7 @@
-"""Videos of one's own with their captions.
+"""The captions of videos.
 
-A caption is looked for in a text file beside the video, in a table of the folder, and
-last in what was given for all.
+A caption is looked for in a text file beside the video, then in a table of the folder,
+and last in what was given for all videos.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def read_captions(folder: Path) -> dict[str, str]:
     """All captions in the tables of a folder, by the name of the file or environment.
 
     Raises:
-        ValueError: A table is not what it should be.
+        ValueError: A table has another form than expected.
     """
     found: dict[str, str] = {}
     for name in JSON_TABLES:
@@ -37,9 +37,9 @@ def caption_of(path: Path, folder: Path, known: Mapping[str, str]) -> str:
     """A video's own caption; empty if it has none.
 
     Args:
-        path: Of the video.
+        path: The video's file.
         folder: The data folder, whose tables were read.
-        known: What they say.
+        known: The captions in these tables.
     """
     beside = path.with_suffix(".txt")
     if beside.is_file():

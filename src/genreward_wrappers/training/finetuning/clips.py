@@ -1,7 +1,7 @@
 """Videos with their prompts, as a generator is fine-tuned on them.
 
-A clip is known by its prompt and the hash of its file before it is decoded: what was
-encoded once is never decoded again.
+A clip is identified by its prompt and the hash of its file before it is decoded, so
+that a clip whose latents are cached is never decoded.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class CaptionedClip:
     """One video to train on.
 
     Attributes:
-        name: Where it is from, for messages.
+        name: Its source, for messages.
         prompt: What it shows, in words.
         digest: The hash of its content.
         read: Gives its frames, (T, H, W, 3) uint8 RGB.
@@ -72,11 +72,11 @@ def find_clips(
     Args:
         data: A folder with videos and their captions, with recorded episodes, or with
             folders of them; the folder of a LeRobotDataset; or "minari:<dataset id>".
-        prompt: Of all clips that have none of their own.
-        prompts: By the name of a file or the id of an environment, beside what the
-            tables in the folder say.
-        failures: Whether episodes that did not succeed are taken, too.
-        camera: Of a LeRobotDataset; needed where it has several.
+        prompt: The prompt of all clips that have none of their own.
+        prompts: Prompts by the name of a file or the id of an environment, in addition
+            to the tables in the folder.
+        failures: Whether unsuccessful episodes are used too.
+        camera: The camera of a LeRobotDataset that has several.
 
     Raises:
         ValueError: There are none, or one has no prompt.
@@ -96,7 +96,7 @@ def find_clips(
     if camera:
         raise ValueError(f"camera={camera!r}: {folder} is no LeRobot dataset")
     episodes, failed = [], 0
-    # Beside recorded episodes lies the goal that they were rewarded for.
+    # The folder also has the goal that the episodes were rewarded for.
     paths = [p for p in folder.rglob("*.safetensors") if p.name != "goal.safetensors"]
     for path in sorted(paths):
         try:
@@ -222,7 +222,7 @@ def _of_minari(
 
 
 def _won(infos: Mapping[str, Any] | None) -> bool:
-    """Whether an episode succeeded; so it did where nobody noted it."""
+    """Whether an episode succeeded; if it is not recorded, it counts as a success."""
     said = infos or {}
     noted = [said[key] for key in ("is_success", "success") if key in said]
     return not noted or any(bool(np.any(flags)) for flags in noted)

@@ -1,4 +1,4 @@
-"""Training a transformer: which latents, which noise, which prompt a step has."""
+"""Training a transformer: the latents, noise and prompts of each step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genreward_wrappers.training.finetuning.latents import Latents
 from genreward_wrappers.training.finetuning.objective import Objective
 from genreward_wrappers.training.finetuning.settings import Finetuning
 
-#: Noise levels that a held-out clip is judged at.
+#: How many noise levels a held-out clip is judged at.
 LEVELS = 4
 
 
@@ -21,7 +21,7 @@ class Denoising:
 
     Attributes:
         module: The transformer.
-        latents: Of the clips.
+        latents: The latents of the clips.
         device: Where it is trained.
     """
 
@@ -37,12 +37,12 @@ class Denoising:
         """Brings them together.
 
         Args:
-            transformer: On the device.
-            objective: What its input and its loss are.
-            latents: What it is trained on.
-            training: How.
-            device: Where.
-            dtype: What it computes in.
+            transformer: The transformer, on the device.
+            objective: Its input and its loss.
+            latents: The latents to train on.
+            training: How to train.
+            device: Where to train.
+            dtype: The precision of the computation.
         """
         self.module = transformer
         self.latents = latents
@@ -56,8 +56,8 @@ class Denoising:
 
         Args:
             model: The transformer as it is called in training.
-            rows: Which clips.
-            rng: Noise and its levels follow from it.
+            rows: The indices of the clips.
+            rng: The generator of the noise and its levels.
         """
         training, count = self._training, len(rows)
         drawn = rng.random((3, count))
@@ -72,7 +72,7 @@ class Denoising:
 
     def judge(self, row: int, rng: np.random.Generator) -> float:
         """The loss of a held-out clip, with its first frame and its prompt."""
-        # Levels are spread evenly: drawn for few clips, they would be chance.
+        # Levels are spread evenly: for few clips, random ones would be too noisy.
         levels = (torch.arange(LEVELS) + 0.5) / LEVELS
         nowhere = torch.zeros(LEVELS, dtype=torch.bool)
         rows = torch.full((LEVELS,), row)

@@ -1,8 +1,8 @@
 """Clips as training reads them: posteriors of the VAE, and embeddings of the prompts.
 
-Each is computed once and kept in a file of its own, named by a hash of what it depends
-on and written whole, so that encoding that was stopped goes on, and neither VAE nor
-text encoder is needed afterwards.
+Each is computed once and kept in a file of its own, which is named by a hash of what it
+depends on and written atomically. Encoding can therefore be resumed, and neither VAE
+nor text encoder is needed afterwards.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.training.finetuning.clips import CaptionedClip
 
 SCHEMA = 1
-#: Latents of so many bytes are held in memory; more are read as they are needed.
+#: Up to this many bytes of latents are kept in memory; more are read when needed.
 HELD = 16 << 30
-#: Of the noise that is published for first frames: the normal that its logarithm is.
+#: The published noise of first frames: mean and deviation of its logarithm.
 NOISE_MEAN, NOISE_STD = -3.0, 0.5
 HALF = "bfloat16"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the files of a cache depend on, beside the clips.
+    """What the files of a cache depend on, apart from the clips.
 
     Attributes:
         vae: The hash of the VAE.
         text: The hash of text encoder and tokenizer.
-        tokens: Of a prompt, at most; it is padded to as many.
-        frames: Of a clip.
+        tokens: The number of tokens that a prompt is cut or padded to.
+        frames: The number of frames of a clip.
         size: (height, width) of a clip.
-        noised: How many noised versions of the first frame there are.
-        dtype: What VAE and text encoder compute in.
+        noised: The number of noised versions of the first frame.
+        dtype: The precision of the VAE and the text encoder.
     """
 
     vae: str
@@ -68,12 +68,12 @@ class LatentsCache:
     """A folder of encoded clips and prompts."""
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
-        """Remembers both; nothing is made or read yet."""
+        """Stores both; nothing is made or read yet."""
         self.folder = folder
         self.recipe = recipe
 
     def lacks_prompts(self, prompts: Iterable[str]) -> list[str]:
-        """Those that are still to be encoded, "" among them, each once."""
+        """The prompts that are still to be encoded, "" included, each once."""
         wanted = dict.fromkeys(["", *prompts])
         return [p for p in wanted if self._read(self.recipe.of_prompt(p)) is None]
 
@@ -124,7 +124,7 @@ class LatentsCache:
         on_progress(len(clips), len(clips))
 
     def latents(self, clips: Sequence[CaptionedClip]) -> Latents:
-        """All of them, which have to be there."""
+        """All latents, which must exist."""
         return Latents(self, clips)
 
     def _read(self, name: str) -> dict[str, Tensor] | None:
@@ -171,15 +171,15 @@ class Latents:
     """The encoded clips of a data set, in its order.
 
     Attributes:
-        clips: What they are of.
-        digest: The hash of all that training reads.
+        clips: The clips.
+        digest: The hash of everything that training reads.
     """
 
     def __init__(self, cache: LatentsCache, clips: Sequence[CaptionedClip]) -> None:
-        """Reads them, into memory where they fit.
+        """Reads them, into memory if they fit.
 
         Raises:
-            FileNotFoundError: One is not there.
+            FileNotFoundError: One of them is missing.
         """
         self.clips = list(clips)
         self._cache = cache
@@ -225,7 +225,7 @@ class Latents:
         """(B, tokens, D) the embeddings of some clips' prompts.
 
         Args:
-            rows: (B,) which clips.
+            rows: (B,) the indices of the clips.
             dropped: (B,) where the empty prompt stands for the clip's own.
         """
         which = self._prompt_of[rows]

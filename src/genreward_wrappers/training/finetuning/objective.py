@@ -1,14 +1,14 @@
 """What a CogVideoX image-to-video transformer is trained on: its input and its loss.
 
 The published recipe is diffusers' own for CogVideoX. A video's latents are noised by
-the scheduler; beside them, on the channels, lie the latents of the first frame, with
-zeros under all later ones; the transformer predicts the velocity, and the error of the
-video it stands for is weighted with 1 / (1 - alpha). For a velocity that is the plain
-squared error, since
+the scheduler; the latents of the first frame, with zeros for all later frames, are
+joined to them along the channels; the transformer predicts the velocity, and the error
+of the video that it implies is weighted with 1 / (1 - alpha). For a velocity that is
+the plain squared error, since
 
     x0(v) - x0 = sqrt(1 - alpha) (v* - v),
 
-and so it is reckoned here: nothing is divided by what may be 0. A scheduler that
+which is what is computed here: nothing is divided by what may be 0. A scheduler that
 predicts noise gets the plain squared error of the noise, one that predicts the video
 itself the weight as published.
 
@@ -32,7 +32,7 @@ class Objective:
     All latents are (B, F, C, h, w), as the transformer has them.
 
     Attributes:
-        latent_frames: Of a video, with those that are put before it.
+        latent_frames: The latent frames of a video, including padding before it.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class Objective:
         """Reads what it needs from the pipeline.
 
         Args:
-            pipeline: A `CogVideoXImageToVideoPipeline`; its text encoder may be gone.
-            frames: Of the videos.
+            pipeline: A `CogVideoXImageToVideoPipeline`; it may lack its text encoder.
+            frames: The number of frames of the videos.
             size: (height, width) of the videos.
-            device: Where training takes place.
+            device: Where to train.
 
         Raises:
-            ValueError: Its scheduler cannot be trained with.
+            ValueError: Its scheduler cannot be used for training.
         """
         scheduler = pipeline.scheduler
         self.prediction = str(scheduler.config.get("prediction_type"))
@@ -109,11 +109,11 @@ class Objective:
     def inputs(
         self, video: Tensor, image: Tensor, prompt: Tensor, noise: Tensor, at: Tensor
     ) -> dict[str, Any]:
-        """What the transformer is called with.
+        """The arguments of the transformer's call.
 
         Args:
             video: Latents.
-            image: Those of the first frame, padded.
+            image: The latents of the first frame, padded.
             prompt: (B, tokens, D) text embeddings.
             noise: As the video.
             at: (B,) timesteps.
@@ -129,7 +129,7 @@ class Objective:
         }
 
     def target(self, video: Tensor, noise: Tensor, at: Tensor) -> Tensor:
-        """What the transformer should give."""
+        """What the transformer should predict."""
         if self.prediction == "epsilon":
             return noise
         if self.prediction == "sample":

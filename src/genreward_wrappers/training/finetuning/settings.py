@@ -14,32 +14,35 @@ METHODS = ("lora", "full", "vae")
 
 @dataclass(frozen=True)
 class Finetuning:
-    """How a generator is fine-tuned, saved with it. The defaults are the published.
+    """How a generator is fine-tuned, saved with it. The defaults are the published
+    ones.
 
     Attributes:
         method: "lora" trains small matrices beside the attention's own; "full" all
             weights of the transformer; "vae" those of the VAE instead.
-        learning_rate: Its highest; None is 1e-5 for all weights of a transformer,
-            1e-4 else.
-        warm_up: Steps over which it rises to that; then it falls as a half cosine.
+        learning_rate: The highest learning rate; None is 1e-5 for all weights of a
+            transformer, otherwise 1e-4.
+        warm_up: The number of steps over which it rises; then it falls as a half
+            cosine.
         batch: Videos that go through the transformer at once, on each device.
-        accumulate: Batches whose gradients are added up for one step.
-        rank: Of LoRA's matrices; their scale, alpha, is the same number.
-        weight_decay: AdamW's.
-        betas: AdamW's.
-        clip: What the gradient's norm is cut to.
-        prompt_dropout: How often the empty prompt stands for a video's own, so that
-            the transformer knows what classifier-free guidance leads away from.
-        image_dropout: How often the first frame is left out.
-        noised: Of each first frame so many versions with a little noise are made, and
-            training sees one of them at a time; 0: the frame as it is.
-        sample: Whether latents are drawn from the VAE's posterior; else its mode.
-        ema: How much of the averaged weights a step leaves as it was; 0 keeps no
-            average. Where there is one, it is what is written.
-        checkpointing: Whether activations are computed twice to save memory; None:
+        accumulate: The number of batches whose gradients are summed for one step.
+        rank: The rank of LoRA's matrices; their scale, alpha, is the same number.
+        weight_decay: AdamW's weight decay.
+        betas: AdamW's betas.
+        clip: The largest norm of the gradient.
+        prompt_dropout: The probability that a video's prompt is replaced by the empty
+            one, which classifier-free guidance needs.
+        image_dropout: The probability that the first frame is left out.
+        noised: How many versions with a little noise are made of each first frame; each
+            step sees one of them. 0 uses the frame unchanged.
+        sample: Whether latents are drawn from the VAE's posterior; otherwise its mode
+            is taken.
+        ema: The decay of the moving average of the weights, which is then what is
+            written; 0 keeps no average.
+        checkpointing: Whether activations are recomputed to save memory; None does so
             on a GPU.
-        held_out: Every so-manieth clip is held out and only judged by; 0: none.
-        seed: Of all that is drawn.
+        held_out: One clip of so many is held out for validation; 0 holds out none.
+        seed: The seed of every random draw.
     """
 
     method: str = "lora"
@@ -82,7 +85,7 @@ class Finetuning:
             raise ValueError("held_out=1 would leave nothing to train on")
         for name in ("weight_decay", "clip", "rate"):
             value = getattr(self, name)
-            # Not the other way about: NaN is in no range.
+            # Written this way round because NaN is in no range.
             if not (0 <= value < math.inf):
                 raise ValueError(f"{name}={value}: expected a number from 0")
         for name in ("prompt_dropout", "image_dropout"):
@@ -103,14 +106,14 @@ class Finetuning:
         """The learning rate of a step.
 
         Args:
-            step: From 0.
+            step: The number of the step, from 0.
             done: How much of the run is over, from 0 to 1.
         """
         rising = min(1.0, (step + 1) / (self.warm_up + 1))
         return self.rate * rising * (0.5 + 0.5 * math.cos(math.pi * min(done, 1.0)))
 
     def as_dict(self) -> dict[str, object]:
-        """As JSON gives it back."""
+        """As JSON restores it."""
         told = dataclasses.asdict(self)
         return {**told, "betas": list(self.betas), "learning_rate": self.rate}
 
@@ -120,18 +123,20 @@ class Plan:
     """How long to train, and what to do on the way.
 
     Attributes:
-        steps: Of the optimiser; None where the minutes alone limit the run.
-        minutes: Of training, those before a stop included; None for no such limit.
-            Only a run that is limited by steps alone ends the same bit for bit
-            whenever it is stopped and goes on.
-        checkpoint: A file that a stopped run goes on from; None is beside the output.
-        every: Steps between two checkpoints.
-        report: Steps between two reports of the loss.
-        validate: Steps between two validations; 0 for none but the one at the end.
-        videos: How many held-out first frames each validation continues; they lie
-            beside the output.
-        sampling_steps: Of the denoising there.
-        guidance: The scale of classifier-free guidance there.
+        steps: The number of optimizer steps; None if only the minutes limit the run.
+        minutes: Minutes of training, including those before an interruption; None sets
+            no such limit. Only a run that is limited by steps alone ends bit for bit
+            the same after an interruption.
+        checkpoint: The file that an interrupted run resumes from; None puts it beside
+            the output.
+        every: The number of steps between two checkpoints.
+        report: The number of steps between two reports of the loss.
+        validate: The number of steps between two validations; 0 validates only at the
+            end.
+        videos: How many held-out first frames each validation continues; the videos are
+            written beside the output.
+        sampling_steps: The denoising steps of these videos.
+        guidance: The scale of classifier-free guidance for these videos.
         on_progress: Called with the number of the step and its figures.
     """
 
@@ -169,8 +174,8 @@ class Plan:
         """How much of the run is over, from 0; at 1 it ends.
 
         Args:
-            step: Steps that are done.
-            elapsed: Seconds that they took.
+            step: The number of finished steps.
+            elapsed: The seconds that they took.
         """
         of_steps = step / self.steps if self.steps is not None else 0.0
         of_time = elapsed / (60 * self.minutes) if self.minutes is not None else 0.0

@@ -1,8 +1,8 @@
 """Training a video VAE: L1 with moving pixels weighted up, and a little KL.
 
-LoRA and the transformer's own training leave the VAE as it is. One that blurs what
-moves blurs every video that is generated: it is trained first, alone, since the
-transformer has to learn its latents anew.
+LoRA and the transformer's own training leave the VAE unchanged. A VAE that blurs what
+moves blurs every generated video. It is trained first and alone, since the transformer
+has to learn its latents from scratch.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from genreward_wrappers.core import UInt8
 
 #: A pixel moves where it differs by this much (of 255) from what is usual there.
 MOVING = 16
-#: L1 over the picture is won by the table; the arm and the objects are few pixels.
+#: Plain L1 is dominated by the table; the arm and the objects are few pixels.
 MOVING_WEIGHT = 8.0
 KL_WEIGHT = 1e-4
 
 
 def moving_pixels(clips: UInt8, usual: UInt8) -> Tensor:
-    """(B, 1, T, H, W) where clips move, as 0 and 1.
+    """(B, 1, T, H, W) 1 where clips move, 0 elsewhere.
 
     Args:
         clips: (B, T, H, W, 3).
-        usual: (B, H, W, 3) what is usually seen there.
+        usual: (B, H, W, 3) the median frame.
     """
     change = np.abs(clips.astype(np.int16) - usual[:, None]).max(-1, keepdims=True)
     moving = torch.from_numpy((change > MOVING).astype(np.float32))
@@ -38,13 +38,13 @@ def moving_pixels(clips: UInt8, usual: UInt8) -> Tensor:
 def reconstruction_losses(
     vae: Any, video: Tensor, moving: Tensor, noise: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """What a VAE loses on a batch of clips.
+    """A VAE's loss on a batch of clips.
 
     Args:
         vae: An `AutoencoderKLCogVideoX`.
         video: (B, 3, T, H, W) in [-1, 1].
         moving: (B, 1, T, H, W) where it moves.
-        noise: The latents are drawn with it.
+        noise: The noise that latents are drawn with.
 
     Returns:
         The loss, and the plain mean of the absolute error.
@@ -76,10 +76,10 @@ class Reconstruction:
         """Finds out what moves.
 
         Args:
-            vae: On the device.
+            vae: The VAE, on the device.
             videos: (T, H, W, 3) each, of one shape.
-            device: Where training takes place.
-            dtype: What the VAE computes in.
+            device: Where to train.
+            dtype: The precision of the computation.
         """
         self.module = _Losses(vae)
         self._videos = np.stack(videos)
@@ -92,8 +92,8 @@ class Reconstruction:
 
         Args:
             model: The module as it is called in training.
-            rows: Which clips.
-            rng: What is drawn follows from it.
+            rows: The indices of the clips.
+            rng: The generator of every random draw.
         """
         return self._both(model, rows, rng)[0][None]
 

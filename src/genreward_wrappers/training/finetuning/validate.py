@@ -1,4 +1,4 @@
-"""What a generator makes of first frames that it was not trained on."""
+"""Videos that a generator makes from first frames it was not trained on."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from genreward_wrappers.training.finetuning.denoising import Denoising
 from genreward_wrappers.training.finetuning.settings import Plan
 from genreward_wrappers.training.finetuning.weights import Weights
 
-#: Of the noise; the same at every validation.
+#: The seed of the noise, the same at every validation.
 SEED = 0
 
 
 class Samples:
-    """Videos of held-out first frames, beside what came of those in truth."""
+    """Videos of held-out first frames, beside the true ones."""
 
     def __init__(
         self,
@@ -37,12 +37,12 @@ class Samples:
         """Chooses the clips.
 
         Args:
-            pipeline: Without its text encoder.
-            task: Whose transformer it is.
+            pipeline: The pipeline, without its text encoder.
+            task: The task with the transformer.
             rows: The held-out clips.
-            shape: Frames, and (height, width).
+            shape: The number of frames, and (height, width).
             plan: How many videos, and how they are sampled.
-            folder: Where they go.
+            folder: Where to write them.
         """
         self._pipeline = pipeline
         self._task = task
@@ -53,10 +53,10 @@ class Samples:
         self._true: list[UInt8] = []
 
     def make(self, step: int, weights: Weights) -> dict[str, float]:
-        """Writes the videos and a contact sheet, each under what was to come.
+        """Writes the videos and a contact sheet, each below the true frames.
 
         Returns:
-            The mean absolute error in grey levels, and that of standing still.
+            The mean absolute error in grey levels, and that of a still picture.
         """
         if not self._rows:
             return {}

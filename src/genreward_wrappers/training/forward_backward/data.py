@@ -1,8 +1,7 @@
 """Transitions to train on, drawn from whole trajectories.
 
-A trajectory knows what came before and after each of its states, which single
-transitions do not: a stack of pictures, the next action, and how far away a later state
-is, all come from there.
+A trajectory knows what came before and after each of its states: stacks of pictures,
+    the next action, and the distance to a later state all need that.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ class Batch:
         state: (n, features) before the action.
         action: (n, actions), or (n,) indices if discrete, as the environment takes it.
         next_state: (n, features) after it; never the first state of another episode.
-        terminated: (n,) bool: nothing comes after s'. An episode that was merely cut
-            off has not terminated.
-        next_action: The action taken at s', which the one-step variant asks for. The
-            last transition of an episode that was cut off has none, so it is no part of
-            the data then; where `terminated` is set any action will do.
+        terminated: (n,) bool, whether nothing comes after s'. A truncated episode has
+            not terminated.
+        next_action: The action taken at s', which the one-step variant needs. The last
+            transition of a truncated episode has none and is left out; where
+            `terminated` is set any action will do.
     """
 
     state: NDArray[Any]
@@ -54,11 +53,11 @@ class Trajectory:
     """One episode, in features.
 
     Attributes:
-        states: (T + 1, features) single pictures' features, not stacked.
+        states: (T + 1, features) the features of single pictures, not stacked.
         actions: (T, ...) the actions between them.
-        terminated: Whether it ended in itself; else it was cut.
-        success: (T,) what the environment called a success; None if nobody knows.
-        name: Where it is from, for messages.
+        terminated: Whether it terminated; otherwise it was truncated.
+        success: (T,) whether the environment reported success; None if unknown.
+        name: Its source, for messages.
     """
 
     states: NDArray[Any]
@@ -86,7 +85,7 @@ class Trajectory:
 
 
 class Transitions:
-    """All transitions of some trajectories. States are kept once each.
+    """All transitions of some trajectories. Each state is stored once.
 
     Example:
         >>> states = np.arange(8.0).reshape(4, 2)
@@ -103,10 +102,10 @@ class Transitions:
 
         Args:
             trajectories: At least one, all of the same features and actions.
-            stack: How many states are seen at once; see `Features`.
+            stack: How many successive states are seen together; see `Features`.
 
         Raises:
-            ValueError: There is nothing in them, or they do not fit together.
+            ValueError: They are empty, or do not fit together.
         """
         if not trajectories:
             raise ValueError("there are no trajectories: nothing to train on")
@@ -141,7 +140,7 @@ class Transitions:
 
     @property
     def features(self) -> int:
-        """How many numbers describe a state, all of the stack together."""
+        """How many numbers describe a state, over the whole stack."""
         return int(self._states.shape[1]) * self.stack
 
     @property
@@ -189,7 +188,7 @@ class Transitions:
         Args:
             count: How many transitions.
             one_step: Whether every one needs a next action.
-            seed: Two numbers: of the run, and of the update.
+            seed: The seed of the run and the number of the update.
         """
         rows = self.usable(one_step)
         return self.batch(
@@ -197,13 +196,13 @@ class Transitions:
         )
 
     def spread(self, count: int) -> Batch:
-        """Up to so many transitions, evenly from all of them."""
+        """At most ``count`` transitions, spread evenly over all of them."""
         return self.batch(
             np.unique(np.linspace(0, len(self) - 1, count).astype(np.int64))
         )
 
     def split(self, every: int) -> tuple[Transitions, Transitions | None]:
-        """Without every so-manieth trajectory, and those; None if there are too few."""
+        """All but every n-th trajectory, and those; None if there are too few."""
         held = self.trajectories[every - 1 :: every]
         if not held:
             return self, None

@@ -1,8 +1,8 @@
-"""What F and B see of a state: the features of its picture, of one encoder.
+"""What F and B see of a state: an encoder's features of its picture.
 
-One encoder serves F, B and the goal, and its fingerprint travels with the nets: nets
-that are asked with other features than they were trained on answer nonsense. A stack of
-the last k pictures shows velocities, which one picture does not.
+F, B and the goal share one encoder, whose fingerprint is stored with the nets: with
+    other features than those of their training, nets answer nonsense. A stack of the
+    last k pictures shows velocities, which a single picture does not.
 
 Features are frozen, so those of recorded episodes are computed once and kept in half
 precision.
@@ -40,10 +40,10 @@ class Features:
     """How a state is described.
 
     Attributes:
-        encoder: Of single pictures; None where the environment's own numbers are the
-            features.
-        stack: How many of the last pictures are seen, the newest one last. Before
-            there were that many, the first one stands in for those that are missing.
+        encoder: The encoder of single pictures; None if the features are the
+            environment's own numbers.
+        stack: How many of the last pictures are seen, the newest one last. At the
+            beginning of an episode the first picture is repeated.
     """
 
     encoder: VideoEncoder | None
@@ -58,13 +58,14 @@ class Features:
         *,
         device: str = "auto",
     ) -> Features:
-        """Those that a goal's nets are trained on.
+        """The features that a goal's nets are trained on.
 
         Args:
             goal: The goal.
-            encoder: None is the goal's own, "state" the environment's own numbers.
-            stack: How many pictures are seen at once.
-            device: Of the encoder.
+            encoder: The name of an encoder; None takes the goal's own, "state" the
+                environment's own numbers.
+            stack: How many successive pictures are seen together.
+            device: The encoder's device.
         """
         if encoder == STATE:
             return cls(None, stack)
@@ -92,7 +93,7 @@ class Features:
         return np.concatenate(parts)
 
     def encode_once(self, frames: UInt8, cache: Path | None) -> NDArray[np.float16]:
-        """As `encode`, from the cache where these pictures have been there before."""
+        """Like `encode`, but from the cache if these pictures are in it."""
         if cache is None:
             return self.encode(frames)
         wanted = {"features": (np.float16, (len(frames), None))}
@@ -107,8 +108,8 @@ class Features:
     def of_goal(self, frames: UInt8) -> Tensor:
         """(K, features) of goals' key frames.
 
-        At the goal nothing moves: a stack is the key frame over and over. Those before
-        it are of another speed, that of the video.
+        At the goal nothing moves, so a stack repeats the key frame: the frames before
+        it have the speed of the video, not of the agent.
         """
         single = encode_flat(self._needed(), frames)
         return single.repeat(1, self.stack)
@@ -134,13 +135,13 @@ def encode_flat(encoder: VideoEncoder, frames: UInt8) -> Tensor:
 def stack_before(
     states: NDArray[Any], rows: NDArray[Any], firsts: NDArray[Any], stack: int
 ) -> NDArray[Any]:
-    """(n, stack * features) the states up to some, the newest one last.
+    """(n, stack * features) stacks of states that end at given rows, the newest last.
 
     Args:
-        states: (S, features) of several episodes, one after the other.
-        rows: (n,) which states.
-        firsts: (n,) where the episode of each begins.
-        stack: How many.
+        states: (S, features) the states of several episodes, one after the other.
+        rows: (n,) the newest state of each stack.
+        firsts: (n,) the row at which each one's episode begins.
+        stack: How many states a stack has.
     """
     back = np.arange(stack - 1, -1, -1)
     index = np.maximum(rows[:, None] - back, firsts[:, None])
@@ -156,10 +157,10 @@ def default_cache() -> Path:
 def card_of(
     nets_config: Mapping[str, Any], encoder: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The card of a bundle's nets; without one they see single pictures of its encoder.
+    """The card of a bundle's nets; by default they see single pictures of its encoder.
 
     Args:
-        nets_config: The bundle's.
+        nets_config: The bundle's configuration of its nets.
         encoder: The card of the bundle's encoder.
     """
     return {"encoder": dict(encoder), "stack": 1, **nets_config.get("input", {})}

@@ -1,9 +1,8 @@
 """From a goal and a data set to a goal with nets: the training run as a whole.
 
-What a run needs beyond `FBTrainer.update` is here: drawing batches, holding some
-trajectories out, a checkpoint now and then, and the verdict at the end. Every draw
-follows from the seed and the number of the update, so a run that is stopped goes on as
-if it had not been.
+What a run needs beyond `FBTrainer.update` is here: drawing batches, holding out some
+trajectories, writing checkpoints, and judging the result. Every draw follows from the
+seed and the number of the update, so a run resumes as if it had not been interrupted.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from genreward_wrappers.data.goals import GoalBundle
 from genreward_wrappers.progress import OnFigures, no_progress
+from genreward_wrappers.training.forward_backward.bundle import to_bundle
 from genreward_wrappers.training.forward_backward.data import Transitions
 from genreward_wrappers.training.forward_backward.features import Features
 from genreward_wrappers.training.forward_backward.judge import success_rank, time_rank
@@ -27,7 +27,7 @@ from genreward_wrappers.training.forward_backward.settings import FBTraining
 from genreward_wrappers.training.forward_backward.sources import Recorded
 from genreward_wrappers.training.forward_backward.train import FBTrainer
 
-#: Every so-manieth trajectory is held out and only judged by.
+#: One trajectory of so many is held out, to judge by.
 HELD_OUT = 8
 #: What the learning rate is multiplied by at the end.
 SETTLED = 0.2
@@ -48,9 +48,9 @@ class Plan:
     """How long to train, and what to do on the way.
 
     Attributes:
-        updates: Gradient steps.
-        checkpoint: A file that a stopped run goes on from; None keeps none.
-        every: Updates between two checkpoints, and between two reports.
+        updates: The number of gradient steps.
+        checkpoint: The file that an interrupted run resumes from; None writes none.
+        every: The number of updates between two checkpoints and two reports.
         anneal_share: The share of the updates, the last ones, with a fifth of the
             learning rate: far from the goal it is small differences that matter, and
             large steps blur them.
@@ -71,7 +71,7 @@ class Plan:
             raise ValueError(f"anneal_share={self.anneal_share}: expected from 0 to 1")
 
     def rate(self, step: int) -> float:
-        """The share of the learning rate that an update is made with, from 0."""
+        """The share of the learning rate for an update; they are counted from 0."""
         return SETTLED if step >= (1 - self.anneal_share) * self.updates else 1.0
 
 
@@ -89,24 +89,25 @@ def train_fb(
     """The goal with forward-backward nets trained on recorded data.
 
     Args:
-        goal: Whose key frames the reward will lead to.
+        goal: The goal, to whose key frames the reward will lead.
         recorded: The data; see `forward_backward.sources`.
-        features: What the data was encoded with.
-        config: Of `FBConfig`, but for what the data decides.
+        features: The features that the data was encoded with.
+        config: Fields of `FBConfig`, except for those that the data decides.
         training: How to train.
-        plan: How long, and the checkpoint.
+        plan: How long to train, and the checkpoint.
         device: "auto", "cpu", "cuda" or "cuda:<index>".
         half: Whether the bundle keeps the nets in half precision.
 
     Raises:
-        ValueError: The data does not do, or the checkpoint is of another run.
+        ValueError: The data cannot be trained on, or the checkpoint belongs to another
+            run.
     """
     plan = plan or Plan()
     data = Transitions(recorded.trajectories, features.stack)
     trained, held = data.split(HELD_OUT)
     shape = shape_of(trained, config or {})
     if features.encoder is None:
-        # Found out before the first minutes have been spent.
+        # An error here comes before the first minutes have been spent.
         _goal_states(trained, 1)
     trainer = _begin(shape, training or FBTraining(), trained, plan, device)
     fit(trainer, trained, plan)
@@ -124,7 +125,8 @@ def train_fb(
             "success_rank": success_rank(trainer, held, keys),
         }
         figures = {name: rank for name, rank in ranks.items() if not math.isnan(rank)}
-    return trainer.to_bundle(
+    return to_bundle(
+        trainer,
         goal,
         keys,
         trained.spread(NORMALISED_OVER),
@@ -140,10 +142,10 @@ def train_fb(
 
 
 def fit(trainer: FBTrainer, data: Transitions, plan: Plan) -> None:
-    """Trains until the plan's last update, from wherever the trainer is."""
+    """Trains from the trainer's current update to the plan's last."""
     one_step = not trainer.config.conditioned
     training = trainer.training
-    # Found out before the first minutes have been spent.
+    # An error here comes before the first minutes have been spent.
     data.usable(one_step)
     notes = {"data": data.digest}
     while trainer.step < plan.updates:
@@ -177,7 +179,7 @@ def shape_of(data: Transitions, config: Mapping[str, Any]) -> FBConfig:
 
 
 def _goal_states(data: Transitions, count: int) -> NDArray[np.float32]:
-    """(count, S) where the data succeeded: a picture of the goal has no numbers."""
+    """(count, S) states in which the data succeeded: a picture has no numbers."""
     states = [
         trajectory.states[int(np.argmax(trajectory.success)) + 1]
         for trajectory in data.trajectories
@@ -199,7 +201,7 @@ def _begin(
     plan: Plan,
     device: str,
 ) -> FBTrainer:
-    """A new trainer, or the one of the checkpoint."""
+    """A new trainer, or the one from the checkpoint."""
     path = plan.checkpoint
     if path is None or not path.exists():
         trainer = FBTrainer(config, training, device=device)

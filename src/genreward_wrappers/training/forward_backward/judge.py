@@ -1,4 +1,4 @@
-"""How good trained nets are, by what the data itself knows.
+"""How good trained nets are, as far as the data can tell.
 
 Losses do not say whether a reward points anywhere. Held-out trajectories do: along a
 trajectory the measure of a later state should rise until it is reached, and along a
@@ -47,7 +47,7 @@ def success_rank(
     Args:
         trainer: The nets.
         data: Held-out trajectories.
-        keys: (K, features) of the goals.
+        keys: (K, features) the features of the goals.
     """
     found = []
     for index, trajectory in enumerate(data.trajectories):

@@ -35,7 +35,7 @@ HEADS = ("min", "mean")
 #: A measure that varies over states by less than this share of its mean is dead: no
 #: action is told from any other.
 DEAD_SPREAD = 0.05
-#: B that keeps to fewer directions than this is as good as a constant.
+#: With fewer directions than this, B is practically constant.
 DEAD_DIRECTIONS = 2.0
 #: The mean of the measure is known; beyond this multiple of it the nets diverge.
 DIVERGED_MASS = 3.0
@@ -43,7 +43,7 @@ DIVERGED_MASS = 3.0
 #: went well none had a rank correlation below 0.35, of those that failed none one above
 #: 0.24; the threshold was set after them.
 NO_TIME_RANK = 0.25
-#: How fast a success goes is the policy's affair: only next to nothing is a complaint.
+#: How fast a success goes is up to the policy: only values near 0 are complained about.
 NO_SUCCESS_RANK = 0.1
 
 
@@ -80,7 +80,7 @@ def measure_target(
         backward: (m, d) of the target net at the sampled next states.
         discount: gamma, below 1.
         terminated: (n,) bool. Where it is set there is no future. Truncation is no
-            termination: the future goes on where it is not looked at.
+            termination: the future continues unseen.
         heads: "min" or "mean", entry by entry.
     """
     joined = join_heads(measure(forward, backward), heads, 0)
@@ -192,10 +192,12 @@ def sample_z(
     """(n, d) z on the sphere of radius sqrt(d): some B(s), some from anywhere.
 
     Args:
-        backward: (n, d) B of sampled states; shuffled here, so that no transition is
-            asked for the state that it leads to.
-        from_states: How likely a row is B of a state, and not a Gaussian direction.
-        generator: On the CPU, whatever `backward` is on: one seed gives one run.
+        backward: (n, d) B of sampled states; they are shuffled, so that no transition
+            gets the state that it leads to.
+        from_states: The probability that a row is B of a state rather than a random
+        direction.
+        generator: A generator on the CPU, wherever `backward` is, so that a seed gives
+            the same run on every device.
     """
     count, size = backward.shape
     normal = torch.randn(count, size, generator=generator, dtype=backward.dtype)
@@ -212,7 +214,7 @@ def sample_z(
 
 @torch.no_grad()
 def diagnose(forward: Tensor, backward: Tensor, mass: float) -> dict[str, float]:
-    """What tells live nets from dead ones, without knowing the truth.
+    """Figures that tell live nets from dead ones, without knowing the truth.
 
     Args:
         forward: (n, heads, d) at transitions of the data.
@@ -246,7 +248,7 @@ def diagnose(forward: Tensor, backward: Tensor, mass: float) -> dict[str, float]
 
 
 def complaints(figures: Mapping[str, float]) -> tuple[str, ...]:
-    """What the figures of `diagnose` say is wrong, in words; empty if nothing is."""
+    """What is wrong with the figures of `diagnose`, in words; empty if nothing is."""
     wrong = []
     broken = sorted(n for n, value in figures.items() if not math.isfinite(value))
     if broken:

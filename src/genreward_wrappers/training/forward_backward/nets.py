@@ -32,14 +32,15 @@ class FBConfig:
     """The shape of the nets, saved with their weights.
 
     Attributes:
-        features: Numbers that describe a state.
-        actions: Entries of a continuous action, or the count of discrete ones.
+        features: How many numbers describe a state.
+        actions: The entries of a continuous action, or the number of discrete actions.
         discrete: Whether actions are indices, which F sees as one-hot vectors.
         z: The dimension d of the representation.
-        hidden: Width of F's first layers; the joint layers have half of it before.
-        backward_hidden: Width of B's layers.
-        conditioned: Whether F sees z: True for the policies of the standard loss,
-            False for the one-step variant, whose policy is the data's.
+        hidden: The width of F's first layers; the embeddings before them have half of
+            it.
+        backward_hidden: The width of B's layers.
+        conditioned: Whether F sees z: True for the standard variant, False for the
+            one-step variant, whose policy is the data's.
         discount: The gamma of the successor measure, below 1.
     """
 
@@ -69,7 +70,7 @@ class FBConfig:
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> FBConfig:
-        """Reads a saved configuration, and refuses keys that it does not know."""
+        """Reads a saved configuration and refuses unknown keys."""
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = set(config) - known
         if unknown:
@@ -97,9 +98,9 @@ def action_shape(space: spaces.Space[Any]) -> tuple[int, bool]:
 class Standardise(nn.Module):
     """Gives every feature mean 0 and standard deviation 1 over the data.
 
-    Of an image most features hardly change from state to state, and what does change
-    is small beside the rest; the nets would see one and the same vector throughout.
-    The numbers are saved with the weights. As built it changes nothing.
+    Most features of an image hardly change from state to state, and what changes is
+    small compared with the rest; without this the nets would see nearly the same vector
+    throughout. The statistics are saved with the weights. A new one changes nothing.
     """
 
     mean: Tensor
@@ -120,8 +121,8 @@ class Standardise(nn.Module):
 
         Args:
             mean: (features,).
-            std: (features,). Where a feature is all but constant, that of a typical
-                one is taken: divided by its own, its rounding would be a signal.
+            std: (features,). For a nearly constant feature a typical deviation is used:
+                divided by its own, its rounding would become a signal.
         """
         typical = std.square().mean().sqrt()
         if typical == 0:
@@ -203,10 +204,10 @@ class Backward(nn.Module):
 
 
 class Actor(nn.Module):
-    """pi_z of continuous actions in [-1, 1]: (s, z) -> the action that F^T z likes.
+    """pi_z of continuous actions in [-1, 1]: (s, z) -> an action with a large F^T z.
 
-    Training the standard variant needs it, the reward does not, so bundles hold none.
-    Discrete actions need none either: see `FBNets.greedy`.
+    Only training the standard variant needs it, so bundles hold none. Discrete actions
+    need none: see `FBNets.greedy`.
     """
 
     def __init__(self, config: FBConfig) -> None:
@@ -317,7 +318,8 @@ class FBNets(nn.Module):
         """Weights and configuration, as a goal bundle stores them.
 
         Args:
-            half: Whether matrices are rounded to half precision; all else is small.
+            half: Whether matrices are rounded to half precision; everything else is
+                small.
         """
         weights = {
             name: array.astype(np.float16) if half and array.ndim > 1 else array
@@ -328,7 +330,7 @@ class FBNets(nn.Module):
 
     @classmethod
     def shapes(cls, config: FBConfig) -> dict[str, tuple[int, ...]]:
-        """The shapes of the weights by name; no memory is used for them."""
+        """The shapes of the weights by name, without allocating memory for them."""
         with torch.device("meta"):
             nets = cls(config)
         return {name: tuple(t.shape) for name, t in nets.state_dict().items()}

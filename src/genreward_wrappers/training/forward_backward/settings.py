@@ -13,19 +13,22 @@ class FBTraining:
     """How the nets are trained, saved with them. Shape and discount are in `FBConfig`.
 
     Attributes:
-        batch: Transitions that are drawn for an update, by whoever draws them.
-        learning_rate: Of all nets.
-        weight_decay: AdamW's; at 0 it is Adam.
-        target_rate: How much of the nets their slow copies take over at an update.
-        orthonormality: Weight of the loss that keeps B's covariance the identity.
-        q_weight: Weight of the implicit-reward loss; 0 leaves it out.
-        heads: "min" or "mean" of F's heads in targets. The smaller of two entries, at
-            every pair of states, draws the whole measure down, and does so again at
-            every step of the future: its mean, `mass` in the figures, ends below 1.
-        z_from_states: How often z is B of a state, and not a direction at random.
-        noise: Of pi_z's continuous actions in targets, so that the measure is smooth.
-        noise_clip: Its bound.
-        seed: Of weights and of all that is drawn afterwards.
+        batch: How many transitions are drawn for an update.
+        learning_rate: The learning rate of all nets.
+        weight_decay: AdamW's weight decay; at 0 AdamW is Adam.
+        target_rate: How far an update moves the slow copies towards the nets.
+        orthonormality: The weight of the loss that keeps B's covariance at the
+            identity.
+        q_weight: The weight of the implicit-reward loss; 0 leaves it out.
+        heads: How targets join F's heads, "min" or "mean". The minimum lowers the
+            measure at every pair of states, and again at every step of the future: its
+            mean, `mass` in the figures, ends below 1.
+        z_from_states: The probability that z is B of a state rather than a random
+            direction.
+        noise: The standard deviation of the noise on pi_z's continuous actions in
+            targets, which smooths the measure.
+        noise_clip: The bound of that noise.
+        seed: The seed of the weights and of every random draw.
     """
 
     batch: int = 1024
@@ -56,6 +59,6 @@ class FBTraining:
             ("noise_clip", 0, math.inf),
         ):
             value = getattr(self, name)
-            # Not the other way about: NaN is in no range.
+            # Written this way round because NaN is in no range.
             if not (low <= value <= high and math.isfinite(value)):
                 raise ValueError(f"{name}={value}: expected from {low} to {high}")

@@ -27,11 +27,11 @@ MINARI = "minari:"
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a data set holds, beside the trajectories.
+    """The trajectories of a data set, and where they come from.
 
     Attributes:
-        trajectories: In features.
-        about: Where they are from, for the provenance of what is trained on them.
+        trajectories: The trajectories, in features.
+        about: Their source, for the provenance of what is trained on them.
     """
 
     trajectories: list[Trajectory]
@@ -50,9 +50,9 @@ def load_trajectories(
     Args:
         source: A folder of recorded episodes (``genreward collect``, or a wrapper's
             ``record=``), or "minari:<dataset id>".
-        features: What to make of the pictures.
-        cache: A folder for features of pictures that were seen before.
-        on_progress: Called with how many episodes are read, and of how many.
+        features: The features that pictures are turned into.
+        cache: A folder that keeps features for the next time.
+        on_progress: Called with the number of episodes that are read, and of all.
 
     Raises:
         ValueError: There is nothing to read, or no next states.
@@ -68,7 +68,7 @@ def load_trajectories(
             "Python: train_fb(goal, from_sb3(model.replay_buffer, features), ...)"
         )
     paths = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    # Beside recorded episodes lies the goal that they were rewarded for.
+    # The folder also has the goal that the episodes were rewarded for.
     paths = [path for path in paths if path.name != "goal.safetensors"]
     if not paths:
         raise ValueError(
@@ -130,7 +130,7 @@ def from_minari(
     """The trajectories of a Minari dataset.
 
     Raises:
-        ImportError: minari is not there.
+        ImportError: minari is not installed.
         ValueError: Its observations are neither pictures nor flat states, as asked.
     """
     data = load_minari(dataset)
@@ -156,7 +156,7 @@ def load_minari(dataset: str) -> Any:
     """A Minari dataset.
 
     Raises:
-        ImportError: minari is not there.
+        ImportError: minari is not installed.
     """
     minari = require("minari", '"minari[hdf5]"', "Minari datasets need minari")
     return minari.load_dataset(dataset)
@@ -168,7 +168,7 @@ def from_sb3(buffer: Any, features: Features) -> Recorded:
     Args:
         buffer: A `ReplayBuffer` or `DictReplayBuffer` of observations that hold what
             the features are made of.
-        features: What to make of them.
+        features: The features that they are turned into.
 
     Raises:
         ValueError: It is empty, or its observations hold nothing that fits.
@@ -176,7 +176,7 @@ def from_sb3(buffer: Any, features: Features) -> Recorded:
     filled = buffer.buffer_size if buffer.full else buffer.pos
     if filled == 0:
         raise ValueError("the replay buffer is empty: nothing to train on")
-    # Where it is full, the oldest step is the one that is overwritten next.
+    # In a full buffer the oldest step is the one that is overwritten next.
     order = (np.arange(filled) + (buffer.pos if buffer.full else 0)) % filled
     trajectories = []
     for env in range(buffer.n_envs):
@@ -206,7 +206,7 @@ def _episodes(buffer: Any, order: NDArray[Any], env: int) -> Iterator[NDArray[An
 
 
 def _after(buffer: Any) -> Any:
-    """The next observations, wherever this buffer keeps them."""
+    """The next observations, wherever the buffer keeps them."""
     if getattr(buffer, "optimize_memory_usage", False):
         # They are the observations one row later, and those of the newest row are
         # not there: the next observation of an episode's end is the next episode's.
@@ -256,8 +256,8 @@ def pictures_of(observations: Any, name: str) -> UInt8:
     """(n, H, W, 3) the only pictures among a trajectory's observations.
 
     Args:
-        observations: An array, or several by name.
-        name: Of the trajectory, for messages.
+        observations: An array, or several arrays by name.
+        name: The name of the trajectory, for messages.
 
     Raises:
         ValueError: There are none, or several.
@@ -278,7 +278,7 @@ def _parts(observations: Any) -> dict[str, NDArray[Any]]:
 
 
 def _pictures(values: NDArray[Any]) -> NDArray[np.uint8] | None:
-    """(n, H, W, 3) from either order of channels, if these are pictures at all."""
+    """(n, H, W, 3), whichever axis the channels are on; None for other arrays."""
     if values.dtype != np.uint8 or values.ndim != 4:
         return None
     if values.shape[-1] == 3:

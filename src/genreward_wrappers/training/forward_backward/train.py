@@ -1,10 +1,10 @@
-"""Training forward-backward nets from batches of transitions, wherever they come from.
+"""Training forward-backward nets from batches of transitions.
 
-`FBTrainer` holds the nets, their slowly moving copies, the optimisers and the random
-numbers, and takes one gradient step per `update`. All of it fits into one safetensors
-file: a run that is killed goes on from there, on a CPU bit for bit.
+`FBTrainer` holds the nets, their slow copies, the optimizers and the random generator,
+and takes one gradient step per `update`. All of it fits into one safetensors file, from
+which a killed run resumes, on a CPU bit for bit.
 
-Which of the two variants is trained is the nets' own affair, `FBConfig.conditioned`:
+`FBConfig.conditioned` says which of the two variants is trained:
 
 - standard: pi_z acts, greedy for F^T z; with continuous actions an actor learns it.
 - one-step: the data's policy acts, and nothing is maximised. It cannot overestimate
@@ -16,7 +16,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from genreward_wrappers.data.files import FileError, Layout, load_tensors, save_tensors
-from genreward_wrappers.data.goals import GoalBundle
 from genreward_wrappers.data.schema import Record, Whole, record_of
 from genreward_wrappers.encoders.base import resolve_device
 from genreward_wrappers.training.checkpoint import (
@@ -51,10 +49,8 @@ from genreward_wrappers.training.forward_backward.nets import (
 )
 from genreward_wrappers.training.forward_backward.settings import FBTraining
 
-#: Rows that go through the nets at once where no gradient is needed.
+#: How many rows go through the nets at once where no gradient is needed.
 CHUNK = 4096
-#: Transitions that diagnostics of a whole data set look at.
-LOOKED_AT = 1024
 
 
 LAYOUT = Layout(
@@ -74,7 +70,7 @@ LAYOUT = Layout(
 
 
 class FBTrainer:
-    """F, B and all that training them needs.
+    """F, B and everything that training them needs.
 
     Example:
         >>> config = FBConfig(features=3, actions=2, z=8, hidden=16, conditioned=False)
@@ -129,15 +125,15 @@ class FBTrainer:
         return self.diagonal / (1 - self.config.discount)
 
     def standardise(self, states: NDArray[Any]) -> None:
-        """Standardises every feature from now on, as in these states.
+        """Standardises every feature by its mean and deviation over these states.
 
-        Features of images need it; features of one unit may do without.
+        Features of images need this; features of one unit may do without.
 
         Args:
-            states: (n, features) of the data, all or a good share.
+            states: (n, features) the states of the data, or a good share of them.
 
         Raises:
-            ValueError: Training has begun, and would begin anew with other features.
+            ValueError: Training has begun already.
         """
         if self.step > 0:
             raise ValueError(
@@ -155,16 +151,15 @@ class FBTrainer:
         """One gradient step.
 
         Args:
-            batch: What it is taken on.
-            rate: The share of the learning rate that it is taken with.
+            batch: The transitions to train on.
+            rate: The share of the learning rate to use.
 
         Returns:
             The losses, and the figures of `losses.diagnose` before the step.
 
         Raises:
             ValueError: The batch has other sizes, holds NaN, or one transition only.
-            FloatingPointError: The loss is not finite; the weights are left as they
-                were.
+            FloatingPointError: The loss is not finite; the weights are unchanged.
         """
         given = to_device(batch, self.nets, self.device)
         training, discount = self.training, self.config.discount
@@ -224,13 +219,14 @@ class FBTrainer:
 
     @torch.no_grad()
     def diagnose(self, batch: Batch) -> dict[str, float]:
-        """The figures of `losses.diagnose` on transitions that need not be trained on.
+        """The figures of `losses.diagnose` on any transitions.
 
-        Nets that see z are asked for the states of the batch.
+        Nets that see z are asked for states of the batch.
         """
         given = to_device(batch, self.nets, self.device)
         backward = self.nets.backward_net(given.next_state)
-        # Each row for another row's state; what is drawn in training stays untouched.
+        # Each row gets another row's state; the training's random numbers are not
+        # touched.
         z = backward.roll(len(backward) // 2, 0) if self.config.conditioned else None
         forward = self.nets.forward_net(given.state, given.action, z)
         return losses.diagnose(forward, backward, self.mass)
@@ -262,86 +258,14 @@ class FBTrainer:
         of_goals: NDArray[np.float32] = torch.cat(rows, 1).cpu().numpy()
         return of_goals
 
-    def to_bundle(
-        self,
-        goal: GoalBundle,
-        keys: NDArray[Any],
-        data: Batch,
-        *,
-        features: Mapping[str, Any] | None = None,
-        about: Mapping[str, Any] | None = None,
-        figures: Mapping[str, float] | None = None,
-        half: bool = False,
-    ) -> GoalBundle:
-        """The goal with these nets, and what the frame-level reward needs to know.
-
-        A warning says so if the nets are dead or diverging on the data.
-
-        Args:
-            goal: The goal.
-            keys: (K, features) of its key frames, from the encoder of the states.
-            data: Transitions that the reward is normalised over and the nets are judged
-                by: those trained on, or a good share of them.
-            features: The `Features.card` of the states; None takes them for single
-                pictures of the goal's own encoder.
-            about: What else the provenance should say, such as where the data is from.
-            figures: What else the nets were judged by, as `time_rank` of held-out
-                trajectories.
-            half: Whether the matrices are kept in half precision, at half the size.
-
-        Raises:
-            ValueError: Not one row for each of the goal's videos, other sizes, NaN.
-        """
-        if len(keys) != len(goal.videos):
-            raise ValueError(
-                f"expected the features of {len(goal.videos)} key frames, one for each "
-                f"video of {goal!r}, got {len(keys)}"
-            )
-        rows = np.unique(np.linspace(0, len(data) - 1, LOOKED_AT).astype(int))
-        judged = {**self.diagnose(data.take(rows)), **(figures or {})}
-        weights, config = self.nets.to_arrays(half=half)
-        # As they will be asked: rounded.
-        nets = FBNets.from_arrays(weights, config).to(self.device)
-        values = self.values(keys, data.state, data.action, nets)
-        # The reward is that of the best of the goals.
-        reward = values.max(0).astype(np.float64)
-        # What counts in the end is the reward of this goal, not the mean over goals.
-        judged["spread"] = float(reward.std() / self.mass)
-        wrong = losses.complaints(judged)
-        if wrong:
-            warnings.warn(
-                f"forward-backward nets after {self.step} updates: {'; '.join(wrong)}",
-                UserWarning,
-                stacklevel=2,
-            )
-        statistics = {
-            "mean": float(reward.mean()),
-            "std": float(reward.std()),
-            "transitions": len(data),
-            **judged,
-        }
-        made = {
-            "step": "forward-backward",
-            "variant": self.config.variant,
-            "updates": self.step,
-            "training": dataclasses.asdict(self.training),
-            **(about or {}),
-        }
-        seen = {} if features is None else {"input": dict(features)}
-        return goal.with_(
-            nets=weights,
-            nets_config={**config, **seen, "statistics": statistics},
-            provenance=(*goal.provenance, made),
-        )
-
     def save(
         self, path: str | os.PathLike[str], notes: Mapping[str, Any] | None = None
     ) -> None:
         """Writes everything that the next update depends on, all or nothing.
 
         Args:
-            path: Where to.
-            notes: What else to keep, as JSON; `load` gives it back as `notes`.
+            path: The file to write.
+            notes: Anything else to keep, as JSON; `load` restores it as `notes`.
         """
         tensors = weight_arrays(self._modules()) | optimizer_arrays(self._optimizers())
         tensors["generator"] = self._generator.get_state().numpy()
@@ -361,11 +285,11 @@ class FBTrainer:
         config: FBConfig | None = None,
         device: str = "auto",
     ) -> FBTrainer:
-        """A trainer where the saved one was.
+        """A trainer in the state of the saved one.
 
         Args:
-            path: What `save` wrote.
-            config: The configuration that is expected, None for any.
+            path: The file that `save` wrote.
+            config: The expected configuration; None accepts any.
             device: "auto", "cpu", "cuda" or "cuda:<index>".
 
         Raises:
@@ -423,8 +347,8 @@ class FBTrainer:
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"the loss of update {self.step + 1} is {loss.item()}: the nets have "
-                "diverged. Their last checkpoint with a smaller learning_rate, or a "
-                "smaller discount, may go on"
+                "diverged. Resume the last checkpoint with a smaller learning_rate "
+                "or a smaller discount"
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -444,7 +368,7 @@ class FBTrainer:
             return given.next_action
         assert z is not None
         if self.actor is None:
-            # Of the slow copies: a policy that changes at every update has no measure.
+            # The slow copies act: a policy that changes at every update has no measure.
             return self.target.greedy(given.next_state, z)
         return self._noisy(self.actor(given.next_state, z))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-#: Windows of an update: those of VIPER are longer.
+#: Windows of an update. VIPER's are longer.
 BATCH = {"viper": 4, "diffusion-reward": 32}
 
 
@@ -14,16 +14,16 @@ class PriorTraining:
     """How codec and prior are trained, saved with them.
 
     Attributes:
-        codec_steps: Updates of the codec.
-        steps: Updates of the prior after it.
-        codec_batch: Frames of an update.
-        batch: Windows of an update; see `BATCH`.
+        codec_steps: The number of updates of the codec.
+        steps: The number of updates of the prior that follow.
+        codec_batch: How many frames an update of the codec takes.
+        batch: How many windows an update of the prior takes; see `BATCH`.
         codec_rate: Adam's learning rate for the codec.
-        rate: For the prior.
-        average: How much of the averaged weights an update leaves as it was.
-        revive: After so many updates, rows of the codebook that nothing used are put
-            where frames are; in the second half of the codec's training no more.
-        seed: Of weights and of all that is drawn afterwards.
+        rate: Adam's learning rate for the prior.
+        average: The decay of the moving average of the weights.
+        revive: After every so many updates, unused rows of the codebook are moved to
+            latents of frames, during the first half of the codec's training.
+        seed: The seed of the weights and of every random draw.
     """
 
     codec_steps: int = 600

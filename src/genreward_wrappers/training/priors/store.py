@@ -1,4 +1,4 @@
-"""`Prior`: a codec, a prior over its codes and what is known of both, in one file."""
+"""`Prior`: a codec, a prior over its codes, and how they were made, in one file."""
 
 from __future__ import annotations
 
@@ -98,12 +98,12 @@ class Prior:
 
         Args:
             path: The file.
-            kind: What is expected, None for any.
+            kind: The expected kind; None accepts any.
             device: "auto", "cpu", "cuda" or "cuda:<index>".
 
         Raises:
-            FileError: It is missing, damaged, of another kind, or its weights are not
-                those that its configuration has.
+            FileError: It is missing, damaged or of another kind, or its weights do not
+                fit its configuration.
         """
         path = Path(path)
         command = f"genreward train-{kind or 'viper'}"

@@ -1,12 +1,12 @@
 """Training a codec and a prior over its codes on videos of one task.
 
 First the codec learns to write frames as codes; then it is frozen, and the prior learns
-the codes of the videos. What is kept of both is the exponential moving average of their
-weights. Last, the mean and the spread of the reward over the training videos are
-measured and stored with them.
+the codes of the videos. The exponential moving averages of their weights are kept.
+Last, the mean and the spread of the reward over the training videos are measured and
+stored with them.
 
-`PriorTrainer` fits into one file: a run that is killed goes on from there, on a CPU bit
-for bit.
+`PriorTrainer` fits into one file, from which a killed run resumes, on a CPU bit for
+bit.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.files import FileError, Layout, load_tensors, save_tensors
 from genreward_wrappers.data.schema import Record, Whole
 from genreward_wrappers.encoders.base import resolve_device
-from genreward_wrappers.encoders.video_vae import hash_tensors
+from genreward_wrappers.encoders.strict_loading import hash_tensors
 from genreward_wrappers.training.checkpoint import (
     load_optimizer,
     load_weights,
@@ -49,12 +49,12 @@ LAYOUT = Layout(
 
 #: Windows of the training videos that the reward's mean and spread are measured over.
 MEASURED = 256
-#: Of the averages: at most so much of the weights is new after few updates.
+#: Limits the decay of the averages during the first updates.
 WARM_UP = 10
 
 
 class PriorTrainer:
-    """A codec, a prior, and all that training them needs."""
+    """A codec, a prior, and everything that training them needs."""
 
     def __init__(
         self,
@@ -71,12 +71,12 @@ class PriorTrainer:
         Args:
             kind: "viper" or "diffusion-reward".
             videos: (T, H, W, 3) each, of the codec's size or larger.
-            codec: The codec's shape, or a trained one: of another prior over the same
-                kind of pictures, say. That one is taken as it is.
+            codec: The codec's shape, or a trained codec, for example of another prior
+                over the same kind of pictures, which is used unchanged.
             training: How to train.
             device: "auto", "cpu", "cuda" or "cuda:<index>".
             **net: The prior's shape: ``frames`` or ``context``, ``width``, ``layers``
-                and what else its configuration has.
+                and the other fields of its configuration.
 
         Raises:
             ValueError: There are no videos, or they are too short.
@@ -114,7 +114,7 @@ class PriorTrainer:
 
     @property
     def steps(self) -> int:
-        """Updates of a whole run."""
+        """The number of updates of a whole run."""
         return self.codec_steps + self.training.steps
 
     @property
@@ -127,11 +127,10 @@ class PriorTrainer:
         return self._codes
 
     def update(self) -> dict[str, float]:
-        """One gradient step, of the codec or of the prior, as its turn is.
+        """One gradient step, first of the codec, later of the prior.
 
         Raises:
-            FloatingPointError: The loss is not finite; the weights are left as they
-                were.
+            FloatingPointError: The loss is not finite; the weights are unchanged.
         """
         if self.step < self.codec_steps:
             return self._update_codec()
@@ -155,7 +154,7 @@ class PriorTrainer:
             "std": float(reward.std()),
             "windows": float(len(reward)),
         }
-        # Copies, since a trainer may go on; these are frozen.
+        # Copies, since the trainer may continue; these are frozen.
         return Prior(
             self.kind,
             copy.deepcopy(self.codec_average),
@@ -183,10 +182,10 @@ class PriorTrainer:
         save_tensors(path, tensors, LAYOUT, {"step": self.step, "run": self._run()})
 
     def restore(self, path: Path) -> None:
-        """Puts a trainer, newly made with the same arguments, where the saved one was.
+        """Restores the saved state in a new trainer with the same arguments.
 
         Raises:
-            FileError: It is missing, damaged, or of another run.
+            FileError: The file is missing, damaged, or belongs to another run.
         """
         layout = LAYOUT.made_by(f"genreward train-{self.kind}")
         tensors, header = load_tensors(path, layout)
@@ -204,7 +203,7 @@ class PriorTrainer:
     def _run(self) -> dict[str, Any]:
         shapes = {"codec": self.codec.config, "net": self.net.config}
         told = {name: dataclasses.asdict(shape) for name, shape in shapes.items()}
-        # As JSON gives it back: lists for tuples.
+        # As JSON restores it: lists for tuples.
         told["codec"] = {
             k: list(v) if isinstance(v, tuple) else v for k, v in told["codec"].items()
         }
@@ -242,7 +241,7 @@ class PriorTrainer:
         drawn = self._integers(int(lengths.sum()), self.training.codec_batch)
         frames = np.stack([self._frame(int(i)) for i in drawn])
         if self.step == 0:
-            # Rows that begin where frames are get used; those that do not, hardly do.
+            # Rows that begin at latents of frames get used; others hardly do.
             self._revive(self.codec.loss(frames))
         found = self.codec.loss(frames)
         self._descend(found.total, self._codec_adam)
@@ -261,14 +260,14 @@ class PriorTrainer:
 
     @torch.no_grad()
     def _revive(self, found: VQLoss) -> None:
-        """Puts rows of the codebook that nothing used to latents drawn from a batch."""
+        """Moves unused rows of the codebook to latents drawn from a batch."""
         rows = torch.nonzero(self._used == 0)[:, 0].to(self.device)
         picked = self._integers(len(found.latents), len(rows)).to(self.device)
         for codec in (self.codec, self.codec_average):
             codec.codebook[rows] = found.latents[picked]
 
     def _net_loss(self, windows: Tensor) -> Tensor:
-        """What the prior loses on (n, window, positions), per code."""
+        """The prior's loss on (n, window, positions), per code."""
         if self.kind == "viper":
             likely = self.net.log_likelihood(windows)
             loss: Tensor = -likely.mean() / self.net.config.positions
@@ -314,7 +313,7 @@ class PriorTrainer:
 
     @torch.no_grad()
     def _rewards(self) -> NDArray[np.float64]:
-        """What the reward pays for windows spread over the videos, as an agent's."""
+        """What the reward pays for windows spread over the videos."""
         total = sum(len(video) - 1 for video in self.videos)
         count = min(MEASURED, total)
         which = np.unique(np.rint(np.linspace(0, total - 1, count)).astype(int))
@@ -328,7 +327,7 @@ class PriorTrainer:
             else:
                 seed = self.training.seed
                 keys = [np.random.default_rng([seed, index]) for index in drawn]
-                # What an agent is asked at these frames: how certain is what follows.
+                # As in an episode: how certain is what follows these frames.
                 context = windows[:, 1:]
                 found.append(certainty(self.net_average, context, keys))
         return np.concatenate(found)
@@ -360,13 +359,13 @@ def train(
     every: int = 100,
     log: Callable[[str], None] = print,
 ) -> Prior:
-    """Runs a training to its end and writes the prior; goes on where it was stopped.
+    """Runs a training to its end, or resumes it, and writes the prior.
 
     Args:
-        trainer: Newly made.
-        output: The prior's file. The checkpoint stands beside it until it is there.
-        every: Updates between two checkpoints and lines of progress.
-        log: Takes those lines.
+        trainer: A new trainer.
+        output: The prior's file. The checkpoint is kept beside it until it is written.
+        every: The number of updates between two checkpoints and lines of progress.
+        log: Called with each line of progress.
 
     Raises:
         ValueError: There is something else at ``output``.
@@ -377,15 +376,15 @@ def train(
         done = Prior.load(output, trainer.kind, str(trainer.device))
         if done.provenance != trainer.provenance():
             raise ValueError(
-                f"{output} is there already, from another run: {done.provenance}. "
+                f"{output} exists already, from another run: {done.provenance}. "
                 "Delete it, or give another output"
             )
-        log(f"{output} is there already, from the same run")
+        log(f"{output} exists already, from the same run")
         return done
     checkpoint = output.with_name(f"{output.name}.checkpoint")
     if checkpoint.exists():
         trainer.restore(checkpoint)
-        log(f"goes on at update {trainer.step} of {trainer.steps}")
+        log(f"resumes at update {trainer.step} of {trainer.steps}")
     while trainer.step < trainer.steps:
         part = "codec" if trainer.step < trainer.codec_steps else "prior"
         figures = trainer.update()

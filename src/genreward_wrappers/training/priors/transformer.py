@@ -1,8 +1,8 @@
 """A small causal transformer over the codes of a video: log p of every frame.
 
 The codes of a clip are read frame by frame and, in a frame, row by row; each is
-predicted from all that come before it. Nothing is left out and nothing is assumed to be
-independent, so the logarithms of the predictions add up to that of the clip.
+predicted from all that come before it. Nothing is left out or assumed to be
+independent, so the log-probabilities add up to that of the clip.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ class PriorConfig:
     """The shape of a causal prior.
 
     Attributes:
-        codes: Rows of the codec's codebook.
-        positions: Codes of a frame.
-        frames: Of the window; the last one is predicted from the others.
-        width: Entries of a token inside.
-        layers: Blocks of attention.
-        heads: Of the attention.
+        codes: The number of rows of the codec's codebook.
+        positions: The number of codes of a frame.
+        frames: The length of the window, whose last frame is predicted from the others.
+        width: The width of the transformer.
+        layers: The number of attention blocks.
+        heads: The number of attention heads.
     """
 
     codes: int
@@ -55,9 +55,9 @@ class Blocks(nn.Module):
         """Builds them.
 
         Args:
-            width: Entries of a token.
-            layers: How many.
-            heads: Of the attention.
+            width: The width of a token.
+            layers: The number of layers.
+            heads: The number of attention heads.
             causal: Whether a token sees only itself and those before it.
         """
         super().__init__()
@@ -85,7 +85,7 @@ class VideoTransformer(nn.Module):
         """Builds an untrained prior."""
         super().__init__()
         self.config = config
-        # One more than there are codes: what stands before the first.
+        # One more than the codes: the token before the first code.
         self.code = nn.Embedding(config.codes + 1, config.width)
         self.frame = nn.Parameter(0.02 * torch.randn(config.frames, 1, config.width))
         self.position = nn.Parameter(
@@ -99,7 +99,7 @@ class VideoTransformer(nn.Module):
 
         Args:
             codes: (n, frames, positions).
-            last: How many frames, from the end; None is all.
+            last: How many of the last frames to score; None scores all.
 
         Returns:
             (n, last) in nats, summed over the codes of a frame.

@@ -1,7 +1,7 @@
 """A VQ codec: frames in, codes out.
 
 It is diffusers' `VQModel` (an image autoencoder whose latents are rows of a codebook)
-with its own normalisation, x / 127.5 - 1, which nobody outside has to know.
+with its own normalisation, x / 127.5 - 1, which callers need not know.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from genreward_wrappers.encoders.base import Frames, as_frames, resize_frames
 from genreward_wrappers.extras import require
 
-#: Frames that go through the codec at once where no gradient is needed.
+#: How many frames go through the codec at once where no gradient is needed.
 CHUNK = 64
 
 
@@ -26,10 +26,11 @@ class VQConfig:
 
     Attributes:
         size: (height, width) that the model sees.
-        codes: Rows of the codebook.
-        dim: Entries of a row.
-        channels: Of each level; every level but the last halves the picture.
-        layers: Residual blocks a level.
+        codes: The number of rows of the codebook.
+        dim: The length of a row.
+        channels: The channels of each level; every level but the last halves the
+            picture.
+        layers: The number of residual blocks on each level.
     """
 
     size: tuple[int, int] = (64, 64)
@@ -64,7 +65,7 @@ class VQConfig:
 
 
 class VQLoss(NamedTuple):
-    """What training descends, and what it looks at on the way.
+    """The training loss and its parts.
 
     Attributes:
         total: Squared error of the pixels and the commitment of latents and codebook.
@@ -143,7 +144,7 @@ class VQCodec(nn.Module):
         return scaled.to(torch.uint8).movedim(1, -1).contiguous()
 
     def loss(self, frames: Frames) -> VQLoss:
-        """What the codec loses on frames, with gradients."""
+        """The codec's loss on frames, with gradients."""
         pictures = self.pixels(frames)
         encoded = self.model.encode(pictures).latents
         decoded = self.model.decode(encoded)

@@ -7,9 +7,9 @@ be masked, or replaced by any other, and a mask stays a mask. After t steps a co
     any other code    each with         stray[t],
     the mask          with              mask[t],
 
-with keep + codes * stray + mask = 1. The net says which clean codes it believes in,
-p(x0 | xt, context). What a noisy code says of its own clean one is known, and added to
-what the net says: it has to learn no copying. All else follows by Bayes' rule:
+with keep + codes * stray + mask = 1. The net predicts the clean codes, p(x0 | xt,
+context). What a noisy code says about its own clean one is known, and added to the
+net's prediction, so that it need not learn to copy. The rest follows by Bayes' rule:
 
     p(xs | xt, context) = sum over x0 of q(xs | xt, x0) p(x0 | xt, context),  s < t.
 """
@@ -36,15 +36,15 @@ class DiffusionConfig:
     """The shape of a discrete video diffusion.
 
     Attributes:
-        codes: Rows of the codec's codebook.
-        positions: Codes of a frame.
-        context: Frames that the next one is conditioned on.
-        steps: T, steps of noise.
-        hops: Steps from noise to codes when the model is asked, evenly spread over T.
+        codes: The number of rows of the codec's codebook.
+        positions: The number of codes of a frame.
+        context: How many frames the next one is conditioned on.
+        steps: T, the number of noise steps.
+        hops: The number of steps from noise to codes in scoring, evenly spread over T.
         stray: The share of codes that are replaced and not masked, at the end.
-        width: Entries of a token inside.
-        layers: Blocks of attention.
-        heads: Of the attention.
+        width: The width of the transformer.
+        layers: The number of attention blocks.
+        heads: The number of attention heads.
     """
 
     codes: int
@@ -81,7 +81,8 @@ class Noise:
         """A schedule on which masks and strays grow linearly.
 
         Args:
-            codes: Rows of the codebook; the mask is the number after the last.
+            codes: The number of rows of the codebook; the mask is the number after the
+                last.
             steps: T.
             stray: Share of strays after T steps; the rest is masked.
         """
@@ -180,7 +181,7 @@ class VQDiffusion(nn.Module):
 
         Args:
             xt: (n, S) noisy codes of the frame.
-            t: (n,) how many steps of noise.
+            t: (n,) the number of noise steps.
             context: (n, context, S) the codes of the frames before it.
         """
         given = torch.cat([context, xt[:, None]], 1)
@@ -195,8 +196,8 @@ class VQDiffusion(nn.Module):
         Args:
             x0: (n, S) the frame's codes.
             context: (n, context, S) of the frames before it.
-            t: (n,) steps of noise, each drawn evenly from 1 to T.
-            u: (n, S) evenly from 0 to 1, to draw the noise with.
+            t: (n,) noise steps, each drawn uniformly from 1 to T.
+            u: (n, S) uniform from 0 to 1, which decide the noise.
         """
         xt = draw(self.noise.after(x0, t), u)
         logits = self(xt, t, context)
@@ -220,13 +221,13 @@ class VQDiffusion(nn.Module):
 
         Its mean over chains stands for minus the entropy of the next frame. It is 0
         where the model is certain of what comes, and below 0 elsewhere: a model that
-        contradicts itself from hop to hop loses, too. (The logarithm of p over q at the
+        contradicts itself from hop to hop loses too. (The logarithm of p over q at the
         sampled xs has about the same mean for a good model; but for a bad one q of a
         step that x0 then denies is tiny, and the ratio enormous: it pays for nonsense.)
 
         Args:
             context: (n, context, S).
-            u: (n, hops + 1, S) evenly from 0 to 1, below 1; they decide the chain.
+            u: (n, hops + 1, S) uniform in [0, 1), which decide the chain.
 
         Returns:
             (n,) float64, in nats, summed over the codes of a frame.
@@ -273,8 +274,8 @@ def certainty(
     Args:
         model: The diffusion.
         context: (n, context, S).
-        keys: Where each row draws its chains from.
-        chains: How many a row draws.
+        keys: The random generator of each row's chains.
+        chains: How many chains each row draws.
     """
     config = model.config
     shape = (chains, config.hops + 1, config.positions)

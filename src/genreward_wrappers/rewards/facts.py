@@ -1,0 +1,151 @@
+"""What a reward is built from beside its spec, and what comes out.
+
+The goal is resolved here, once, at the border: whatever a user gave becomes a bundle or
+a maker of goals, checked against the environment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gymnasium import spaces
+
+from genreward_wrappers.core import RewardModel, warn_caller
+from genreward_wrappers.data.goal_maker import GoalMaker
+from genreward_wrappers.data.goals import GoalBundle, GoalError, load_goal
+
+if TYPE_CHECKING:
+    from genreward_wrappers.encoders.base import VideoEncoder
+    from genreward_wrappers.generators.episode_goals import OwnGoals
+
+
+class Part(NamedTuple):
+    """A reward model and its weight in the agent's reward."""
+
+    model: RewardModel[Any]
+    weight: float
+
+
+class Built(NamedTuple):
+    """What a spec makes.
+
+    Attributes:
+        parts: Models and weights.
+        env_weight: The weight of the environment's own reward, or "balanced".
+        remarks: What a user should be told about it.
+    """
+
+    parts: tuple[Part, ...]
+    env_weight: float | str = 0.0
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What building a reward has to know about where it will be used.
+
+    Attributes:
+        env_id: The environment's id, to look the goal up by.
+        horizon: Steps of an episode.
+        camera: The camera of the environment's frames, if it says.
+        action_space: The space of one environment's actions.
+        device: Of the models.
+        dtype: What encoders compute in.
+        goal: The goal where the spec names none; None is the one embedded for the id.
+        bind: Gives the encoder for a goal and a name, where encoders are shared.
+        sparse: Whether only some frames of an episode are there.
+        other_task: Whether a goal of another task is meant to be one.
+    """
+
+    env_id: str | None = None
+    horizon: int | None = None
+    camera: str | None = None
+    action_space: spaces.Space[Any] | None = None
+    device: str = "auto"
+    dtype: str | None = None
+    goal: Any = None
+    bind: Callable[[Any, Any], VideoEncoder] | None = None
+    sparse: bool = False
+    other_task: bool = False
+
+    def bound(self, goal: Any, encoder: Any) -> Any:
+        """The encoder for a goal, where encoders are shared; else as it was named."""
+        return encoder if self.bind is None else self.bind(goal, encoder)
+
+    def find_goal(self, goal: Any) -> GoalBundle | GoalMaker:
+        """What episodes are compared with: a bundle, or what makes goals.
+
+        Args:
+            goal: As a user gave it.
+        """
+        if isinstance(goal, GoalMaker):
+            return goal
+        if not is_generated(goal):
+            return self.find_bundle(goal)
+        if isinstance(self.goal, GoalBundle):
+            return own_goals(self.goal, goal)
+        from genreward_wrappers.generators.episode_goals import GeneratedGoals
+
+        return GeneratedGoals.of(goal).maker(self.env_id)
+
+    def find_bundle(self, goal: Any) -> GoalBundle:
+        """The goal bundle, checked against the environment.
+
+        Raises:
+            GoalError: There is none, or it shows another camera.
+        """
+        if is_generated(goal):
+            raise GoalError(
+                "the frame-level reward asks nets that were trained beforehand for the "
+                f"key frames of a bundle, and goal={goal!r} has neither: give a "
+                "bundle, or use VideoLevelReward"
+            )
+        bundle = load_goal(self.goal if goal is None else goal, self.env_id)
+        if bundle.camera and self.camera and bundle.camera != self.camera:
+            raise GoalError(
+                f"{bundle!r} was filmed by the camera {bundle.camera!r}, the "
+                f"environment shows {self.camera!r}: make it with "
+                f"camera={bundle.camera!r}, or make a goal with its camera"
+            )
+        ids = bundle.env_id, self.env_id or ""
+        if all(ids) and _task(ids[0]) != _task(ids[1]) and not self.other_task:
+            warn_caller(
+                f"the goal was made for {ids[0]!r}, and the environment is {ids[1]!r}: "
+                "the reward leads to another task. other_task=True silences this"
+            )
+        return bundle
+
+
+def own_goals(goal: GoalBundle, generated: Any) -> OwnGoals:
+    """Makes each episode's goals, of the prompt and for the environment of a bundle."""
+    from genreward_wrappers.generators.episode_goals import GeneratedGoals
+
+    settings = GeneratedGoals.of(generated).as_mapping()
+    return GeneratedGoals.of({"prompt": goal.prompt, **settings}).maker(goal.env_id)
+
+
+def is_generated(goal: Any) -> bool:
+    """Whether goals are to be made from the first frames."""
+    if isinstance(goal, str):
+        return goal == "generated"
+    return isinstance(goal, Mapping) or is_settings(goal)
+
+
+def is_settings(goal: Any) -> bool:
+    """Whether this is a `GeneratedGoals`."""
+    if isinstance(goal, (str, Mapping, PathLike, GoalBundle, GoalMaker)):
+        return False
+    if goal is None:
+        return False
+    from genreward_wrappers.generators.episode_goals import GeneratedGoals
+
+    return isinstance(goal, GeneratedGoals)
+
+
+def _task(env_id: str) -> str:
+    """The task of an id, the same in all versions, distracted or not."""
+    return re.sub(r"-v\d+$", "", env_id.rpartition("/")[2])

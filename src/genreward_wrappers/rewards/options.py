@@ -1,0 +1,112 @@
+"""The options of a reward model: one frozen dataclass, from which all else is read.
+
+Which names a model accepts, which values, what an option does and when it does nothing
+at all stand in one place. Wrappers, `load_reward`, the command line and the table in
+the documentation read it from there.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+T = TypeVar("T", bound="Options")
+
+
+def option(
+    default: Any,
+    about: str,
+    *,
+    choices: Iterable[str] = (),
+    only: tuple[str, Iterable[str]] | None = None,
+) -> Any:
+    """A field of a model's options.
+
+    Args:
+        default: Its value where nobody says anything.
+        about: What it does, for the documentation.
+        choices: The values it may have; none is any.
+        only: The option on which this one depends, and the values of it that give this
+            one something to do. Its default is None then.
+    """
+    told = {"about": about, "choices": tuple(choices), "only": only}
+    return field(default=default, metadata=told)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The base of a model's options, which checks their values."""
+
+    @classmethod
+    def of(cls: type[T], given: Mapping[str, Any], owner: str) -> T:
+        """The options of these names.
+
+        Raises:
+            TypeError: There is no such option; the message names the closest one.
+            ValueError: An option has a value that it cannot have, or does nothing.
+        """
+        check_names(given, cls.names(), owner)
+        return cls(**given)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """What they are called."""
+        return tuple(one.name for one in fields(cls))
+
+    def given(self) -> dict[str, Any]:
+        """Those that differ from their defaults."""
+        return {
+            one.name: getattr(self, one.name)
+            for one in fields(self)
+            if getattr(self, one.name) != one.default
+        }
+
+    @classmethod
+    def table(cls) -> list[tuple[str, str, str]]:
+        """Name, default and what it does, of each."""
+        return [
+            (one.name, repr(one.default), one.metadata["about"]) for one in fields(cls)
+        ]
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            choices = one.metadata["choices"]
+            if choices and value not in choices:
+                raise ValueError(
+                    f"{one.name}={value!r}: expected one of "
+                    f"{', '.join(map(repr, choices))}"
+                )
+            if value is not None and not self._works(one.name):
+                other, accepted = one.metadata["only"]
+                raise ValueError(
+                    f"{one.name}={value!r} does nothing with "
+                    f"{other}={getattr(self, other)!r}: it needs {other} to be "
+                    f"{' or '.join(map(repr, accepted))}"
+                )
+
+    def _works(self, name: str) -> bool:
+        only = next(one.metadata["only"] for one in fields(self) if one.name == name)
+        return only is None or getattr(self, only[0]) in tuple(only[1])
+
+
+def check_names(given: Iterable[str], accepted: Iterable[str], owner: str) -> None:
+    """Raises `TypeError` if a name is not among those that are accepted."""
+    names = tuple(accepted)
+    for name in given:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            raise TypeError(
+                f"{owner}: no option {name!r}"
+                + (f" (did you mean {close[0]!r}?)" if close else "")
+                + f", expected one of {', '.join(names) or 'none'}"
+            )
+
+
+def whole_steps(name: str, value: object) -> int:
+    """A number of steps, at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}={value!r}: expected a whole number of steps")
+    return value

@@ -1,0 +1,50 @@
+"""Videos that are written: the same frames give the same bytes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from genreward_wrappers.data.video_files import read_video, write_video
+
+CODE = """
+import os, sys
+import numpy as np
+cores = int(sys.argv[2])
+if cores:
+    os.sched_setaffinity(0, range(cores))
+from genreward_wrappers.data.video_files import write_video
+rng = np.random.default_rng(0)
+square = rng.integers(0, 256, (17, 64, 64, 3)).astype(np.uint8)
+square[3:] = square[:-3] // 2 + square[3:] // 2
+large = rng.integers(0, 256, (3, 480, 640, 3)).astype(np.uint8)
+write_video(sys.argv[1] + "/square.mp4", square)
+write_video(sys.argv[1] + "/large.mp4", large)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks glibc and the scheduler")
+def test_the_same_frames_give_the_same_bytes(tmp_path):
+    """Whatever memory held before, and on one core as on several."""
+    found = set()
+    cores = len(os.sched_getaffinity(0))
+    for filling, count in (("0", 0), ("85", 0), ("255", cores), ("1", 1)):
+        env = {**os.environ, "MALLOC_PERTURB_": filling}
+        command = [sys.executable, "-c", CODE, str(tmp_path), str(count)]
+        subprocess.run(command, check=True, env=env)
+        names = ("square.mp4", "large.mp4")
+        found.add(tuple((tmp_path / name).read_bytes() for name in names))
+    assert len(found) == 1
+
+
+def test_strides_do_not_matter(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (9, 32, 33, 3)).astype(np.uint8)
+    turned = np.ascontiguousarray(frames.transpose(3, 0, 1, 2)).transpose(1, 2, 3, 0)
+    write_video(tmp_path / "a.mp4", frames)
+    write_video(tmp_path / "b.mp4", turned)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    assert read_video(tmp_path / "a.mp4").shape == (9, 32, 32, 3)
