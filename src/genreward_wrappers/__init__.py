@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from genreward_wrappers.data.frames import TapFrames
     from genreward_wrappers.data.goals import GoalBundle, GoalError, load_goal
     from genreward_wrappers.encoders.registry import load_encoder
+    from genreward_wrappers.evaluate.page.drawing import plot_episode
     from genreward_wrappers.generators.episode_goals import GeneratedGoals
     from genreward_wrappers.hosts.gymnasium import (
         FrameLevelReward,
@@ -48,6 +49,7 @@ _HOME = {
     "load_encoder": "encoders.registry",
     "load_goal": "data.goals",
     "load_reward": "rewards.registry",
+    "plot_episode": "evaluate.page.drawing",
 }
 
 __all__ = [
@@ -68,6 +70,7 @@ __all__ = [
     "load_goal",
     "load_reward",
     "make",
+    "plot_episode",
 ]
 
 watch()

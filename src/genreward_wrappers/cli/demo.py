@@ -95,12 +95,11 @@ def run_demo(args: argparse.Namespace) -> int:
     check_env(args.env)
     bundle = load_goal(args.goal, args.env)
     require("matplotlib", "all", "the demo needs matplotlib")
+    env = make_env(args.env, bundle, args.device)
     args.output.mkdir(parents=True, exist_ok=True)
     picture, video = args.output / "rewards.png", args.output / "policies.mp4"
     with progress_bars(quiet=args.quiet) as on_progress:
-        episodes = play_policies(
-            args.env, bundle, args.seed, args.device, on_progress=on_progress
-        )
+        episodes = play_policies(env, args.env, args.seed, on_progress)
         on_progress("picture and video", 0, 2)
         _draw(picture, args.env, episodes)
         on_progress("picture and video", 1, 2)
@@ -108,33 +107,20 @@ def run_demo(args: argparse.Namespace) -> int:
         on_progress("picture and video", 2, 2)
     print("\n".join(_table(args.env, episodes)))
     parts = (
-        "the video-level score, and a quarter of the frame-level one."
+        " and a quarter of the frame-level one"
         if bundle.nets
-        else "and the video-level score. This goal has no frame-level part."
+        else " (this goal has no frame-level part)"
     )
     print(
-        "reward_total is what the agent is given: the environment's own reward,\n"
-        f"{parts}\npicture: {picture.resolve()}\nvideo:   {video.resolve()}"
+        f"reward_total is what the agent is given: the video-level score{parts},\n"
+        "without the environment's own reward, reward_env.\n"
+        f"picture: {picture.resolve()}\nvideo:   {video.resolve()}"
     )
     return 0
 
 
-def play_policies(
-    env_id: str,
-    goal: GoalBundle,
-    seed: int = 0,
-    device: str = "auto",
-    on_progress: OnStage = no_progress,
-) -> list[Episode]:
-    """One episode of each policy, the scripted one first.
-
-    Args:
-        env_id: A Meta-World environment of this package.
-        goal: The goal that they are compared with.
-        seed: The seed of the episodes' positions and of the policies' noise.
-        device: Where the encoder runs.
-        on_progress: Called with each policy, its steps so far, and all of them.
-    """
+def make_env(env_id: str, goal: GoalBundle, device: str) -> Any:
+    """The environment with the reward that an agent would train with."""
     import torch
 
     from genreward_wrappers import GenRewardWrapper, make
@@ -142,15 +128,26 @@ def play_policies(
     # One frame at a time is too little for two threads, and where another program holds
     # a core they wait for each other fifty times as long as they work.
     torch.set_num_threads(1)
-    env = GenRewardWrapper(
+    return GenRewardWrapper(
         make(env_id, obs="dict"),
         goal=goal,
         device=device,
         frame_weight=None if goal.nets else 0,
     )
-    assert env.spec is not None
+
+
+def play_policies(
+    env: Any, env_id: str, seed: int = 0, on_progress: OnStage = no_progress
+) -> list[Episode]:
+    """One episode of each policy, the scripted one first.
+
+    Args:
+        env: What `make_env` made.
+        env_id: Its id.
+        seed: The seed of the episodes' positions and of the policies' noise.
+        on_progress: Called with each policy, its steps so far, and all of them.
+    """
     horizon = env.spec.max_episode_steps
-    assert horizon is not None
     try:
         return [
             _play(
@@ -207,29 +204,19 @@ def _draw(path: Path, env_id: str, episodes: list[Episode]) -> None:
     """The goal's and the episodes' frames in time, and the scores under them."""
     from matplotlib.figure import Figure
 
-    shots = 9
+    from genreward_wrappers.evaluate.page.drawing import strip
+
     horizon = len(episodes[0].frames) - 1
-    steps = sample_steps(shots, horizon)
+    steps = sample_steps(9, horizon)
     figure = Figure(figsize=(10, 9), layout="constrained")
     figure.suptitle(f"{env_id}: how closely each policy follows the goal video")
     axes = figure.subplots(5, 1, height_ratios=[1, 1, 1, 1, 2.6], sharex=True)
     # All three begin alike, so they follow the same goal.
     rows: list[tuple[str, Any]] = [("goal video", episodes[0].goal)]
     rows += [(e.name, e.frames) for e in episodes]
-    width = horizon / (shots - 1) * 0.94
     for axis, (name, frames) in zip(axes, rows, strict=False):
-        axis.set_ylabel(name, rotation=0, ha="right", va="center")
-        axis.set_yticks([])
-        axis.tick_params(bottom=False)
-        axis.spines[:].set_visible(False)
-        for step in steps:
-            index = round(step / horizon * (len(frames) - 1))
-            axis.imshow(
-                frames[index],
-                extent=(step - width / 2, step + width / 2, 0, 1),
-                aspect="auto",
-            )
-        axis.set_ylim(0, 1)
+        chosen = [round(step / horizon * (len(frames) - 1)) for step in steps]
+        strip(axis, name, [frames[index] for index in chosen], steps)
     curves = axes[-1]
     # Told apart without colour, too.
     for episode, style in zip(episodes, ("-", "--", ":"), strict=True):
@@ -241,7 +228,6 @@ def _draw(path: Path, env_id: str, episodes: list[Episode]) -> None:
             label=label,
             linewidth=2,
         )
-    curves.set_xlim(-width / 2, horizon + width / 2)
     curves.set_xlabel("environment step")
     curves.set_ylabel("video-level reward")
     curves.grid(alpha=0.3)
@@ -251,37 +237,8 @@ def _draw(path: Path, env_id: str, episodes: list[Episode]) -> None:
 
 def _film(path: Path, episodes: list[Episode]) -> None:
     """Goal and episodes side by side, each with its name and its score as a bar."""
-    from genreward_wrappers.data.video_files import write_video
+    from genreward_wrappers.evaluate.page.drawing import Column, film
 
-    zoom, bar, gap = 3, 12, 6
-    goal = episodes[0].goal
-    horizon = len(episodes[0].frames) - 1
-    names = _captions(["goal", *(e.name for e in episodes)], zoom * goal.shape[2])
-    top = max(max(e.rewards["reward_video"]) for e in episodes)
-    film = []
-    for step in range(0, horizon + 1, 2):
-        tiles = [(goal[round(step / horizon * (len(goal) - 1))], 0.0)]
-        for episode in episodes:
-            paid = episode.rewards["reward_video"][step - 1] if step else 0.0
-            tiles.append((episode.frames[step], paid / max(top, 1e-8)))
-        columns = []
-        for name, (frame, share) in zip(names, tiles, strict=True):
-            large = frame.repeat(zoom, 0).repeat(zoom, 1)
-            under = np.full((bar, large.shape[1], 3), 40, np.uint8)
-            under[2:-2, : int(np.clip(share, 0, 1) * large.shape[1])] = (90, 190, 250)
-            column = np.concatenate([name, large, under])
-            columns += [column, np.full((len(column), gap, 3), 255, np.uint8)]
-        film.append(np.concatenate(columns[:-1], axis=1))
-    write_video(path, np.stack(film), fps=20)
-
-
-def _captions(names: list[str], width: int) -> list[UInt8]:
-    # Pillow is there wherever matplotlib is.
-    from PIL import Image, ImageDraw
-
-    strips = []
-    for name in names:
-        strip = Image.new("RGB", (width, 18), "white")
-        ImageDraw.Draw(strip).text((4, 3), name, fill="black")
-        strips.append(np.asarray(strip))
-    return strips
+    columns = [Column("goal", episodes[0].goal)]
+    columns += [Column(e.name, e.frames, e.rewards["reward_video"]) for e in episodes]
+    film(path, columns, steps=len(episodes[0].frames) - 1, every=2)

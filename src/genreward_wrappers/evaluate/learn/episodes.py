@@ -22,11 +22,7 @@ def make_env(run: Run, record: Path | None = None) -> gym.Env[Any, Any]:
     """The environment of a run: states and the time, paid by the reward alone."""
     from genreward_wrappers.hosts.gymnasium import RewardModelWrapper
 
-    if not run.env_id.startswith("metaworld/"):
-        raise ValueError(
-            f"env {run.env_id!r}: learning runs need an environment that offers its "
-            'state, so that the reward is all they test: give one of "metaworld/<task>"'
-        )
+    check_offers_state(run.env_id)
     spec = RewardSpec.parse(run.reward)
     look: dict[str, Any] = {"render_mode": "rgb_array"}
     bundle = None
@@ -50,6 +46,15 @@ def make_env(run: Run, record: Path | None = None) -> gym.Env[Any, Any]:
         assert bundle is not None
         spec = _alone(spec, bundle)
     return RewardModelWrapper(env, spec, observe="progress", record=record)
+
+
+def check_offers_state(env_id: str) -> None:
+    """Raises `ValueError` unless an environment can be learned from."""
+    if not env_id.startswith("metaworld/"):
+        raise ValueError(
+            f"env {env_id!r}: learning runs need an environment that offers its "
+            'state, so that the reward is all they test: give one of "metaworld/<task>"'
+        )
 
 
 def _alone(spec: RewardSpec, bundle: GoalBundle) -> RewardSpec:

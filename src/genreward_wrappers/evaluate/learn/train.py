@@ -24,6 +24,8 @@ from genreward_wrappers.workers import workers
 
 #: Episodes between two checkpoints.
 CHUNK = 20
+#: What the names of their files end with.
+CHECKPOINT = ".checkpoint.safetensors"
 
 
 def _never(progress: Progress) -> bool:
@@ -36,6 +38,7 @@ def learn(
     steps: int,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     enough: Callable[[Progress], bool] = _never,
+    chunk: int | None = None,
 ) -> Progress:
     """Trains, or resumes training, until the agent has made this many steps.
 
@@ -45,16 +48,17 @@ def learn(
         steps: Rounded up to whole episodes.
         on_progress: Told after every stretch.
         enough: Asked after every stretch whether the run is over before that.
+        chunk: Episodes in a stretch, which ends with a checkpoint; `CHUNK` by default.
     """
     total = -(-steps // HORIZON) * HORIZON
-    checkpoint = folder / f"{run.name}.checkpoint.safetensors"
+    checkpoint = checkpoint_of(run, folder)
     episodes = Episodes(make_env(run, folder / run.name), run.seed)
     try:
         # More than a short run fills would only make the checkpoints larger.
         agent = run.learner.make(episodes, run.seed, max(total, 100_000))
         _resume(agent, episodes, checkpoint)
         while agent.num_timesteps < total and not enough(episodes.progress):
-            stretch = min(CHUNK * HORIZON, total - agent.num_timesteps)
+            stretch = min((chunk or CHUNK) * HORIZON, total - agent.num_timesteps)
             agent.learn(stretch, reset_num_timesteps=False)
             progress = episodes.progress
             save_agent(agent, checkpoint, asdict(progress))
@@ -94,6 +98,11 @@ def learn_all(
             made = sum(min(load_progress(run, folder).steps, steps) for run in runs)
             on_progress(made, steps * len(runs))
     return {run: load_progress(run, folder) for run in runs}
+
+
+def checkpoint_of(run: Run, folder: Path) -> Path:
+    """Where a run keeps its agent."""
+    return folder / f"{run.name}{CHECKPOINT}"
 
 
 def load_progress(run: Run, folder: Path) -> Progress:
