@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,8 @@ def play(run: Run, folder: Path) -> Episode:
         env.success = list(restore_agent(agent, checkpoint_of(run, folder))["success"])
         number = len(env.success)
         observation, info = env.reset()
-        frames, actions, success = [env.render()], [], []
+        frames: list[Any] = [env.render()]
+        actions, success = [], []
         rewards: dict[str, list[float]] = {}
         while len(env.success) == number:
             action, _ = agent.predict(observation, deterministic=True)
