@@ -129,6 +129,13 @@ def make(
     }
 
 
+def is_finished(line: dict[str, Any], steps: int, patient: bool) -> bool:
+    """Whether a line of the results leaves nothing to resume."""
+    if line["over"] == "no success":
+        return not (patient and line["seed"] < PATIENT)
+    return line["over"] == "solved" or line["decisions"] >= steps
+
+
 def planned_key(run: Run) -> tuple[Any, ...]:
     """The key of the line that a run will have."""
     return learning_report.key_of(
@@ -186,9 +193,7 @@ def main() -> None:
     finished = {
         learning_report.key_of(line)
         for line in lines
-        if not (
-            args.patient and line["over"] == "no success" and line["seed"] < PATIENT
-        )
+        if is_finished(line, args.steps, args.patient)
     }
     unfinished = [run for run in runs if planned_key(run) not in finished]
     for run in unfinished:

@@ -143,39 +143,51 @@ def plot(
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    there = [task for task in tasks if any(line["task"] == task for line in lines)]
-    columns = min(5, len(there))
-    rows = -(-len(there) // columns)
-    figure, axes = pyplot.subplots(
-        rows, columns, figsize=(2.6 * columns, 2.2 * rows + 0.5), squeeze=False,
-        sharex=True, sharey=True,
-    )  # fmt: skip
-    marks = np.arange(0, 100_001, 1_280, dtype=np.float64)
+    shown = [
+        line
+        for line in lines
+        if line["goal"] in ("embedded", "none") and not _settings(line)
+    ]
     looks = (
         (ceiling, "the hand-written dense reward", "#9aa0a6", "--"),
         (reward, "the generated goal video alone", "#0b6e99", "-"),
     )
+    curves = {
+        (task, name): [
+            line for line in shown if (line["task"], line["reward"]) == (task, name)
+        ]
+        for task in tasks
+        for name, *_ in looks
+    }
+    there = [task for task in tasks if curves[task, reward]]
+    columns = min(5, len(there))
+    rows = -(-len(there) // columns)
+    figure, axes = pyplot.subplots(
+        rows,
+        columns,
+        figsize=(2.6 * columns, 2.2 * rows + 0.5),
+        squeeze=False,
+        sharey=True,
+    )
     for axis, task in zip(axes.flat, there, strict=False):
+        longest = max(
+            line["decisions"] for name, *_ in looks for line in curves[task, name]
+        )
+        marks = np.linspace(0, 5_000 * np.ceil(longest / 5_000), 79)
         for name, label, colour, style in looks:
-            some = [
-                line
-                for line in lines
-                if (line["task"], line["reward"]) == (task, name)
-                and line["goal"] in ("embedded", "none")
-                and not _settings(line)
-            ]
-            if not some:
+            if not curves[task, name]:
                 continue
-            curves = np.stack([at(line, marks) for line in some])
+            rates = np.stack([at(line, marks) for line in curves[task, name]])
+            middle, low, high = _bands(rates)
             axis.plot(
-                marks / 1000, interquartile_mean(curves.T), style, color=colour,
-                label=label, linewidth=1.8,
-            )  # fmt: skip
-            if len(some) > 1:
-                low, high = _bands(curves)
-                axis.fill_between(marks / 1000, low, high, color=colour, alpha=0.2)
-        seeds = sum((line["task"], line["reward"]) == (task, reward) for line in lines)
-        axis.set_title(f"{task} ({seeds})", fontsize=9)
+                marks / 1000, middle, style, color=colour, label=label, linewidth=1.8
+            )
+            axis.fill_between(
+                marks / 1000, low, high, color=colour, alpha=0.2, linewidth=0
+            )
+        seeds = len(curves[task, reward])
+        axis.set_title(f"{task} ({seeds} seed{'s' if seeds > 1 else ''})", fontsize=9)
+        axis.set_xlim(0, marks[-1] / 1000)
         axis.set_ylim(-0.02, 1.02)
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)
@@ -188,7 +200,7 @@ def plot(
                 handles.append(handle)
                 labels.append(label)
     figure.legend(handles, labels, loc="upper center", ncols=2, frameon=False)
-    figure.supxlabel("thousand decisions (seeds in brackets)", fontsize=9)
+    figure.supxlabel("thousand decisions", fontsize=9)
     figure.supylabel("success", fontsize=9)
     figure.tight_layout(rect=(0, 0, 1, 0.94))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -196,14 +208,14 @@ def plot(
     pyplot.close(figure)
 
 
-def _bands(curves: Floats) -> tuple[Floats, Floats]:
-    """The interval at every mark, seeds drawn as whole curves."""
+def _bands(curves: Floats) -> tuple[Floats, Floats, Floats]:
+    """The middle of some curves and its interval, seeds drawn as whole curves."""
     rng = np.random.default_rng(0)
     drawn = rng.integers(len(curves), size=(RESAMPLES, len(curves)))
     means = interquartile_mean(np.moveaxis(curves[drawn], 1, -1))
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(means, [tail, 1 - tail], axis=0)
-    return low, high
+    return interquartile_mean(curves.T), low, high
 
 
 def _cells(some: Sequence[Line]) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from benchmarks.overhead import table
 
 #: Mutants that a process reads before the next one takes over.
-BATCH = 5_000
+BATCH = 25_000
 WRONG = ("changed", "leaked", "hung", "crashed")
 
 

@@ -13,6 +13,7 @@ from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
 import genreward_wrappers
+from genreward_wrappers.rewards.options import Options
 
 #: The public wrappers of single environments.
 WRAPPERS = (
@@ -100,6 +101,9 @@ class CommandReference(SphinxDirective):
 
 def options_of(cls: type) -> Iterator[tuple[str, str, str]]:
     """Name, default and description of each argument of a class's constructor."""
+    if issubclass(cls, Options):
+        yield from cls.table()
+        return
     signature = inspect.signature(cls.__init__)
     said = "\n\n".join(inspect.getdoc(each) or "" for each in (cls, cls.__init__))
     described = dict(arguments_of(said))
@@ -116,8 +120,10 @@ def options_of(cls: type) -> Iterator[tuple[str, str, str]]:
 
 
 def arguments_of(docstring: str) -> Iterator[tuple[str, str]]:
-    """The entries of the ``Args:`` sections of a Google docstring."""
-    for block in re.findall(r"^Args:\n((?:(?: .*)?\n?)*)", docstring, re.M):
+    """The entries of the sections that describe arguments or fields."""
+    for block in re.findall(
+        r"^(?:Args|Attributes):\n((?:(?: .*)?\n?)*)", docstring, re.M
+    ):
         for entry in re.split(r"\n(?= {4}\S)", block.rstrip("\n")):
             name, _, about = entry.strip().partition(":")
             yield name.lstrip("*"), " ".join(about.split())

@@ -2,14 +2,17 @@
 # Installs the package on the lowest versions that pyproject.toml allows, and tries it:
 # every module is imported, and the core, the hosts and the goals are tested.
 #
-#     scripts/check_lowest.sh [extra ...]        (by default: sb3 video metaworld)
+#     scripts/check_lowest.sh [extra ...]        (by default: sb3 video)
+#
+# The extra metaworld needs a newer numpy than the package itself, by one of its packages,
+# so its own lowest versions cannot be asked for together with the package's.
 #
 # "equals" tests are left out: whether a batch of rows gives the very bits of single rows
 # is up to torch's kernels, and the oldest ones differ in the last digit.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 extras=("$@")
-[ ${#extras[@]} -gt 0 ] || extras=(sb3 video metaworld)
+[ ${#extras[@]} -gt 0 ] || extras=(sb3 video)
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

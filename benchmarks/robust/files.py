@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import struct
 from collections.abc import Callable
@@ -17,14 +16,18 @@ import torch
 from numpy.typing import NDArray
 
 from genreward_wrappers import GoalBundle
-from genreward_wrappers.cli.main import main
 from genreward_wrappers.data import cache, episodes, goals
 from genreward_wrappers.data.episodes import Episode, outcome
 from genreward_wrappers.data.files import Layout, canonical
 from genreward_wrappers.encoders.binding import bind_encoder
 from genreward_wrappers.encoders.s3d import LAYOUT as S3D_LAYOUT
 from genreward_wrappers.encoders.s3d import S3D, S3DConfig, load_s3d, save_s3d
-from genreward_wrappers.goal_pipeline.card import readme
+from genreward_wrappers.goal_pipeline.card import (
+    check_summary,
+    curve_summary,
+    describe,
+    readme,
+)
 from genreward_wrappers.training.forward_backward.nets import FBConfig, FBNets
 from genreward_wrappers.training.forward_backward.train import LAYOUT as FB_LAYOUT
 from genreward_wrappers.training.forward_backward.train import FBTrainer
@@ -178,8 +181,10 @@ def _read_bundle(path: Path) -> str:
 
 def _use_bundle(path: Path) -> None:
     goal = GoalBundle.load(path)
-    with contextlib.redirect_stdout(io.StringIO()), _quiet():
-        main(["inspect", str(path)])
+    # What `genreward inspect` and `genreward push` say of it.
+    json.dumps(describe(goal))
+    assert repr(goal)
+    assert isinstance(curve_summary(goal) + check_summary(goal), list)
     _ = readme(goal, "me/goals", "goal.safetensors", "goal.png")
     # Foreign encoders are looked for, which takes long; what is named is checked.
     if str(goal.encoder.get("source", "")).startswith("pixels"):
@@ -188,12 +193,6 @@ def _use_bundle(path: Path) -> None:
         k: v for k, v in goal.nets_config.items() if k not in ("input", "statistics")
     }
     FBNets.from_arrays(goal.nets, config)
-
-
-@contextlib.contextmanager
-def _quiet() -> Any:
-    with contextlib.redirect_stderr(io.StringIO()):
-        yield
 
 
 # Episodes
@@ -288,7 +287,7 @@ def _read_trainer(path: Path) -> str:
     found = FBTrainer.load(path, device="cpu")
     about = [found.step, found.notes, vars(found.training), vars(found.config)]
     generator = found._generator.get_state().numpy()
-    modules = (module for _, module in found._modules())
+    modules = found._modules().values()
     return digest(_of_modules(*modules, about=about), generator)
 
 

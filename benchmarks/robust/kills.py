@@ -148,6 +148,7 @@ def torture(
         Kills by command; and what was lost or left behind.
     """
     shutil.rmtree(folder, ignore_errors=True)
+    _import_once()
     given = folder / "given"
     make_inputs(given)
     rng = np.random.default_rng(seed)
@@ -188,6 +189,23 @@ def torture(
             ]
             shutil.rmtree(out, ignore_errors=True)
     return killed, found
+
+
+def _import_once() -> None:
+    """What the commands import, before they are forked off: that takes longest."""
+    import diffusers
+    import peft  # noqa: F401
+    import transformers
+
+    import genreward_wrappers.encoders.video_vae
+    import genreward_wrappers.goal_pipeline.generate
+    import genreward_wrappers.training.finetuning.finetune
+    import genreward_wrappers.training.forward_backward.fit
+    import genreward_wrappers.training.priors.train  # noqa: F401
+
+    assert diffusers.CogVideoXImageToVideoPipeline
+    assert diffusers.VQModel
+    assert transformers.T5EncoderModel
 
 
 def _run(

@@ -161,7 +161,7 @@ def bomb(kind: Kind, data: bytes, rng: Rng) -> bytes:
     about = json.loads(header["__metadata__"][kind.layout.key])
     where = about.get("videos", about)
     if "shape" in where:
-        packed = _deflated(int(rng.choice([1, 30, 2000])))
+        packed = _deflated(int(rng.choice([1, 30, 400])))
         name = "video/0" if "video/0" in header else "frames"
         begin, end = header[name]["data_offsets"]
         tensors = tensors[:begin] + packed + tensors[end:]

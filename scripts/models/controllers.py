@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_discrete_are
 
 from genreward_wrappers.envs.planner import Planner
-from genreward_wrappers.envs.policies import Wander
+from genreward_wrappers.envs.policies import noisy_policy
 
 Act = Callable[[Any], NDArray[np.float32]]
 Policy = Callable[[Any, int], Act]
@@ -118,13 +118,7 @@ def _badly(policy: Policy) -> Policy:
     def badly(env: Any, seed: int) -> Act:
         rng = np.random.default_rng(seed)
         strength = rng.uniform(0.3, 2.0)
-        act, wander = policy(env, seed), Wander(rng, env.action_space.shape[0])
-
-        def noisy(observation: Any) -> NDArray[np.float32]:
-            action = act(observation) + strength * wander()
-            return np.clip(action, -1, 1).astype(np.float32)
-
-        return noisy
+        return noisy_policy(policy(env, seed), env.action_space, rng, strength)
 
     return badly
 

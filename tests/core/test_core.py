@@ -76,6 +76,17 @@ def test_seeds_must_be_one_a_row():
     session.begin(frames(1, 2), seed=[7, None])
 
 
+@pytest.mark.parametrize("seed", [2**64, 2**64 - 1, -1, [0, 2**80], [None, -3]])
+def test_seeds_that_do_not_fit_are_quoted(seed):
+    session = Session([Traveller()], 2)
+    # Of the second row, where one seed is for all.
+    wrong = seed if isinstance(seed, int) else seed[1]
+    wrong = 2**64 if wrong == 2**64 - 1 else wrong
+    with pytest.raises(ValueError, match=f"seed={wrong}: expected from 0 to"):
+        session.begin(frames(1, 2), seed=seed)
+    session.begin(frames(1, 2), seed=2**64 - 2)
+
+
 def test_a_row_has_the_same_seed_wherever_it_is():
     class Seeds(Before):
         name = "seeds"

@@ -262,3 +262,12 @@ def test_a_file_that_is_not_there(tmp_path):
     torch.save(torch.zeros(2), tmp_path / "t.pt")
     with pytest.raises(FileError, match="holds a Tensor, expected a dict"):
         convert("liv", tmp_path / "t.pt", tmp_path / "b")
+
+
+@pytest.mark.parametrize("version", ["2.5.1+cu121", "1.13.0", "2.4.0a0"])
+def test_an_old_torch_opens_no_pickle(version, s3d, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", version)
+    source = tmp_path / "s3d_howto100m.pth"
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was opened"))
+    with pytest.raises(ImportError, match=r'pip install "torch>=2\.6"'):
+        convert("s3d", source, tmp_path / "x", words=tmp_path / "s3d_dict.npy")

@@ -14,30 +14,32 @@ import torch
 from torch import Tensor
 
 from genreward_wrappers.encoders.base import (
-    Emitted,
     Grammar,
-    StreamState,
     VideoEncoder,
     as_frames,
     resize_frames,
     resolve_device,
     resolve_dtype,
-    stream_push,
-    stream_restart,
-    stream_start,
     tree_map,
 )
 from genreward_wrappers.encoders.pixels import PooledPixels
 from genreward_wrappers.encoders.registry import embedded_encoders, load_encoder
+from genreward_wrappers.encoders.stream import (
+    Emitted,
+    StreamState,
+    stream_push,
+    stream_restart,
+    stream_start,
+)
 
 diffusers = pytest.importorskip("diffusers")
 
-from genreward_wrappers.encoders import video_vae  # noqa: E402
+from genreward_wrappers.encoders import vae_checkpoint  # noqa: E402
+from genreward_wrappers.encoders.vae_checkpoint import load_video_vae  # noqa: E402
 from genreward_wrappers.encoders.video_vae import (  # noqa: E402
     CogVideoXEncoder,
     VideoVAEEncoder,
     WanEncoder,
-    load_video_vae,
 )
 
 SIZE = (16, 16)
@@ -541,8 +543,8 @@ def test_a_model_in_use_survives_its_file(tmp_path: Path) -> None:
     before = encoder.encode_images(images)
     tiny_cogvideox(seed=1).save_pretrained(tmp_path / "other")
     # In place: a file that is replaced would stay as it was for those who read it.
-    other = (tmp_path / "other" / video_vae.WEIGHTS).read_bytes()
-    with (tmp_path / video_vae.WEIGHTS).open("r+b") as file:
+    other = (tmp_path / "other" / vae_checkpoint.WEIGHTS).read_bytes()
+    with (tmp_path / vae_checkpoint.WEIGHTS).open("r+b") as file:
         file.write(other)
     assert torch.equal(encoder.encode_images(images), before)
     retrained = load_encoder(str(tmp_path), device="cpu")
@@ -630,9 +632,9 @@ def test_pickles_are_not_read(folder: Path, tmp_path: Path) -> None:
 def test_weights_are_loaded_strictly(folder: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    weights = load_file(folder / "vae" / video_vae.WEIGHTS)
+    weights = load_file(folder / "vae" / vae_checkpoint.WEIGHTS)
     del weights["encoder.conv_out.conv.bias"]
-    save_file(weights, tmp_path / video_vae.WEIGHTS)
+    save_file(weights, tmp_path / vae_checkpoint.WEIGHTS)
     (tmp_path / "config.json").write_text((folder / "vae/config.json").read_text())
     with pytest.raises(
         ValueError, match=r"(?s)do not fit .*encoder\.conv_out\.conv\.bias"
@@ -673,7 +675,7 @@ def test_hub_specs(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         asked.append((repository, subfolder, revision))
         return folder / "vae"
 
-    monkeypatch.setattr(video_vae, "_download", download)
+    monkeypatch.setattr(vae_checkpoint, "_download", download)
     specs = ["hf://o/r", "hf://o/r/vae", "hf://o/r/a/b@v1", "hf://o/r@refs/pr/1"]
     loaded = [load_encoder(spec, device="cpu") for spec in specs]
     assert asked == [

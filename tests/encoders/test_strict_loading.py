@@ -16,7 +16,7 @@ from genreward_wrappers.encoders.strict_loading import (
     WeightsError,
     check_weights,
 )
-from genreward_wrappers.encoders.video_vae import load_video_vae
+from genreward_wrappers.encoders.vae_checkpoint import load_video_vae
 from genreward_wrappers.encoders.vision import load_vision
 from genreward_wrappers.generators.checkpoints import find_pipeline, load_pipeline
 from genreward_wrappers.generators.pipeline import Generator

@@ -147,6 +147,22 @@ def test_when_a_run_is_over():
     assert learning.over(full) == "budget"
 
 
+@pytest.mark.parametrize(
+    ("over", "decisions", "seed", "patient", "expected"),
+    [
+        ("solved", 12_800, 0, False, True),
+        ("budget", 30_080, 0, False, False),
+        ("budget", 100_096, 0, True, True),
+        ("no success", 51_200, 0, False, True),
+        ("no success", 51_200, 0, True, False),
+        ("no success", 51_200, 2, True, True),
+    ],
+)
+def test_what_is_left_to_resume(over, decisions, seed, patient, expected):
+    one = line(seed=seed, over=over, decisions=decisions)
+    assert learning.is_finished(one, learning.BUDGET, patient) is expected
+
+
 def test_a_finished_run_is_known_by_its_line(monkeypatch, tmp_path):
     run = next(learning.plan())
     monkeypatch.setattr(learning, "learn", lambda *args: episodes((1, 2 * WINDOW)))

@@ -27,6 +27,7 @@ from genreward_wrappers.evaluate.judge.bootstrap import (
     mean,
     roc_auc,
 )
+from genreward_wrappers.evaluate.judge.curves import ORDINARY, Curve, Labelled
 from genreward_wrappers.evaluate.judge.epic import (
     NotMarkov,
     canonical,
@@ -36,9 +37,6 @@ from genreward_wrappers.evaluate.judge.epic import (
 from genreward_wrappers.evaluate.judge.metrics import (
     BETTER,
     METRICS,
-    ORDINARY,
-    Curve,
-    Labelled,
     confusion,
     differences,
     measure,

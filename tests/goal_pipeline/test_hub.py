@@ -22,6 +22,7 @@ from PIL import Image
 from genreward_wrappers import GoalBundle, GoalError, load_goal
 from genreward_wrappers.cli.main import main
 from genreward_wrappers.data.contact_sheet import contact_sheet
+from genreward_wrappers.data.files import hash_file
 from genreward_wrappers.data.goals import HubAddress
 from genreward_wrappers.goal_pipeline.card import forbidding, licences, readme
 from genreward_wrappers.goal_pipeline.hub import pull, push
@@ -165,6 +166,28 @@ def test_pulled_byte_for_byte(hub, goal, path, tmp_path, monkeypatch):
     assert path.read_bytes() != same
     pull(str(push(path, "me/goals")), tmp_path / "back.safetensors")
     assert (tmp_path / "back.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_a_file_of_another_hash_is_not_written(hub, path, tmp_path):
+    address, out = str(push(path, "me/goals")), tmp_path / "back.safetensors"
+    sha256 = hash_file(path)
+    with pytest.raises(GoalError, match=f"has the sha256 {sha256}, expected 00"):
+        pull(address, out, sha256="0" * 64)
+    assert not out.exists()
+    assert main(["pull", address, "--output", str(out), "--sha256", sha256]) == 0
+    assert hash_file(out) == sha256
+
+
+def test_what_arrived_is_looked_at(hub, path, monkeypatch):
+    def torn(repo, operations, **options):
+        for operation in operations:
+            operation.path_or_fileobj = operation.path_or_fileobj[:-1]
+        return commit(repo, operations, **options)
+
+    commit = hub.create_commit
+    monkeypatch.setattr(hub, "create_commit", torn)
+    with pytest.raises(GoalError, match="has the sha256"):
+        push(path, "me/goals")
 
 
 def test_branches(hub, path, tmp_path):

@@ -185,6 +185,32 @@ def test_curves_of_other_key_frames_are_not_shown(goal, encoder):
 # The nets
 
 
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"kept": [False, 1, 2]},
+        {"kept": [99, 1, 2]},
+        {"kept": []},
+        {"key_frames": [99, 1, 2]},
+        {"key_frames": ["a", 1, 2]},
+        {"ranking": [0, 0, 1]},
+        {"curves": [[1, 2], [1]]},
+        {"curves": []},
+        {"curves": [["x"]]},
+        {"prompts": "abc"},
+        {"prior": None},
+    ],
+    ids=str,
+)
+def test_what_nobody_chose_is_not_shown(goal, encoder, lie):
+    made, _ = select(goal, encoder)
+    step = {**made.provenance[-1], **lie}
+    other = made.with_(provenance=(*made.provenance[:-1], step))
+    assert chosen(made) is not None
+    assert chosen(other) is None
+    assert curve_summary(other) == []
+
+
 def test_nets_stay_and_their_statistics_go(goal, encoder):
     old = with_nets(goal, input={"stack": 2})
     with pytest.warns(UserWarning, match='statistics.*form="value".*train-fb'):

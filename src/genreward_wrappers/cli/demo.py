@@ -95,12 +95,11 @@ def run_demo(args: argparse.Namespace) -> int:
     check_env(args.env)
     bundle = load_goal(args.goal, args.env)
     require("matplotlib", "all", "the demo needs matplotlib")
+    env = make_env(args.env, bundle, args.device)
     args.output.mkdir(parents=True, exist_ok=True)
     picture, video = args.output / "rewards.png", args.output / "policies.mp4"
     with progress_bars(quiet=args.quiet) as on_progress:
-        episodes = play_policies(
-            args.env, bundle, args.seed, args.device, on_progress=on_progress
-        )
+        episodes = play_policies(env, args.env, args.seed, on_progress)
         on_progress("picture and video", 0, 2)
         _draw(picture, args.env, episodes)
         on_progress("picture and video", 1, 2)
@@ -108,33 +107,20 @@ def run_demo(args: argparse.Namespace) -> int:
         on_progress("picture and video", 2, 2)
     print("\n".join(_table(args.env, episodes)))
     parts = (
-        "the video-level score, and a quarter of the frame-level one."
+        " and a quarter of the frame-level one"
         if bundle.nets
-        else "and the video-level score. This goal has no frame-level part."
+        else " (this goal has no frame-level part)"
     )
     print(
-        "reward_total is what the agent is given: the environment's own reward,\n"
-        f"{parts}\npicture: {picture.resolve()}\nvideo:   {video.resolve()}"
+        f"reward_total is what the agent is given: the video-level score{parts},\n"
+        "without the environment's own reward, reward_env.\n"
+        f"picture: {picture.resolve()}\nvideo:   {video.resolve()}"
     )
     return 0
 
 
-def play_policies(
-    env_id: str,
-    goal: GoalBundle,
-    seed: int = 0,
-    device: str = "auto",
-    on_progress: OnStage = no_progress,
-) -> list[Episode]:
-    """One episode of each policy, the scripted one first.
-
-    Args:
-        env_id: A Meta-World environment of this package.
-        goal: The goal that they are compared with.
-        seed: The seed of the episodes' positions and of the policies' noise.
-        device: Where the encoder runs.
-        on_progress: Called with each policy, its steps so far, and all of them.
-    """
+def make_env(env_id: str, goal: GoalBundle, device: str) -> Any:
+    """The environment with the reward that an agent would train with."""
     import torch
 
     from genreward_wrappers import GenRewardWrapper, make
@@ -142,15 +128,26 @@ def play_policies(
     # One frame at a time is too little for two threads, and where another program holds
     # a core they wait for each other fifty times as long as they work.
     torch.set_num_threads(1)
-    env = GenRewardWrapper(
+    return GenRewardWrapper(
         make(env_id, obs="dict"),
         goal=goal,
         device=device,
         frame_weight=None if goal.nets else 0,
     )
-    assert env.spec is not None
+
+
+def play_policies(
+    env: Any, env_id: str, seed: int = 0, on_progress: OnStage = no_progress
+) -> list[Episode]:
+    """One episode of each policy, the scripted one first.
+
+    Args:
+        env: What `make_env` made.
+        env_id: Its id.
+        seed: The seed of the episodes' positions and of the policies' noise.
+        on_progress: Called with each policy, its steps so far, and all of them.
+    """
     horizon = env.spec.max_episode_steps
-    assert horizon is not None
     try:
         return [
             _play(

@@ -168,7 +168,9 @@ def check_frames(frames: Any, num_envs: int) -> None:
         raise TypeError(f"expected {wanted}, got {type(frames).__name__}")
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
         hint = ""
-        if frames.dtype.kind == "f":
+        if frames.ndim == 0:
+            hint = "; it is one number"
+        elif frames.dtype.kind == "f":
             hint = "; a float image in [0, 1] becomes one by (255 * x).astype('uint8')"
         elif frames.ndim == 4 and frames.shape[1] == 3:
             hint = "; channels come first here: move them last"

@@ -25,13 +25,13 @@ from torch import Tensor
 from genreward_wrappers.encoders.images import ImageEncoder, Pictures
 from genreward_wrappers.encoders.strict_loading import (
     check_weights,
+    hash_tensors,
     misshapen,
     no_remote_code,
     shapes_in,
     shapes_of,
 )
 from genreward_wrappers.encoders.texts import as_texts, report_cut, report_unknown
-from genreward_wrappers.encoders.video_vae import hash_tensors
 from genreward_wrappers.extras import require
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"

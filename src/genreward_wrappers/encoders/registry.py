@@ -140,7 +140,7 @@ def _load(
         )
 
     # Only the models below need diffusers.
-    from genreward_wrappers.encoders.video_vae import load_video_vae
+    from genreward_wrappers.encoders.vae_checkpoint import load_video_vae
 
     # The same architecture with weights that have learned nothing.
     untrained = spec.startswith("random:")

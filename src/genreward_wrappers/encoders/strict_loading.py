@@ -8,6 +8,7 @@ names, tie weights and quantise: it is asked of them, as the model is loaded.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import inspect
 import json
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 #: How many weights of a kind an error names.
 NAMED = 4
@@ -280,3 +282,17 @@ def _lost(folder: Path) -> set[str]:
 def _named(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
+
+
+def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """The sha256 over names, types, shapes and bytes of tensors, in order of name.
+
+    It does not depend on how the tensors are laid out over files, and is that of the
+    type they are stored in, whatever they are computed in.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors, key=lambda item: item[0]):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        flat = tensor.detach().cpu().reshape(-1).view(torch.uint8)
+        digest.update(flat.numpy().data)
+    return digest.hexdigest()

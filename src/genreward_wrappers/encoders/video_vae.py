@@ -13,10 +13,8 @@ has to be there. The decoder is not loaded unless it is asked for.
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -32,21 +30,9 @@ from genreward_wrappers.encoders.base import (
     resolve_dtype,
     tree_map,
 )
-from genreward_wrappers.encoders.strict_loading import (
-    check_weights,
-    misshapen,
-    opened,
-    shapes_of,
-)
-from genreward_wrappers.extras import require
+from genreward_wrappers.encoders.strict_loading import hash_tensors
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-INDEX = f"{WEIGHTS}.index.json"
-HUB_PATTERNS = ("config.json", WEIGHTS, INDEX, "diffusion_pytorch_model-*.safetensors")
 ENCODER_PARTS = ("encoder.", "quant_conv.")
-#: Of the weights of untrained models, so that they are the same ones every time.
-UNTRAINED_SEED = 0
-DECODER_PARTS = ("decoder.", "post_quant_conv.")
 
 
 class VideoVAEEncoder(VideoEncoder):
@@ -82,7 +68,7 @@ class VideoVAEEncoder(VideoEncoder):
     ) -> None:
         self.device, self.dtype = resolve_device(device), resolve_dtype(dtype)
         if sha256 is None:
-            sha256 = hash_tensors(_encoder_part(model.state_dict().items()))
+            sha256 = hash_tensors(encoder_part(model.state_dict().items()))
         model.eval().requires_grad_(False)
         # diffusers' own `to` warns about every change of type.
         self.model = torch.nn.Module.to(model, self.device, self.dtype)
@@ -345,111 +331,15 @@ ENCODERS: dict[str, type[VideoVAEEncoder]] = {
 }
 
 
-def load_video_vae(
-    folder_or_id: str | Path,
-    *,
-    subfolder: str | None = None,
-    revision: str | None = None,
-    device: str | torch.device = "auto",
-    dtype: str | torch.dtype | None = None,
-    size: tuple[int, int] | None = None,
-    keep_decoder: bool = False,
-    source: str | None = None,
-    untrained: bool = False,
-    download: bool = True,
-) -> VideoVAEEncoder:
-    """Load a video VAE's encoder from a folder or from the Hugging Face hub.
-
-    Args:
-        folder_or_id: A local folder, or a hub id such as "THUDM/CogVideoX-5b-I2V".
-        subfolder: The model's folder inside it, "vae" for that id.
-        revision: A branch, tag or commit of the hub's repository.
-        device: "auto", "cpu", "cuda" or "cuda:<index>".
-        dtype: What the model computes in; float32 by default.
-        size: Height and width that the model sees; by default the configuration's
-            `sample_height` and `sample_width`, which Wan's does not have.
-        keep_decoder: Whether to load the decoder too, as `encoder.model.decode`.
-        source: What to record as the encoder's source; by default what was given.
-        untrained: Whether to leave the weights as they are before any training, the
-            same ones every time: the control for what training is worth.
-        download: Whether it may be fetched from the hub if it is not here.
-
-    Raises:
-        ImportError: diffusers is not installed.
-        FileNotFoundError: A file is missing, or the hub cannot be reached.
-        ValueError: The configuration or the weights are not those of a known model.
-    """
-    diffusers = _import_diffusers()
-    folder = Path(folder_or_id).expanduser()
-    if folder.is_dir():
-        folder = folder / (subfolder or "")
-        source = source or str(folder)
-    else:
-        source = source or _hub_source(str(folder_or_id), subfolder, revision)
-        source = f"random:{source}" if untrained else source
-        folder = _download(str(folder_or_id), subfolder, revision, download)
-    config = _read_config(folder)
-    name = config.get("_class_name")
-    if name not in ENCODERS:
-        raise ValueError(
-            f"{folder / 'config.json'} is of {name!r}; the video VAEs that are known "
-            f"are {', '.join(ENCODERS)}"
-        )
-    kind = getattr(diffusers, name)
-    sha256: str | None = None
-    if untrained:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(UNTRAINED_SEED)
-            model = kind.from_config(config)
-    else:
-        weights = _read_weights(folder, keep_decoder)
-        sha256 = hash_tensors(_encoder_part(weights.items()))
-        # Nothing is allocated or initialised until the weights themselves move in.
-        with torch.device("meta"):
-            model = kind.from_config(config)
-    if not keep_decoder:
-        model.decoder = model.post_quant_conv = None
-    if not untrained:
-        wanted, there = shapes_of(model.state_dict()), shapes_of(weights)
-        check_weights(
-            f"{folder} ({name})",
-            wanted.keys() - there.keys(),
-            there.keys() - wanted.keys(),
-            misshapen(there, wanted),
-        )
-        model.load_state_dict(weights, strict=True, assign=True)
-    if size is None and "sample_height" in config and "sample_width" in config:
-        size = (config["sample_height"], config["sample_width"])
-    encoder = ENCODERS[name](
-        model, size=size, device=device, dtype=dtype, sha256=sha256, source=source
-    )
-    encoder.control = untrained
-    return encoder
-
-
-def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """The sha256 over names, types, shapes and bytes of tensors, in order of name.
-
-    It does not depend on how the tensors are laid out over files, and is that of the
-    type they are stored in, whatever they are computed in.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors, key=lambda item: item[0]):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        flat = tensor.detach().cpu().reshape(-1).view(torch.uint8)
-        digest.update(flat.numpy().data)
-    return digest.hexdigest()
-
-
-def _encoder_part(
-    tensors: Iterable[tuple[str, Tensor]],
-) -> Iterator[tuple[str, Tensor]]:
-    return (item for item in tensors if item[0].startswith(ENCODER_PARTS))
-
-
 def _mode(moments: Tensor) -> Tensor:
     """The posterior's mode (n, t, C, h, w) from its moments (n, 2C, t, h, w)."""
     return moments.chunk(2, dim=1)[0].movedim(1, 2).float()
+
+
+def encoder_part(
+    tensors: Iterable[tuple[str, Tensor]],
+) -> Iterator[tuple[str, Tensor]]:
+    return (item for item in tensors if item[0].startswith(ENCODER_PARTS))
 
 
 def _checked_size(
@@ -474,82 +364,3 @@ def _checked_size(
 def _plain(value: Any) -> Any:
     """A configuration's values as JSON gives them back: lists for tuples."""
     return json.loads(json.dumps(value))
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not path.is_file():
-        inside = sorted(p.parent.name for p in folder.glob("*/config.json"))
-        hint = f"; folders inside that have one: {', '.join(inside)}" if inside else ""
-        raise FileNotFoundError(f"there is no config.json in {folder}{hint}")
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return config
-
-
-def _read_weights(folder: Path, keep_decoder: bool) -> dict[str, Tensor]:
-    """The tensors of a folder's safetensors file or, by their index, files."""
-    if (folder / INDEX).is_file():
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        files = sorted(set(index["weight_map"].values()))
-    else:
-        files = [WEIGHTS]
-    for name in files:
-        if not (folder / name).is_file():
-            found = sorted(
-                p.name for p in folder.glob("*.*") if p.name != "config.json"
-            )
-            raise FileNotFoundError(
-                f"there is no {name} in {folder}, which has {found or 'no weights'}; "
-                "only safetensors are read, as other formats can run code: load the "
-                "model with diffusers where you trust it, and save_pretrained() it"
-            )
-    weights = {}
-    for name in files:
-        with opened(folder / name) as file:
-            for key in file.keys():  # noqa: SIM118 - it is no mapping
-                if keep_decoder or not key.startswith(DECODER_PARTS):
-                    # A clone, as what this gives is a view of the file: saving over
-                    # it would change, or crash, a model that is in use.
-                    weights[key] = file.get_tensor(key).clone()
-    return weights
-
-
-def _hub_source(repository: str, subfolder: str | None, revision: str | None) -> str:
-    tail = f"/{subfolder}" if subfolder else ""
-    return f"hf://{repository}{tail}{f'@{revision}' if revision else ''}"
-
-
-def _download(
-    repository: str, subfolder: str | None, revision: str | None, download: bool
-) -> Path:
-    """Fetch a model's files from the hub, or find them in its cache."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    prefix = f"{subfolder}/" if subfolder else ""
-    try:
-        snapshot = snapshot_download(
-            repository,
-            revision=revision,
-            allow_patterns=[prefix + pattern for pattern in HUB_PATTERNS],
-            local_files_only=not download,
-        )
-    except HFValidationError as error:
-        raise ValueError(
-            f"{repository!r} is neither a local folder nor a hub id 'owner/repo'"
-        ) from error
-    except OSError as error:
-        # The hub's own errors, being offline among them, are all OSErrors.
-        include = f" --include '{prefix}*'" if prefix else ""
-        pinned = f" --revision {revision}" if revision else ""
-        raise FileNotFoundError(
-            f"cannot get {repository!r} (subfolder {subfolder}, revision {revision}) "
-            f"from the Hugging Face hub: {error}\nWhere the hub can be reached, run\n"
-            f"  hf download {repository}{include}{pinned} --local-dir <folder>\n"
-            f"and give the local folder, '<folder>/{subfolder or ''}', instead."
-        ) from error
-    return Path(snapshot) / (subfolder or "")
-
-
-def _import_diffusers() -> Any:
-    return require("diffusers", "video", "video VAEs need diffusers")

@@ -18,10 +18,10 @@ from torch import Tensor
 from genreward_wrappers.encoders.images import ImageEncoder, Pictures
 from genreward_wrappers.encoders.strict_loading import (
     check_weights,
+    hash_tensors,
     load_with_report,
     no_remote_code,
 )
-from genreward_wrappers.encoders.video_vae import hash_tensors
 from genreward_wrappers.extras import require
 
 #: What a configuration holds beside what determines the latents.

@@ -43,8 +43,8 @@ from genreward_wrappers.generators.checkpoints import local_folder
 from genreward_wrappers.generators.pipeline import Generator, same_aspect
 from genreward_wrappers.generators.settings import Model, Sampling
 
-#: The generator that comes with this package, and its number of steps: few, since every
-#: episode waits for them.
+#: The generator that comes with this package, and how many steps it takes. They are
+#: few, since every episode waits for them.
 EMBEDDED, STEPS = "embedded:goal-generator-64", 8
 
 

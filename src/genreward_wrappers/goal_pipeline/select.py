@@ -21,6 +21,7 @@ recorded as a step of the bundle's provenance, and `chosen` reads it back.
 from __future__ import annotations
 
 import io
+import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,8 +33,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genreward_wrappers.core import UInt8
-from genreward_wrappers.data.files import write_atomic
+from genreward_wrappers.data.files import canonical, write_atomic
 from genreward_wrappers.data.goals import GoalBundle, GoalError, load_goal
+from genreward_wrappers.data.schema import Record, Whole, fault
 from genreward_wrappers.encoders.base import VideoEncoder, encoder_card
 from genreward_wrappers.encoders.caching import Memo
 from genreward_wrappers.encoders.registry import load_encoder
@@ -99,6 +101,19 @@ class Selection:
             "ranking": list(self.ranking),
             "kept": list(self.kept),
         }
+
+
+#: What `Selection.step` writes.
+_STEP_WRITTEN = Record(
+    {
+        "curves": [[float]],
+        **{name: [Whole()] for name in ("key_frames", "ranking", "kept")},
+        **{name: [str] for name in ("prompts", "baseline")},
+        "encoder": dict,
+        **dict.fromkeys(("prior", "deviation"), float),
+    },
+    open=True,
+)
 
 
 def select(
@@ -195,24 +210,33 @@ def chosen(goal: GoalBundle) -> Selection | None:
     steps = [step for step in goal.provenance if step.get("step") == STEP]
     if not steps:
         return None
-    step = steps[-1]
-    try:
-        found = Selection(
-            curves=np.asarray(step["curves"], np.float64),
-            key_frames=tuple(step["key_frames"]),
-            ranking=tuple(step["ranking"]),
-            kept=tuple(step["kept"]),
-            prompts=tuple(step["prompts"]),
-            baseline=tuple(step["baseline"]),
-            encoder=step["encoder"],
-            prior=step["prior"],
-            deviation=step["deviation"],
-        )
-        frames = tuple(found.key_frames[i] for i in found.kept)
-        scored = len(found.curves[0])
-    except (KeyError, TypeError, ValueError, IndexError):
+    # As JSON, where tuples are lists; anybody may have written it.
+    step = json.loads(canonical(dict(steps[-1])))
+    lists = ("curves", "key_frames", "kept")
+    if fault(step, _STEP_WRITTEN) or not all(step[name] for name in lists):
         # A step of the same name that `select` did not write.
         return None
+    count, scored = len(step["curves"]), len(step["curves"][0])
+    if (
+        {len(curve) for curve in step["curves"]} != {scored}
+        or len(step["key_frames"]) != count
+        or max(step["key_frames"]) >= scored
+        or sorted(step["ranking"]) != [*range(count)]
+        or max(step["kept"]) >= count
+    ):
+        return None
+    found = Selection(
+        curves=np.asarray(step["curves"], np.float64),
+        key_frames=tuple(step["key_frames"]),
+        ranking=tuple(step["ranking"]),
+        kept=tuple(step["kept"]),
+        prompts=tuple(step["prompts"]),
+        baseline=tuple(step["baseline"]),
+        encoder=step["encoder"],
+        prior=step["prior"],
+        deviation=step["deviation"],
+    )
+    frames = tuple(found.key_frames[i] for i in found.kept)
     # Others may have been chosen since, or the videos cut.
     current = frames == goal.key_frames and scored == goal.videos.shape[1]
     return found if current else None

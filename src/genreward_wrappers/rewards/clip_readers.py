@@ -24,10 +24,9 @@ from torch import Tensor
 
 from genreward_wrappers.core import Bool, Int64, Transition, UInt8
 from genreward_wrappers.data.frames import evenly, sample_steps
-from genreward_wrappers.encoders.base import (
+from genreward_wrappers.encoders.base import VideoEncoder, as_frames
+from genreward_wrappers.encoders.stream import (
     StreamState,
-    VideoEncoder,
-    as_frames,
     stream_push,
     stream_restart,
     stream_start,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from numbers import Real
 from os import PathLike, fspath
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from genreward_wrappers.core import RewardModel
-from genreward_wrappers.data.goals import GoalBundle
+from genreward_wrappers.data.goals import GoalBundle, GoalError
 from genreward_wrappers.rewards.facts import Built, Facts, Part, is_settings
 from genreward_wrappers.rewards.options import check_names
 from genreward_wrappers.rewards.registry import load_reward, reward_options
@@ -296,9 +297,11 @@ class RewardSpec:
             "dtype": facts.dtype,
             "sparse": facts.sparse or None,
         }
-        named = self.goal is not None or facts.goal is not None or facts.env_id
-        if self.looks_at_goal() and named:
-            known["goal"] = facts.find_bundle(self.goal)
+        if self.looks_at_goal() and (self.goal or facts.goal or facts.env_id):
+            said = self.goal is not None or facts.goal is not None
+            # Without an embedded goal the model itself says what it needs.
+            with nullcontext() if said else suppress(GoalError):
+                known["goal"] = facts.find_bundle(self.goal)
         accepted = reward_options(self.name)
         own = {k: v for k, v in known.items() if k in accepted and v is not None}
         return load_reward(self.name, **{**own, **self.options})

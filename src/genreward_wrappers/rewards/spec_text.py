@@ -35,7 +35,8 @@ GENERATED_OPTIONS = (
     "cache",
 )
 
-#: Of "genreward", beside those of "video" and, with "frame_" before them, of "frame".
+#: The options of "genreward", in addition to those of "video" and, with the prefix
+#: ``frame_``, those of "frame".
 SUM_OPTIONS = ("video_weight", "frame_weight", "env_weight", "preset")
 
 #: One option: a value may be quoted, or a list in brackets.

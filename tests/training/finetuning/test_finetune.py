@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 import os
 import signal
@@ -266,14 +265,7 @@ def test_a_loaded_lora_computes_what_was_trained(
 
 
 def test_lora_without_peft_says_what_to_install(base, data, tmp_path, monkeypatch):
-    real = builtins.__import__
-
-    def missing(name, *args, **kwargs):
-        if name.partition(".")[0] == "peft":
-            raise ImportError("No module named 'peft'")
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
+    monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ImportError, match=r"wrappers\[finetune\]"):
         tuned(base, data, tmp_path / "out", tmp_path, LORA)
 

@@ -32,14 +32,13 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.cache import Cache, cache_folder
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.files import FileError, canonical
@@ -64,7 +63,6 @@ COUNTS: Mapping[str, int] = {
     "static": 4,
     "other-task": 6,
 }
-ALTERED = ("reversed", "shifted", "brightness")
 
 #: The first three that are not the task itself stand for "another task". They move
 #: different things in different directions.
@@ -154,31 +152,6 @@ def record_rollouts(
                     done += 1
                     on_progress(done, total)
     return episodes
-
-
-def altered(episodes: Sequence[Episode], wanted: Sequence[int] = ()) -> list[Episode]:
-    """The successes played backwards, shifted, and with another brightness.
-
-    Args:
-        episodes: The test episodes.
-        wanted: Steps whose frames will be looked at. What was recorded without those
-            at the other end cannot be played backwards.
-    """
-    changed = []
-    for episode in episodes:
-        if episode.info["kind"] != "success":
-            continue
-        rng = np.random.default_rng(episode.info["seed"])
-        needed = {0, *(int(step) for step in wanted if step <= len(episode))}
-        if needed <= set((len(episode) - episode.frame_steps).tolist()):
-            changed.append(_derive(_backwards(episode), "reversed"))
-        changed += [
-            _derive(replace(episode, frames=_shift(episode.frames, rng)), "shifted"),
-            _derive(
-                replace(episode, frames=_brighten(episode.frames, rng)), "brightness"
-            ),
-        ]
-    return changed
 
 
 def check_seeds(goal: GoalBundle, encoder_steps: Sequence[Mapping[str, Any]]) -> None:
@@ -434,40 +407,3 @@ class _players:
 
 
 # Altering
-
-
-def _derive(episode: Episode, kind: str) -> Episode:
-    # The group stays: these are the same episode again, not new evidence.
-    return replace(episode, info={**episode.info, "kind": kind})
-
-
-def _backwards(episode: Episode) -> Episode:
-    return replace(
-        episode,
-        frames=episode.frames[::-1].copy(),
-        frame_steps=len(episode) - episode.frame_steps[::-1],
-        actions=-episode.actions[::-1],
-        success=np.zeros(len(episode), np.bool_),
-        # What the environment would have said is not known.
-        rewards={},
-        states=None if episode.states is None else episode.states[::-1].copy(),
-    )
-
-
-def _shift(frames: UInt8, rng: np.random.Generator) -> UInt8:
-    """As if the camera had been turned a little: up to a sixteenth of the picture."""
-    height, width = frames.shape[1:3]
-    reach = max(1, height // 16)
-    down, right = 0, 0
-    while down == right == 0:
-        down, right = rng.integers(-reach, reach + 1, 2)
-    rows = np.clip(np.arange(height) - down, 0, height - 1)
-    columns = np.clip(np.arange(width) - right, 0, width - 1)
-    return np.ascontiguousarray(frames[:, rows][:, :, columns])
-
-
-def _brighten(frames: UInt8, rng: np.random.Generator) -> UInt8:
-    """Times 0.5 to 0.8, or 1.15 to 1.3: visibly darker or brighter."""
-    factor = rng.uniform(0.5, 0.8) if rng.random() < 0.5 else rng.uniform(1.15, 1.3)
-    changed: UInt8 = np.clip(frames * np.float32(factor), 0, 255).astype(np.uint8)
-    return changed

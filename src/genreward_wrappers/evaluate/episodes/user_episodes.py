@@ -12,7 +12,7 @@ import numpy as np
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.video_files import VIDEO_ENDINGS, fit, read_video
-from genreward_wrappers.evaluate.judge.metrics import ORDINARY
+from genreward_wrappers.evaluate.judge.curves import ORDINARY
 from genreward_wrappers.extras import require
 
 MINARI = "minari:"

@@ -10,9 +10,10 @@ import numpy as np
 
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.evaluate.judge.bootstrap import Estimate, undefined
+from genreward_wrappers.evaluate.judge.curves import ORDINARY
 from genreward_wrappers.evaluate.judge.epic import canonical
 from genreward_wrappers.evaluate.judge.judged_rewards import Contestant, Maker
-from genreward_wrappers.evaluate.judge.metrics import ORDINARY, confusion
+from genreward_wrappers.evaluate.judge.metrics import confusion
 from genreward_wrappers.evaluate.judge.score import score_episodes
 from genreward_wrappers.rewards.frame_level import FrameLevel
 from genreward_wrappers.rewards.video_level import VideoLevel

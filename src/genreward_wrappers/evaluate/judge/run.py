@@ -23,9 +23,9 @@ from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.files import embedded_folder
 from genreward_wrappers.data.frames import sample_steps
 from genreward_wrappers.data.goals import GoalBundle, GoalError, load_goal
+from genreward_wrappers.evaluate.episodes.altered import altered
 from genreward_wrappers.evaluate.episodes.rollouts import (
     COUNTS,
-    altered,
     check_seeds,
     default_cache,
     record_rollouts,
@@ -37,17 +37,13 @@ from genreward_wrappers.evaluate.judge.comparisons import (
     epic_distance,
     set_apart,
 )
+from genreward_wrappers.evaluate.judge.curves import Curve, Labelled
 from genreward_wrappers.evaluate.judge.judged_rewards import (
     Contestant,
     Maker,
     needs_goal,
 )
-from genreward_wrappers.evaluate.judge.metrics import (
-    Curve,
-    Labelled,
-    differences,
-    measure,
-)
+from genreward_wrappers.evaluate.judge.metrics import differences, measure
 from genreward_wrappers.evaluate.judge.score import score_episodes, wanted_steps
 from genreward_wrappers.evaluate.judge.verdict import Verdict, verdict
 from genreward_wrappers.progress import OnStage, no_progress
@@ -255,7 +251,7 @@ def _pay(contestant: Contestant, episodes: Sequence[Episode]) -> list[Float32]:
                 totals[i] = np.full(len(episode), np.nan)
             else:
                 totals[i] = _add(totals[i], contestant.env_weight * own)
-    if contestant.thinned:
+    if contestant.thinned and contestant.role == "sum":
         # Steps that are left out here only to save time would be paid in training:
         # without its video part, a sum is none.
         video = contestant.parts[0][0]

@@ -347,8 +347,8 @@ class FBTrainer:
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"the loss of update {self.step + 1} is {loss.item()}: the nets have "
-                "diverged. Resume the last checkpoint with a smaller learning_rate or a "
-                "smaller discount"
+                "diverged. Resume the last checkpoint with a smaller learning_rate "
+                "or a smaller discount"
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -27,7 +27,7 @@ from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.files import FileError, Layout, load_tensors, save_tensors
 from genreward_wrappers.data.schema import Record, Whole
 from genreward_wrappers.encoders.base import resolve_device
-from genreward_wrappers.encoders.video_vae import hash_tensors
+from genreward_wrappers.encoders.strict_loading import hash_tensors
 from genreward_wrappers.training.checkpoint import (
     load_optimizer,
     load_weights,
