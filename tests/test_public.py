@@ -249,7 +249,9 @@ def box(shape, dtype=np.uint8, high=255):
         (box((16, 16, 1)), "grey"),
         (box((16, 16, 12)), "stacked"),
         (box((4, 16, 16, 3)), "stacked"),
-        (spaces.Dict(a=box((8, 8, 3)), b=box((8, 8, 3))), "2 images.*obs:a"),
+        (box((7, 7, 3)), 'too small for a picture.*frames="obs"'),
+        (box((16, 16, 3), high=1), "from 0 to 1.*before it is rescaled"),
+        (spaces.Dict(a=box((16, 16, 3)), b=box((16, 16, 3))), "2 images.*obs:a"),
     ],
 )
 def test_observations_that_are_no_frames(space, message):

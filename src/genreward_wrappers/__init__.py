@@ -13,6 +13,7 @@ from gymnasium import make
 
 from genreward_wrappers.envs._llvm import watch
 from genreward_wrappers.envs.families import register_environments
+from genreward_wrappers.hosts.ids import register_rewarded
 
 if TYPE_CHECKING:
     from genreward_wrappers.core import RewardModel, Score, Session, Transition
@@ -75,6 +76,7 @@ __all__ = [
 
 watch()
 register_environments()
+register_rewarded()
 
 
 def __getattr__(name: str) -> Any:

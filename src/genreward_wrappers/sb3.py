@@ -7,9 +7,11 @@ from genreward_wrappers.hosts.sb3 import (
     VecVideoLevelReward,
 )
 from genreward_wrappers.hosts.sb3_callbacks import FBCallback
+from genreward_wrappers.hosts.sb3_logger import RewardLogger
 
 __all__ = [
     "FBCallback",
+    "RewardLogger",
     "VecFrameLevelReward",
     "VecGenReward",
     "VecRewardModel",

@@ -99,7 +99,7 @@ class PointMass(gym.Env[Any, NDArray[np.float32]]):
             options.get("target", self.np_random.uniform(-0.9, 0.9, 2))
         )
         self._step = 0
-        return self._observe(), {}
+        return self._observe(), {"is_success": np.array(False)}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Moves the disc. The reward is minus the distance left."""
@@ -112,7 +112,7 @@ class PointMass(gym.Env[Any, NDArray[np.float32]]):
         distance = float(np.linalg.norm(self.position - self.target))
         there = distance < self.speed
         cut = self._step >= self.horizon
-        return self._observe(), -distance, there, cut, {"is_success": there}
+        return self._observe(), -distance, there, cut, {"is_success": np.array(there)}
 
     def render(self) -> Any:
         """The arena, seen from above."""

@@ -330,7 +330,7 @@ def test_rewards_and_success(make):
     for reward in ("dense", "sparse"):
         env = make("drawer-close", obs="state", reward=reward, action_repeat=2)
         state, info = env.reset(seed=0)
-        assert info["is_success"] is False
+        assert not info["is_success"]
         rewards = []
         for _ in range(60):
             action = policy(state)
@@ -341,7 +341,7 @@ def test_rewards_and_success(make):
             rewards.append(paid)
             if reward == "sparse":
                 assert paid == info["success"] == float(info["is_success"])
-        assert info["is_success"] is True
+        assert info["is_success"]
         returns[reward] = rewards
     assert set(returns["sparse"]) == {0.0, 1.0}
     # A solved task pays 10 a control step, and each step here is two.

@@ -93,7 +93,7 @@ def test_any_model_is_asked_at_every_kth_step(registered):
     (one,) = Maker(None, 64, 9, "cpu").make("glow:factor=2,every=3")
     np.testing.assert_array_equal(paid(one.parts[0][0]), expected)
     env = RewardModelWrapper(
-        PointMass(size=8, horizon=9), "glow", options={"every": 3, "factor": 2}
+        PointMass(size=16, horizon=9), "glow", options={"every": 3, "factor": 2}
     )
     env.reset(seed=0)
     infos = [env.step(np.ones(2, np.float32))[-1] for _ in range(6)]

@@ -107,7 +107,7 @@ class RewardModel(ABC, Generic[M]):
         return np.ones(len(steps), np.bool_)
 
     def notes(self, memory: M) -> dict[str, NDArray[Any]]:
-        """(N,) numbers by name about the running episodes, for the info of a reset."""
+        """(N,) numbers by name about the running episodes, for their infos."""
         return {}
 
     @property

@@ -23,6 +23,10 @@ from genreward_wrappers.core import Float32, Int64, UInt8
 #: The info key under which `TapFrames` hands its frames to the host.
 TAP = "tapped_frame"
 
+#: Smaller observations of this shape are more likely symbols, such as the 7x7 cells of
+#: MiniGrid, than pictures: they are looked at only where they are asked for by name.
+SMALLEST = 16
+
 FRAMES = '"auto", "obs", "obs:<key>", "render" or "info:<key>"'
 
 
@@ -91,10 +95,10 @@ def find_source(
 def _search(
     space: spaces.Space[Any], render_mode: str | None, metadata: dict[str, Any]
 ) -> FrameSource:
-    if not _fault(space):
+    if not _fault(space, SMALLEST):
         return FrameSource("obs")
     if isinstance(space, spaces.Dict):
-        images = [key for key, part in space.spaces.items() if not _fault(part)]
+        images = [k for k, part in space.spaces.items() if not _fault(part, SMALLEST)]
         if len(images) == 1:
             return FrameSource("obs", images[0])
         if len(images) > 1:
@@ -107,8 +111,9 @@ def _search(
     if render_mode == "rgb_array":
         return FrameSource("render")
     raise ValueError(
-        f"no pixels anywhere: {_fault(space)}, and render_mode is {render_mode!r}. "
-        'Make the environment with pixel observations, or with render_mode="rgb_array"'
+        f"no pixels anywhere: {spoiled(space) or _fault(space)}, and render_mode is "
+        f"{render_mode!r}. Make the environment with pixel observations, or with "
+        'render_mode="rgb_array"'
     )
 
 
@@ -120,7 +125,14 @@ def _check_render_mode(render_mode: str | None) -> None:
         )
 
 
-def _fault(space: spaces.Space[Any]) -> str:
+def spoiled(space: spaces.Space[Any]) -> str:
+    """What keeps a space that shows something from holding frames; else empty."""
+    parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
+    shown = (p for p in parts if isinstance(p, spaces.Box) and len(p.shape) > 1)
+    return next(filter(None, (_fault(part, SMALLEST) for part in shown)), "")
+
+
+def _fault(space: spaces.Space[Any], smallest: int = 1) -> str:
     """Why a space does not hold frames; empty if it does."""
     wanted = "frames are uint8 RGB images of shape (height, width, 3)"
     if not isinstance(space, spaces.Box):
@@ -131,6 +143,13 @@ def _fault(space: spaces.Space[Any]) -> str:
     if len(space.shape) == 3 and space.shape[-1] == 3:
         if space.dtype != np.uint8:
             return f"{wanted}, {what}: give the image before it is scaled to float"
+        if space.high.max() <= 1:
+            return f"{wanted}, {what} from 0 to 1: give the image before it is rescaled"
+        if min(space.shape[:2]) < smallest:
+            return (
+                f"{wanted}, {what}, too small for a picture: if it is one, say so by "
+                'frames="obs" or "obs:<key>"'
+            )
         return ""
     if len(space.shape) == 3 and space.shape[0] == 3:
         return f"{wanted}, {what}: channels come first; wrap before they are moved"

@@ -108,6 +108,17 @@ _CORNER2_POSITION = (0.75, 0.075, 0.7)
 # The bodies that are no part of any task. (The world's own geometry is the floor.)
 _BACKGROUND = ("world", "tablelink", "RetainingWall")
 
+# What upstream says of a step, in every task. With numpy's types, and after a reset as
+# well, though nothing is known yet: recorders keep all of it in one table.
+_UPSTREAM_INFO = (
+    "near_object",
+    "grasp_success",
+    "grasp_reward",
+    "in_place_reward",
+    "obj_to_target",
+    "unscaled_reward",
+)
+
 # Upstream's own control step: 5 physics steps of 2.5 ms.
 _UPSTREAM_FPS = 80
 
@@ -119,9 +130,9 @@ class MetaWorldEnv(PixelEnv):
     [-1, 1]. Episodes never end by themselves; the registered environments are cut
     after 256 steps.
 
-    ``info`` holds upstream's entries of the last repeat, with ``success`` (a float, as
-    upstream has it) and ``is_success`` (a bool, as stable-baselines3 wants it) true if
-    any of the repeats was a success.
+    ``info`` holds upstream's entries of the last repeat, which are NaN after a reset,
+    with ``success`` (a float, as upstream has it) and ``is_success`` (a bool, as
+    stable-baselines3 wants it) true if any of the repeats was a success.
 
     Attributes:
         task: Upstream's name of the task, such as "pick-place-v3".
@@ -211,7 +222,8 @@ class MetaWorldEnv(PixelEnv):
         mujoco.mj_forward(sim.model, sim.data)
         sim._prev_obs = sim._get_curr_obs_combined_no_goal()
         self._frame = self._background = None
-        info = {"success": 0.0, "is_success": False}
+        info = dict.fromkeys(_UPSTREAM_INFO, np.float64(np.nan))
+        info |= {"success": np.float64(0), "is_success": np.array(False)}
         return self._observation(sim._get_obs()), info
 
     def step(
@@ -229,7 +241,8 @@ class MetaWorldEnv(PixelEnv):
             dense += float(reward)
             success = max(success, float(upstream_info["success"]))
         self._frame = self._background = None
-        info = {**upstream_info, "success": success, "is_success": success > 0}
+        info = {key: np.float64(upstream_info[key]) for key in _UPSTREAM_INFO}
+        info |= {"success": np.float64(success), "is_success": np.array(success > 0)}
         reward = success if self._sparse else dense
         return self._observation(state), reward, False, False, info
 

@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
+from numpy.typing import NDArray
 
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.episodes import succeeded
@@ -50,8 +51,9 @@ class GymnasiumHost(Host, gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         observation, info = self.env.reset(seed=seed, options=options)
         frames, info = self._look(observation, info, wanted=True)
         self._head.begin(frames, seed=seed, states=self._states(observation, 0))
-        notes = {key: values[0].item() for key, values in self.session.notes().items()}
-        return self._observed(observation, axes=0), {**info, **notes}
+        # The keys of a step, with nothing paid yet.
+        opening = {key: _only(values) for key, values in self._head.opening().items()}
+        return self._observed(observation, axes=0), {**info, **opening}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Steps the environment, and pays."""
@@ -69,7 +71,7 @@ class GymnasiumHost(Host, gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
             looked=wanted,
             success=succeeded(info),
         )
-        info = {**info, **{key: value[0].item() for key, value in paid.infos.items()}}
+        info = {**info, **{key: _only(values) for key, values in paid.infos.items()}}
         observation = self._observed(observation, axes=0)
         return observation, float(paid.rewards[0]), terminated, truncated, info
 
@@ -100,6 +102,15 @@ class GymnasiumHost(Host, gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
         # Models are made anew where the pickle is opened, on the device that is there:
         # worker processes get names of weights, not weights.
         return _rebuild, (type(self), self.env, self._saved_kwargs)
+
+
+def _only(values: NDArray[Any]) -> Any:
+    """The value of a batch of one, with numpy's type and shape, as TorchRL needs it.
+
+    A bool stays an array, of no axes: Gymnasium's vector environments would keep
+    numpy's own bools as objects.
+    """
+    return values[0, ...] if values.dtype == np.bool_ else values[0]
 
 
 def _rebuild(
@@ -133,7 +144,7 @@ class VideoLevelReward(VideoLevelArguments, GymnasiumHost):
         >>> env = VideoLevelReward(make("metaworld/pick-place"), encoder="pixels")
         >>> _ = env.reset(seed=0)
         >>> _, reward, _, _, info = env.step(env.action_space.sample())
-        >>> bool(reward == info["reward_video"]), info["reward_video_due"]
+        >>> bool(reward == info["reward_video"]), bool(info["reward_video_due"])
         (True, True)
         >>> env.close()
     """
@@ -151,7 +162,7 @@ class GenRewardWrapper(GenRewardArguments, GymnasiumHost):
         >>> env = GenRewardWrapper(make("metaworld/pick-place"), frame_weight=0)
         >>> _ = env.reset(seed=0)
         >>> _, reward, _, _, info = env.step(env.action_space.sample())
-        >>> bool(reward == info["reward_video"]), info["weight_env"]
+        >>> bool(reward == info["reward_video"]), float(info["weight_env"])
         (True, 0.0)
         >>> env.close()
     """

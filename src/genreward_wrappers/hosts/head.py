@@ -190,6 +190,18 @@ class RewardHead:
         self.steps += 1
         return Paid(total, self._infos(env_rewards, scores, weights))
 
+    def opening(self) -> dict[str, NDArray[Any]]:
+        """(N,) each, by its key: the infos of a step at which nothing is paid.
+
+        For the info of a reset, which has the keys of a step: recorders keep both in
+        one table.
+        """
+        nothing = np.zeros(self.session.num_envs, np.float32)
+        scores = {
+            model.name: Score(nothing, nothing > 0) for model in self.session.models
+        }
+        return self._infos(nothing.astype(np.float64), scores, self.weights)
+
     def balance(self, play: Callable[[], None]) -> None:
         """Brings the environment's own reward to the scale of the others.
 
@@ -291,4 +303,4 @@ class RewardHead:
             infos[f"weight_{name}"] = np.full(len(env_rewards), weight)
         for name, version in self._versions.items():
             infos[f"reward_{name}_version"] = np.full(len(env_rewards), version)
-        return infos
+        return {**infos, **self.session.notes()}

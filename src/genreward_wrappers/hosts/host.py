@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import fspath
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 from gymnasium import spaces
@@ -251,6 +251,19 @@ class Host:
             ValueError: There is no such part, or a weight is not finite.
         """
         self._head.set_weights(weights)
+
+    def compute_reward(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raises: hindsight relabelling asks for what no goal video can answer.
+
+        Without this the call would reach the environment's own method, and a replay
+        buffer would mix two rewards.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} pays for an episode as it was seen, and "
+            "compute_reward() asks what a step would have earned for another goal: "
+            "HerReplayBuffer and its like need the environment's own reward. Use an "
+            "ordinary replay buffer"
+        )
 
     def put_model(self, model: RewardModel[Any], weight: float, version: int) -> None:
         """Puts a model in the place of the one with its name, or beside the others.

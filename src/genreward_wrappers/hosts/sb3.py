@@ -23,7 +23,7 @@ except ImportError as error:
 
 from genreward_wrappers.core import Bool, UInt8
 from genreward_wrappers.data.episodes import succeeded
-from genreward_wrappers.data.frames import TAP
+from genreward_wrappers.data.frames import TAP, spoiled
 from genreward_wrappers.hosts.arguments import (
     FrameLevelArguments,
     GenRewardArguments,
@@ -72,8 +72,15 @@ class SB3Host(Host, VecEnvWrapper):  # type: ignore[misc]
 
     def _check(self, inside: Inside) -> None:
         if self._frames.source.kind == "render":
+            cause = spoiled(inside.observation_space)
             raise ValueError(
-                "frames from render() cannot be used in stable-baselines3's vector "
+                (
+                    f"{cause}. Put {type(self).__name__} below VecFrameStack, "
+                    "VecTransposeImage and VecNormalize, and those around it: "
+                    if cause
+                    else ""
+                )
+                + "frames from render() cannot be used in stable-baselines3's vector "
                 "environments: after the last step of an episode render() shows the "
                 "next one. Use pixel observations, or TapFrames in each environment"
             )
@@ -152,7 +159,9 @@ class SB3Host(Host, VecEnvWrapper):  # type: ignore[misc]
     def env_method(
         self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any
     ) -> Any:
-        """Calls a method of the environments, or `set_weights` of this wrapper."""
+        """Calls a method of the environments, or one of this wrapper's own."""
+        if method_name == "compute_reward":
+            self.compute_reward()
         if method_name == "set_weights":
             self.set_weights(*args, **kwargs)
             return [None] * self.num_envs

@@ -77,6 +77,8 @@ class VectorHost(Host, _VectorWrapper, RecordConstructorArgs):
     def _wrap(self, env: VectorEnv[Any, Any, Any], space: Any) -> None:
         VectorWrapper.__init__(self, env)
         self.metadata = marked(env.metadata, self)
+        # TorchRL asks the environment itself.
+        self.autoreset_mode = self._mode
         if space is not None:
             self.single_observation_space = space
             self.observation_space = batch_space(space, env.num_envs)
@@ -96,7 +98,11 @@ class VectorHost(Host, _VectorWrapper, RecordConstructorArgs):
         frames = self._look(observations, infos, mask)
         self._head.begin(frames, mask, seed, self._states(observations))
         self._ended = self._ended & ~mask
-        return self._observed(observations), self._with_notes(infos, mask)
+        # The keys of a step, with nothing paid yet.
+        for key, values in self._head.opening().items():
+            infos[key] = np.where(mask, values, np.zeros_like(values))
+            infos[f"_{key}"] = mask
+        return self._observed(observations), infos
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Steps all environments, and pays."""
@@ -138,18 +144,21 @@ class VectorHost(Host, _VectorWrapper, RecordConstructorArgs):
             self._head.begin(frames, resetting, states=self._states(observations))
         self._ended = ended
         # As in `VectorEnv._add_info`: each key beside a mask of the rows that have it.
-        # An autoreset row has no scores, as the single wrapper's reset has none.
-        logged = {
-            k: np.where(active, v, v.dtype.type(0)) for k, v in paid.infos.items()
-        }
-        infos = {**infos, **logged, **{f"_{key}": active for key in logged}}
-        if resetting.any():
-            infos = self._with_notes(infos, resetting)
+        # An autoreset row says what the single wrapper says after a reset.
+        logged = paid.infos
+        if not active.all():
+            opening = self._head.opening()
+            logged = {k: np.where(active, v, opening[k]) for k, v in logged.items()}
+        logged |= self.session.notes()
+        everyone = np.ones(self.num_envs, np.bool_)
+        infos = {**infos, **logged, **{f"_{key}": everyone for key in logged}}
         observations = self._observed(observations)
         return observations, paid.rewards, terminated, truncated, infos
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """Calls a method of the environments, or `set_weights` of this wrapper."""
+        """Calls a method of the environments, or one of this wrapper's own."""
+        if name == "compute_reward":
+            self.compute_reward()
         if name == "set_weights":
             self.set_weights(*args, **kwargs)
             return (None,) * self.num_envs
@@ -177,14 +186,6 @@ class VectorHost(Host, _VectorWrapper, RecordConstructorArgs):
             else:
                 final[row] = last[row]
         return final
-
-    def _with_notes(self, infos: dict[str, Any], begun: Bool) -> dict[str, Any]:
-        """The infos with what the models note of the episodes that begin."""
-        noted = {}
-        for key, values in self.session.notes().items():
-            noted[key] = np.where(begun, values, np.zeros_like(values))
-            noted[f"_{key}"] = begun
-        return {**infos, **noted}
 
     def _play(self, actions: spaces.Space[Any] | None) -> None:
         if actions is None:

@@ -95,6 +95,25 @@ def test_alpha_1_sees_the_way_alone(make, embed, frames):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_frames_that_are_not_square_are_squashed(make, embed):
+    """As by the released code; or cut, as by the model's own preparation."""
+    rng = np.random.default_rng(2)
+    # Smooth, so that Pillow's rounding does not matter.
+    small = rng.integers(0, 256, (4, 6, 12, 3)).astype(np.uint8)
+    wide = np.stack(
+        [np.array(Image.fromarray(f).resize((96, 48), Image.BICUBIC)) for f in small]
+    )
+    squashed = np.stack(
+        [np.array(Image.fromarray(f).resize((32, 32), Image.BICUBIC)) for f in wide]
+    )
+    goal = mean_unit(embed(GOALS))
+    found = make(GOALS, alpha=0).values(wide)
+    np.testing.assert_allclose(found, embed(squashed) @ goal, atol=1e-4)
+    cut = make(GOALS, alpha=0, resize="model").values(wide)
+    np.testing.assert_allclose(cut, embed(wide) @ goal, atol=1e-4)
+    assert np.abs(found - cut).max() > 1e-3
+
+
 def test_it_pays_for_the_frame_that_came_of_the_action(make, frames):
     model = make(GOALS[0], SCENES[0])
     values = model.values(frames)
@@ -214,6 +233,7 @@ def test_another_encoder_object(clip_folder, make, frames):
         ({"prompt": 3}, TypeError, "prompt=3.*expected a text"),
         ({"prompt": "a", "baseline": ["b", " "]}, ValueError, "baseline=.*none empty"),
         ({"prompt": "a", "baseline": "a"}, ValueError, "the same embedding"),
+        ({"prompt": "a", "alpha": 0, "resize": "crop"}, ValueError, 'or "model"'),
         ({"prompt": "a", "baseline": "b", "alpha": 1.5}, ValueError, "from 0 to 1"),
         ({"prompt": "a", "baseline": "b", "alpha": -0.1}, ValueError, "from 0 to 1"),
     ],

@@ -57,6 +57,6 @@ def play(run: Run, folder: Path) -> Episode:
             "env_id": run.env_id,
             "policy": f"trained on {run.reward}",
             "episode": number,
-            **({"goal": info["goal_index"]} if "goal_index" in info else {}),
+            **({"goal": int(info["goal_index"])} if "goal_index" in info else {}),
         },
     )

@@ -18,6 +18,9 @@ Paid: at every step, for the frame that the action led to.
 
 Needs: a goal text, and a baseline text unless alpha is 0.
 
+Pictures that are not square are squashed, as by the released code; ``resize="model"``
+cuts their sides off instead, as most CLIP models were trained.
+
 Where the released code differs: it leaves the mean of several texts shorter than one,
 so that alpha = 0 is the cosine plus a constant; it prepares pictures and texts for
 OpenAI's models, whichever model it loads; and it keeps the frames of a whole rollout
@@ -28,6 +31,7 @@ models work better and small ones hardly.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -43,6 +47,7 @@ from genreward_wrappers.core import (
     UInt64,
 )
 from genreward_wrappers.encoders.base import VideoEncoder
+from genreward_wrappers.encoders.images import ImageEncoder, Pictures
 from genreward_wrappers.encoders.registry import load_encoder
 from genreward_wrappers.encoders.texts import as_texts, mean_text, text_tower
 
@@ -60,6 +65,7 @@ class VLMRM(RewardModel[None]):
         baseline: str | Sequence[str] | None = None,
         *,
         alpha: float = 0.5,
+        resize: str = "squash",
         encoder: VideoEncoder | str = DEFAULT_ENCODER,
         device: str = "auto",
         dtype: str | None = None,
@@ -71,6 +77,9 @@ class VLMRM(RewardModel[None]):
             baseline: The scene without the goal, in one or several wordings.
             alpha: From 0 to 1, how much of each embedding is projected out that is not
                 on the line from the baseline to the goal.
+            resize: What becomes of frames that are not square: "squash" brings all of
+                them to the model's size, "model" does what the model's own preparation
+                does, which usually cuts the longer sides off.
             encoder: A model of pictures and texts, or its name for `load_encoder`.
             device: "auto", "cpu", "cuda" or "cuda:<index>".
             dtype: The precision of the encoder; None is float32.
@@ -80,6 +89,8 @@ class VLMRM(RewardModel[None]):
         """
         if not 0 <= alpha <= 1:
             raise ValueError(f"alpha={alpha}: expected a number from 0 to 1")
+        if resize not in ("squash", "model"):
+            raise ValueError(f'resize={resize!r}: expected "squash" or "model"')
         texts = as_texts(prompt, "prompt")
         others = None if baseline is None else as_texts(baseline, "baseline")
         if others is None and alpha > 0:
@@ -92,6 +103,9 @@ class VLMRM(RewardModel[None]):
             encoder = load_encoder(encoder, device=device, dtype=dtype)
         tower = text_tower(encoder)
         self.encoder = encoder
+        self._squash: Pictures | None = None
+        if resize == "squash" and isinstance(encoder, ImageEncoder):
+            self._squash = replace(encoder.pictures, resize="squash")
         self.alpha = float(alpha)
         self._goal = mean_text(tower, texts)
         self._way: Tensor | None = None
@@ -119,6 +133,8 @@ class VLMRM(RewardModel[None]):
     @torch.inference_mode()
     def values(self, frames: UInt8) -> Float32:
         """(n,) the reward of frames."""
+        if self._squash is not None:
+            frames = self._squash.fit(torch.from_numpy(frames)).numpy()
         embeddings = self.encoder.encode_images(frames).flatten(1)
         off = torch.nn.functional.normalize(embeddings, dim=-1) - self._goal
         projected = (1 - self.alpha) * off

@@ -1,0 +1,65 @@
+"""``genreward train``: one command, its files, and how it resumes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("sbx")
+
+from genreward_wrappers.cli import train
+from genreward_wrappers.cli.main import main
+from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.data.video_files import read_video
+
+TASK = ["train", "--env", "metaworld/coffee-button"]
+
+
+def test_it_trains_shows_stops_and_resumes(tmp_path, capsys, monkeypatch):
+    output = tmp_path / "out"
+    line = [*TASK, "--output", str(output), "--tensorboard", str(tmp_path / "board")]
+    drawn = []
+
+    def stop(path, run, progress):
+        drawn.append(progress.steps)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "CHUNK", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "draw_curve", stop)
+        assert main([*line, "--steps", "300"]) == 130
+    assert drawn == [128]
+    assert "128 decisions are kept: the same command resumes" in capsys.readouterr().err
+    assert main([*line, "--steps", "300"]) == 0
+    printed, shown = capsys.readouterr()
+    assert "decisions: 128 of 300" in shown
+    assert "success" in shown
+    assert "return" in shown
+    (path,) = output.glob("coffee-button-pixels-seed-0-*.json")
+    found = json.loads(path.read_text())
+    assert len(found["episode_success"]) == 3, "of which one was there already"
+    assert printed.splitlines()[-1].startswith(
+        f"In {sum(found['episode_success'])} of the last 3 episodes"
+    )
+    assert (output / "success.png").stat().st_size > 10_000
+    assert list((tmp_path / "board").iterdir())
+    episode = Episode.load(output / "agent.safetensors")
+    assert len(episode) == 128
+    assert set(episode.rewards) == {"env", "video"}
+    assert episode.info["env_id"] == "metaworld/coffee-button"
+    # The agent beside the goal.
+    assert read_video(output / "agent.mp4").shape == (129, 222, 390, 3)
+    # The folder is that of this run.
+    assert main([*line, "--seed", "1"]) == 1
+    said = capsys.readouterr().err
+    assert "holds another run, coffee-button-pixels-seed-0-" in said
+    assert "give another folder" in said
+
+
+@pytest.mark.parametrize("reward", ["env", "vidoe", "video:score=no"])
+def test_rewards_that_are_none(reward, tmp_path, capsys):
+    assert main([*TASK, "--reward", reward, "--output", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert {"env": "looks at no picture"}.get(reward, "no") in said
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,270 @@
+"""What trainers and recorders ask of a reward wrapper, each as its client asks it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from stable_baselines3 import SAC
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    VecFrameStack,
+    VecMonitor,
+    VecNormalize,
+    VecTransposeImage,
+)
+from stable_baselines3.her import HerReplayBuffer
+
+from genreward_wrappers import RewardModelWrapper, make, vector
+from genreward_wrappers.data.goals import embedded_goals
+from genreward_wrappers.sb3 import VecRewardModel
+from genreward_wrappers.testing import Brightness, PointMass, Traveller
+
+ARENA = {"size": 16, "horizon": 5}
+
+
+class Noting(Traveller):
+    """Notes something of each episode."""
+
+    def notes(self, memory):
+        return {"noted": np.full(len(memory[0]), 7)}
+
+
+def rewarded(**changes):
+    return RewardModelWrapper(PointMass(**{**ARENA, **changes}), Traveller())
+
+
+# TorchRL and Minari
+
+
+@pytest.mark.parametrize("make_env", [PointMass, rewarded], ids=["bare", "rewarded"])
+def test_infos_of_resets_and_steps_are_alike(make_env):
+    """Keys, types and shapes: Minari keeps both in one table."""
+    env = make_env(**ARENA)
+    _, first = env.reset(seed=0)
+    *_, after = env.step(env.action_space.sample())
+    assert first.keys() == after.keys()
+    for key in first:
+        assert type(first[key]) is type(after[key]), key
+        # TorchRL asks every value for these.
+        assert (first[key].dtype, first[key].shape) == (after[key].dtype, ())
+    if make_env is rewarded:
+        assert first["reward_traveller"] == 0
+        assert not first["reward_traveller_due"]
+        assert first["weight_traveller"] == 1
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode), ids=lambda m: m.name)
+def test_infos_of_vectors_are_numbers_and_flags(mode):
+    """Not objects, whether the wrapper is inside or outside."""
+    inside = SyncVectorEnv([rewarded] * 2, autoreset_mode=mode)
+    outside = vector.RewardModelWrapper(
+        SyncVectorEnv([partial(PointMass, **ARENA)] * 2, autoreset_mode=mode),
+        Traveller(),
+    )
+    for envs in (inside, outside):
+        _, begun = envs.reset(seed=0)
+        *_, infos = envs.step(envs.action_space.sample())
+        for found in (begun, infos):
+            assert found["reward_traveller"].dtype.kind == "f"
+            assert found["reward_traveller_due"].dtype == bool
+            assert found["_reward_env"].tolist() == [True, True]
+
+
+def test_an_episodes_notes_stay_in_its_infos():
+    env = RewardModelWrapper(PointMass(**ARENA), Traveller())
+    assert "goal_index" not in env.reset(seed=0)[1]
+    env = make("genreward/pick-place-v0")
+    _, info = env.reset(seed=0)
+    assert env.step(env.action_space.sample())[4]["goal_index"] == info["goal_index"]
+    assert info.keys() == env.step(env.action_space.sample())[4].keys()
+    env.close()
+
+
+def test_a_vector_host_says_how_it_resets():
+    envs = SyncVectorEnv(
+        [partial(PointMass, **ARENA)], autoreset_mode=AutoresetMode.SAME_STEP
+    )
+    host = vector.RewardModelWrapper(envs, Traveller())
+    assert host.autoreset_mode == AutoresetMode.SAME_STEP
+    assert host.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
+
+
+def test_torchrl():
+    pytest.importorskip("torchrl")
+    from torchrl.envs import GymWrapper
+
+    env = GymWrapper(rewarded(obs="state", render_mode="rgb_array"))
+    env = env.auto_register_info_dict()
+    found = env.rollout(4)["next"]
+    assert found["reward_traveller"].shape[0] == 4
+    np.testing.assert_allclose(found["reward"].flatten(), found["reward_traveller"])
+    envs = SyncVectorEnv(
+        [partial(PointMass, **ARENA)] * 2, autoreset_mode=AutoresetMode.SAME_STEP
+    )
+    envs = GymWrapper(vector.RewardModelWrapper(envs, Traveller()))
+    assert envs.rollout(3).batch_size == (2, 3)
+
+
+def test_minari(tmp_path, monkeypatch):
+    minari = pytest.importorskip("minari")
+    pytest.importorskip("h5py")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    env = minari.DataCollector(rewarded(obs="state", render_mode="rgb_array"),
+                               record_infos=True)  # fmt: skip
+    env.reset(seed=0)
+    paid, over = [], False
+    while not over:
+        *_, reward, ended, cut, _ = env.step(env.action_space.sample())
+        paid, over = [*paid, reward], ended or cut
+    (episode,) = env.create_dataset("test/parts-v0").iterate_episodes()
+    np.testing.assert_allclose(episode.infos["reward_traveller"][1:], paid)
+    np.testing.assert_allclose(episode.rewards, paid)
+
+
+# Hindsight
+
+
+class Reaching(PointMass):
+    """With the interface of `HerReplayBuffer`, whose reward is another."""
+
+    def __init__(self):
+        super().__init__(size=36, obs="dict", horizon=5)
+        flat = spaces.Box(-1, 1, (2,), np.float32)
+        self.observation_space = spaces.Dict(
+            pixels=self.observation_space["pixels"],
+            observation=flat, achieved_goal=flat, desired_goal=flat,
+        )  # fmt: skip
+
+    def _observe(self):
+        here, there = (np.float32(a) for a in (self.position, self.target))
+        return {
+            "pixels": self.render(),
+            "observation": here, "achieved_goal": here, "desired_goal": there,
+        }  # fmt: skip
+
+    def render(self):
+        mode, self.render_mode = self.render_mode, "rgb_array"
+        try:
+            return super().render()
+        finally:
+            self.render_mode = mode
+
+    def compute_reward(self, achieved, desired, info):
+        return -np.linalg.norm(achieved - desired, axis=-1)
+
+
+@pytest.mark.parametrize("where", ["inside", "outside", "vector"])
+def test_hindsight_is_refused_with_the_reason(where):
+    reason = "compute_reward\\(\\) asks.*another goal.*ordinary replay buffer"
+    if where == "vector":
+        envs = vector.RewardModelWrapper(SyncVectorEnv([Reaching]), Traveller())
+        with pytest.raises(NotImplementedError, match=reason):
+            envs.call("compute_reward", 0, 0, {})
+        return
+    if where == "inside":
+        env = DummyVecEnv([lambda: RewardModelWrapper(Reaching(), Traveller())])
+    else:
+        env = VecMonitor(VecRewardModel(DummyVecEnv([Reaching]), Traveller()))
+    agent = SAC(
+        "MultiInputPolicy", env, replay_buffer_class=HerReplayBuffer,
+        learning_starts=12, batch_size=32, buffer_size=100, device="cpu",
+    )  # fmt: skip
+    with pytest.raises(NotImplementedError, match=reason):
+        agent.learn(20)
+
+
+# Pictures that are none
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda v: VecFrameStack(v, 4), "it is stacked.*below VecFrameStack"),
+        (VecTransposeImage, "channels come first.*below.*VecTransposeImage"),
+        (lambda v: VecNormalize(v, norm_obs=True), "scaled to float.*VecNormalize"),
+    ],
+    ids=["stacked", "transposed", "normalised"],
+)
+def test_what_changes_pictures_below_is_named(spoil, message):
+    def venv():
+        return DummyVecEnv([partial(PointMass, **ARENA, render_mode="rgb_array")])
+
+    with pytest.raises(ValueError, match=message):
+        VecRewardModel(spoil(venv()), Brightness())
+    # The other way round it works.
+    spoil(VecRewardModel(venv(), Brightness())).reset()
+
+
+class Symbols(PointMass):
+    """As MiniGrid: 7x7 cells of three numbers each in the shape of a picture."""
+
+    def __init__(self, **changes):
+        super().__init__(size=32, horizon=5, **changes)
+        cells = spaces.Box(0, 255, (7, 7, 3), np.uint8)
+        self.observation_space = spaces.Dict(direction=spaces.Discrete(4), image=cells)
+
+    def _observe(self):
+        return {"direction": 0, "image": np.zeros((7, 7, 3), np.uint8)}
+
+
+def test_symbols_are_not_taken_for_a_picture():
+    env = RewardModelWrapper(Symbols(render_mode="rgb_array"), Brightness())
+    env.reset(seed=0)
+    *_, info = env.step(env.action_space.sample())
+    assert info["reward_brightness"] > 0, "the arena was looked at, not its symbols"
+    with pytest.raises(ValueError, match=r"\(7, 7, 3\), too small for a picture"):
+        RewardModelWrapper(Symbols(), Brightness())
+    # Who means it says so.
+    RewardModelWrapper(Symbols(), Brightness(), frames="obs:image").reset(seed=0)
+
+
+def test_minigrid():
+    pytest.importorskip("minigrid")
+    env = gym.make("MiniGrid-Empty-5x5-v0", render_mode="rgb_array")
+    env = RewardModelWrapper(env, Brightness(), frames="auto")
+    env.reset(seed=0)
+    assert env.snapshot().frames.shape[1] > 16
+    env.close()
+
+
+def test_rescaled_pictures_are_refused():
+    env = gym.wrappers.RescaleObservation(PointMass(**ARENA), np.uint8(0), np.uint8(1))
+    with pytest.raises(ValueError, match="from 0 to 1: give the image before"):
+        RewardModelWrapper(env, Brightness())
+
+
+# Ids
+
+
+def test_every_embedded_goal_has_an_id_with_its_reward():
+    for goal in embedded_goals():
+        spec = gym.spec(f"genreward/{goal.rpartition('/')[2]}-v0")
+        assert spec.max_episode_steps == gym.spec(goal).max_episode_steps
+        assert spec.additional_wrappers[0].kwargs == {"goal": goal}
+
+
+def test_an_id_is_the_wrapped_environment():
+    env = gym.make("genreward/coffee-button-v0", max_episode_steps=128, action_repeat=2)
+    env.reset(seed=0)
+    _, reward, *_, info = env.step(env.action_space.sample())
+    parts = info["reward_video"] + 0.25 * info["reward_frame"]
+    assert reward == pytest.approx(parts)
+    video = env.session.models[0]
+    assert (video.goal.env_id, video.stretch) == ("metaworld/coffee-button", 128)
+    # The environment's spec gives it back.
+    again = gym.make(env.spec)
+    again.reset(seed=0)
+    again.action_space.seed(0)
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    assert (
+        again.step(again.action_space.sample())[1]
+        == (env.step(env.action_space.sample())[1])
+    )
+    env.close()
+    again.close()
