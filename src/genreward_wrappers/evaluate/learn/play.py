@@ -29,12 +29,12 @@ def play(run: Run, folder: Path) -> Episode:
         env.success = list(restore_agent(agent, checkpoint_of(run, folder))["success"])
         number = len(env.success)
         observation, info = env.reset()
-        frames, actions, success = [env.render()], [], []
+        frames, actions, success = [np.asarray(env.render())], [], []
         rewards: dict[str, list[float]] = {}
         while len(env.success) == number:
             action, _ = agent.predict(observation, deterministic=True)
             observation, _, terminated, _, now = env.step(action)
-            frames.append(env.render())
+            frames.append(np.asarray(env.render()))
             actions.append(action)
             success.append(bool(now["is_success"]))
             for key, value in now.items():
