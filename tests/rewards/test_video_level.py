@@ -67,21 +67,6 @@ def cos(a, b):
     return float((a * b).sum() / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
-def worst_third(change, goal_change, goal, cells):
-    """The mean over some moments of the mean of the worst third, by loops."""
-
-    def length(latent, cell):
-        return np.sqrt(sum(x**2 for x in latent.reshape(-1, cells)[:, cell]))
-
-    extent = [max(length(z - goal[0], cell) for z in goal) for cell in range(cells)]
-    counted = [cell for cell in range(cells) if extent[cell] >= 0.15 * max(extent)]
-    means = []
-    for one, other in zip(change, goal_change, strict=True):
-        apart = [length(one - other, cell) / extent[cell] for cell in counted]
-        means.append(np.mean(sorted(apart)[-int(np.ceil(len(counted) / 3)) :]))
-    return np.mean(means)
-
-
 def expected_score(name, agent, goal, all_goals, contrast=1.0):
     """agent, goal: (T, D) stretches from the clip's first latent on; golden formulas.
 
@@ -94,9 +79,6 @@ def expected_score(name, agent, goal, all_goals, contrast=1.0):
         still = np.mean(np.sqrt((changes**2).mean(-1)))
         k = contrast / still
         return float(np.exp(-k * np.sqrt(((change - goal_change) ** 2).mean())))
-    if name == "regions":
-        worst = worst_third(change, goal_change, goal["whole"], 64)
-        return float(np.exp(-contrast * worst))
     if name == "motion":
         return cos(change, goal_change)
     if name == "last_change":
@@ -169,9 +151,6 @@ def full_stretch_score(name, agent, goal, all_goals, contrast):
         changes = all_goals[:, 1:] - all_goals[:, :1]
         k = contrast / np.mean(np.sqrt((changes**2).mean(-1)))
         return float(np.exp(-k * np.sqrt(((change - goal_change) ** 2).mean())))
-    if name == "regions":
-        worst = worst_third(change, goal_change, all_goals[1], 16)
-        return float(np.exp(-contrast * worst))
     if name == "motion":
         return cos(change, goal_change)
     if name == "last_change":
@@ -292,9 +271,8 @@ def test_standing_still_earns_what_contrast_says(goal):
         assert -np.mean(logs) == pytest.approx(contrast, rel=1e-3)
 
 
-@pytest.mark.parametrize("score", ["tracking", "regions"])
-def test_following_the_goal_exactly_earns_one(goal, score):
-    model = VideoLevel(goal, "pixels", horizon=H, score=score)
+def test_following_the_goal_exactly_earns_one(goal):
+    model = VideoLevel(goal, "pixels", horizon=H)
     for video in goal.videos:
         np.testing.assert_allclose(play(model, video)[:, 0], 1, atol=1e-5)
 
@@ -326,37 +304,10 @@ def test_between_its_frames_a_goal_moves_straight(goal, episode):
         assert values[t - 1] == pytest.approx(np.exp(-distance), rel=1e-4)
 
 
-def test_what_does_not_follow_is_not_paid_for_by_what_does(goal):
-    """A block that follows and one that stays: the mean forgives it, regions do not."""
-    videos = np.full((1, H + 1, *SIZE, 3), 90, np.uint8)
-    arm_alone = videos[0].copy()
-    for t in range(H + 1):
-        at = round(t / H * 20)
-        for video in (videos[0], arm_alone):
-            video[t, :16, at : at + 12] = 250
-        videos[0, t, 24:, :8] = 90 + 2 * t
-    both = GoalBundle(videos)
-    tracking, regions = (
-        play(VideoLevel(both, "pixels", horizon=H, score=score), arm_alone)[-1, 0]
-        for score in ("tracking", "regions")
-    )
-    assert tracking > 0.8
-    assert regions < 0.8
-
-
-def test_a_still_goal_among_others_is_followed_by_standing_still(goal):
-    videos = goal.videos.copy()
-    videos[2] = videos[2, :1]
-    mixed = goal.with_(videos=videos, key_frames=())
-    model = VideoLevel(mixed, "pixels", horizon=H, score="regions", goals="max")
-    np.testing.assert_allclose(play(model, videos[2])[:, 0], 1)
-
-
 @pytest.mark.parametrize(
     "options",
     [
         {"reading": "frames"},
-        {"reading": "frames", "score": "regions", "goals": "max"},
         {"reading": "frames", "payment": "hold", "length": 9},
         {"reading": "frames", "payment": "difference", "goals": "mean"},
         {"reading": "stream", "length": 17},

@@ -8,8 +8,7 @@ page on reward quality says what that means for training.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +16,6 @@ from torch import Tensor
 
 #: Below this squared length a change counts as none: its direction is noise.
 TINY = 1e-12
-#: A goal changes a cell if by this share of what it changes most.
-LEAST = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +31,6 @@ class Comparison:
         seen: (n, 1, T, 1) 1 where the agent has a latent already, else 0.
         reference: (n, 1, 1, D) the mean latent of all goals of the row's bundle.
         sharpness: (n, 1) how fast `tracking` falls with distance.
-        extent: (n, K, C) the most that each goal changes each of the C cells.
     """
 
     agent: Tensor
@@ -45,8 +41,6 @@ class Comparison:
     seen: Tensor
     reference: Tensor
     sharpness: Tensor
-    extent: Tensor
-    contrast: float
 
 
 Similarity = Callable[[Comparison], Tensor]
@@ -62,29 +56,6 @@ def tracking(c: Comparison) -> Tensor:
     numbers = c.seen.sum((2, 3)) * apart.shape[-1]
     mean_square = (apart.square() * c.seen).sum((2, 3)) / numbers
     return torch.exp(-c.sharpness * mean_square.sqrt())
-
-
-def regions(c: Comparison) -> Tensor:
-    """exp(-k mean of the worst third of the regions' distances).
-
-    A region is a cell of the latent that the goal changes, and its distance is that of
-    the changes since the clip's first latent, in units of the most that the goal
-    changes it. `tracking` averages over everything, so that an arm that fills the
-    picture pays for an object that stays where it is; here every region has to follow.
-    """
-    change = (c.agent - c.agent_first) - (c.goal - c.goal_first)
-    apart = _by_cell(change, c.extent.shape[-1])
-    most = c.extent.amax(-1, keepdim=True)
-    counted = c.extent >= LEAST * most
-    # A goal that does not move has cells, too: whoever stands still follows it.
-    units = c.extent.clamp_min(TINY)[:, :, None]
-    distance = torch.where(counted[:, :, None], apart / units, -1.0)
-    worst = distance.sort(dim=-1, descending=True).values
-    third = (counted.sum(-1) + 2) // 3
-    taken = torch.arange(worst.shape[-1], device=worst.device) < third[..., None]
-    each = (worst * taken[:, :, None]).sum(-1) / third[:, :, None]
-    seen = c.seen[..., 0]
-    return torch.exp(-c.contrast * (each * seen).sum(2) / seen.sum(2))
 
 
 def motion(c: Comparison) -> Tensor:
@@ -119,7 +90,7 @@ def centred(c: Comparison) -> Tensor:
 
 SIMILARITIES: dict[str, Similarity] = {
     function.__name__: function
-    for function in (tracking, regions, motion, last_change, cosine, centred)
+    for function in (tracking, motion, last_change, cosine, centred)
 }
 
 
@@ -142,22 +113,6 @@ def calibrate(goals: Tensor, contrast: float) -> float:
             "there is nothing to follow"
         )
     return contrast / float(still)
-
-
-def cell_count(latent_shape: Sequence[int]) -> int:
-    """The cells of a latent, channels first: what has no picture has one."""
-    return math.prod(latent_shape[1:])
-
-
-def extent(goals: Tensor, cells: int) -> Tensor:
-    """(K, C) the most that each goal (K, T, D) changes each cell since its start."""
-    return _by_cell(goals - goals[:, :1], cells).amax(1)
-
-
-def _by_cell(change: Tensor, cells: int) -> Tensor:
-    """(..., C) the length of each cell's change over the channels."""
-    apart = change.reshape(*change.shape[:-1], -1, cells)
-    return apart.square().sum(-2).sqrt()
 
 
 def _cosine(agent: Tensor, goal: Tensor, seen: Tensor) -> Tensor:

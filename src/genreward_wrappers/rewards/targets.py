@@ -16,7 +16,7 @@ from torch import Tensor
 
 from genreward_wrappers.core import Bool, Float32, UInt8
 from genreward_wrappers.data.goal_maker import GoalMaker
-from genreward_wrappers.rewards.similarity import calibrate, extent
+from genreward_wrappers.rewards.similarity import calibrate
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,24 +28,21 @@ class Targets:
         looks: (R, K, P) coarse pixels of their first frames, on the CPU.
         reference: (R, D) the mean latent of each set.
         sharpness: (R,) how fast `tracking` falls with distance.
-        extent: (R, K, C) the most that each goal changes each cell of the latent.
     """
 
     latents: Tensor
     looks: Tensor
     reference: Tensor
     sharpness: Tensor
-    extent: Tensor
 
     @classmethod
-    def of(cls, latents: Tensor, looks: Tensor, contrast: float, cells: int) -> Targets:
+    def of(cls, latents: Tensor, looks: Tensor, contrast: float) -> Targets:
         """One set, of K goals (K, T, D) and the coarse pixels (K, P) of each."""
         return cls(
             latents=latents[None],
             looks=looks[None],
             reference=latents.flatten(0, 1).mean(0)[None],
             sharpness=latents.new_tensor([calibrate(latents, contrast)]),
-            extent=extent(latents, cells)[None],
         )
 
     def at(self, rows: Tensor) -> Tensor:
@@ -109,7 +106,7 @@ def _put_rows(
     old: Targets | None, rows: Tensor, sets: Sequence[Targets], count: int
 ) -> Targets:
     fields = []
-    for name in ("latents", "looks", "reference", "sharpness", "extent"):
+    for name in ("latents", "looks", "reference", "sharpness"):
         new = torch.cat([getattr(one, name) for one in sets])
         base = (
             new.new_zeros(count, *new.shape[1:]) if old is None else getattr(old, name)

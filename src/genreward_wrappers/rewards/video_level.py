@@ -47,7 +47,7 @@ from genreward_wrappers.rewards.clip_readers import (
     Stretch,
     WindowReading,
 )
-from genreward_wrappers.rewards.similarity import SIMILARITIES, Comparison, cell_count
+from genreward_wrappers.rewards.similarity import SIMILARITIES, Comparison
 from genreward_wrappers.rewards.targets import Own, Targets, begin
 from genreward_wrappers.rewards.video_options import VideoOptions
 
@@ -267,8 +267,6 @@ class VideoLevel(RewardModel[VideoMemory]):
             seen=agent.new_ones(len(agent), 1, 1, 1),
             reference=targets.reference[:, None, None],
             sharpness=targets.sharpness[:, None],
-            extent=targets.extent[:, choice, None],
-            contrast=self._contrast,
         )
         table: Float32 = self._similarity(comparison).float().cpu().numpy()
         return np.broadcast_to(table, (len(agent), len(goal)))
@@ -299,8 +297,6 @@ class VideoLevel(RewardModel[VideoMemory]):
             seen=stretch.seen[:, None, :, None],
             reference=targets.reference[own][:, None, None],
             sharpness=targets.sharpness[each],
-            extent=targets.extent[each, which],
-            contrast=self._contrast,
         )
         scores = self._similarity(comparison)
         together = scores.amax(1) if self.options.goals == "max" else scores.mean(1)
@@ -311,8 +307,7 @@ class VideoLevel(RewardModel[VideoMemory]):
         """What videos make for this reward; their latents, if somebody has them."""
         if latents is None:
             latents = self.reading.read(videos)
-        cells = cell_count(self.encoder.latent_shape)
-        return Targets.of(latents, self._look(videos[:, 0]), self._contrast, cells)
+        return Targets.of(latents, self._look(videos[:, 0]), self._contrast)
 
     def _compared(self, own: Own | None) -> Targets:
         """What the rows are compared with."""

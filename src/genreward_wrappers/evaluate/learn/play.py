@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,12 +30,13 @@ def play(run: Run, folder: Path) -> Episode:
         env.success = list(restore_agent(agent, checkpoint_of(run, folder))["success"])
         number = len(env.success)
         observation, info = env.reset()
-        frames, actions, success = [np.asarray(env.render())], [], []
+        frames: list[Any] = [env.render()]
+        actions, success = [], []
         rewards: dict[str, list[float]] = {}
         while len(env.success) == number:
             action, _ = agent.predict(observation, deterministic=True)
             observation, _, terminated, _, now = env.step(action)
-            frames.append(np.asarray(env.render()))
+            frames.append(env.render())
             actions.append(action)
             success.append(bool(now["is_success"]))
             for key, value in now.items():
