@@ -82,9 +82,35 @@ def test_the_example_of_generated_goals(tmp_path):
     assert len(list(tmp_path.glob("genreward/generated/*/*.safetensors"))) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "package", "few", "said"),
+    [
+        ("torchrl_ppo", "torchrl", ["--episodes", "1"], "episode 0: reward_video"),
+        (
+            "sb3_recurrent",
+            "sb3_contrib",
+            ["--steps", "256", "--envs", "2"],
+            "|    video ",
+        ),
+    ],
+)
+def test_examples_of_other_trainers(name, package, few, said, tmp_path):
+    pytest.importorskip(package)
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / f"{name}.py", *few],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert said in done.stdout
+
+
 def test_every_example_is_run():
     tested = {
         "sb3_ppo", "sb3_sac", "any_pixel_env", "evaluate_your_reward", "frame_level",
-        "generated_goals",
+        "generated_goals", "torchrl_ppo", "sb3_recurrent",
     }  # fmt: skip
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
