@@ -79,12 +79,12 @@ def run_train(args: argparse.Namespace) -> int:
     from genreward_wrappers.rewards.spec import ENV, RewardSpec
 
     check_offers_state(args.env)
+    check_goal(args.goal, args.env)
     if RewardSpec.parse(args.reward).name == ENV:
         raise ValueError(
             "--reward env: the environment's own reward looks at no picture; "
             "`genreward evaluate --learn --reward env` trains on it for comparison"
         )
-    check_goal(args.goal, args.env)
     from genreward_wrappers.evaluate.learn.runs import WINDOW, Run, outcome
 
     run = Run(args.env, args.reward, args.seed, args.goal)
