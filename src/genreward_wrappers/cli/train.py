@@ -107,6 +107,7 @@ def run_train(args: argparse.Namespace) -> int:
 
 
 def _train(run: Run, args: argparse.Namespace) -> Progress:
+    from genreward_wrappers.evaluate.learn.runs import HORIZON
     from genreward_wrappers.evaluate.learn.train import learn, load_progress
     from genreward_wrappers.progress import progress_bar, tensorboard
 
@@ -124,8 +125,9 @@ def _train(run: Run, args: argparse.Namespace) -> Progress:
             )
             draw_curve(_picture(args.output), run, progress)
 
-        total = max(args.steps, load_progress(run, args.output).steps)
-        bar(load_progress(run, args.output).steps, total)
+        made = load_progress(run, args.output).steps
+        total = max(made, -(-args.steps // HORIZON) * HORIZON)
+        bar(made, total)
         try:
             return learn(run, args.output, args.steps, on_progress, chunk=CHUNK)
         except KeyboardInterrupt:
