@@ -33,6 +33,7 @@ from genreward_wrappers.encoders.caching import Memo
 from genreward_wrappers.encoders.pixels import PooledPixels
 from genreward_wrappers.encoders.registry import load_encoder
 from genreward_wrappers.encoders.stream import stream_push, stream_start
+from genreward_wrappers.evaluate.episodes import altered as others
 from genreward_wrappers.evaluate.episodes import rollouts
 from genreward_wrappers.evaluate.episodes.altered import altered
 from genreward_wrappers.evaluate.episodes.rollouts import Job, record_rollouts
@@ -400,7 +401,7 @@ def test_altered_kinds_and_groups(recorded):
     before = [episode.frames.copy() for episode in recorded]
     changed = altered(recorded)
     sources = of_kind(recorded, "success")
-    assert [e.info["kind"] for e in changed] == [*rollouts.ALTERED] * len(sources)
+    assert [e.info["kind"] for e in changed] == [*others.ALTERED] * len(sources)
     for source, three in zip(
         sources, zip(*[iter(changed)] * 3, strict=True), strict=True
     ):
@@ -453,7 +454,7 @@ def test_shifts_reach_a_sixteenth_and_no_farther():
     frames = np.zeros((1, 64, 64, 3), np.uint8)
     frames[0, 32, 32] = 255
     moves = [
-        np.argwhere(rollouts._shift(frames, np.random.default_rng(seed))[0, ..., 0])[0]
+        np.argwhere(others._shift(frames, np.random.default_rng(seed))[0, ..., 0])[0]
         - 32
         for seed in range(300)
     ]
@@ -466,7 +467,7 @@ def test_brightness_is_one_factor():
     frames = np.arange(192, dtype=np.uint8).reshape(1, 8, 8, 3)
     factors = []
     for seed in range(40):
-        changed = rollouts._brighten(frames, np.random.default_rng(seed))
+        changed = others._brighten(frames, np.random.default_rng(seed))
         unclipped = changed < 255
         factor = changed[unclipped].sum() / frames[unclipped].sum()
         assert np.abs(changed - np.clip(frames * factor, 0, 255)).max() < 2
@@ -1317,7 +1318,7 @@ def test_recorded_episodes_are_judged_as_they_were_paid(goal, tmp_path):
         resamples=9,
     )
     kinds = [e.info["kind"] for e in judged.episodes]
-    assert kinds == ["success", "failure", "success", *rollouts.ALTERED * 2]
+    assert kinds == ["success", "failure", "success", *others.ALTERED * 2]
     for one, name in zip(judged.scored, ("video", "env"), strict=True):
         for paid, episode in zip(one.paid, episodes, strict=False):
             np.testing.assert_array_equal(paid, episode.rewards[name])

@@ -232,6 +232,7 @@ def test_nothing_to_show_is_an_error(full, changes, message):
 
 def test_without_pillow_the_message_names_the_extra(full, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
+    monkeypatch.delitem(sys.modules, "PIL.Image", raising=False)
     with pytest.raises(
         ImportError, match=r'pip install "genreward-wrappers\[evaluate\]"'
     ):

@@ -44,7 +44,7 @@ def test_our_own_rewards_by_name():
 
 def test_options_are_those_of_the_constructor():
     assert registry.reward_options("vlm-rm") == (
-        "prompt", "baseline", "alpha", "encoder", "device", "dtype", "every",
+        "prompt", "baseline", "alpha", "resize", "encoder", "device", "dtype", "every",
     )  # fmt: skip
     assert registry.reward_options("viper").count("every") == 1, "its own"
     assert "variant" not in registry.reward_options("lerobot:topreward")

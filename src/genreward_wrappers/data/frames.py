@@ -25,7 +25,7 @@ TAP = "tapped_frame"
 
 #: Smaller observations of this shape are more likely symbols, such as the 7x7 cells of
 #: MiniGrid, than pictures: they are looked at only where they are asked for by name.
-SMALLEST = 16
+SMALLEST = 8
 
 FRAMES = '"auto", "obs", "obs:<key>", "render" or "info:<key>"'
 

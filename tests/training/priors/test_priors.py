@@ -669,7 +669,7 @@ def test_training_says_how_far_it_is_and_goes_on(goal, tmp_path):
         train(trainer("viper", videos, training, width=8), output)
     prior = train(trainer("viper", videos, training), output, every=4, log=said.append)
     assert [line.split()[0] for line in said] == [
-        "4/12", "8/12", "goes", "8/12", "12/12",
+        "4/12", "8/12", "resumes", "8/12", "12/12",
     ]  # fmt: skip
     assert "codec  pixels" in said[0]
     assert "prior  loss" in said[-1]
