@@ -49,7 +49,13 @@ def flatten(tree: Any, path: str = "") -> tuple[Any, Tensors]:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(tree, torch.Tensor):
         return _flatten_tensor(tree, path)
-    kind, parts = _parts(tree, path)
+    kind, parts = _parts(tree)
+    if not kind:
+        raise TypeError(
+            f"{path}: {type(tree).__name__} cannot be stored; what can are "
+            "dataclasses, tuples, lists and dicts (with texts without a slash as keys) "
+            "of arrays, tensors, numbers, texts and None"
+        )
     outlines: dict[str, Any] = {}
     tensors: Tensors = {}
     for name, part in parts.items():
@@ -104,7 +110,7 @@ def rebuild(
         fields: Mapping[str, Any] = {}
         if kind == "fields" or like is not None:
             _expect(like is not None, kind, like, path)
-            found, fields = _parts(like, path)
+            found, fields = _parts(like)
             fits = found == kind and (kind == "dict" or [*fields] == [*parts])
             _expect(fits, f"{kind} {[*parts]}", like, path)
         filled = {
@@ -120,8 +126,8 @@ def rebuild(
     return tree
 
 
-def _parts(tree: Any, path: str) -> tuple[str, dict[str, Any]]:
-    """What holds other values: its kind, and these by name."""
+def _parts(tree: Any) -> tuple[str, dict[str, Any]]:
+    """The kind of what holds other values, and these by name; no kind for others."""
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         names = [field.name for field in dataclasses.fields(tree)]
         return "fields", {name: getattr(tree, name) for name in sorted(names)}
@@ -134,11 +140,7 @@ def _parts(tree: Any, path: str) -> tuple[str, dict[str, Any]]:
     if isinstance(tree, (list, tuple)):
         parts = {str(i): part for i, part in enumerate(tree)}
         return ("list" if isinstance(tree, list) else "tuple"), parts
-    raise TypeError(
-        f"{path}: {type(tree).__name__} cannot be stored; what can are dataclasses, "
-        "tuples, lists and dicts (with texts without a slash as keys) of arrays, "
-        "tensors, numbers, texts and None"
-    )
+    return "", {}
 
 
 def _flatten_tensor(tensor: Any, path: str) -> tuple[str, Tensors]:
@@ -205,8 +207,5 @@ def _home(tree: Any) -> str:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(tree, torch.Tensor):
         return str(tree.device)
-    try:
-        parts = _parts(tree, "")[1].values()
-    except TypeError:
-        return "cpu"
-    return next((home for home in map(_home, parts) if home != "cpu"), "cpu")
+    homes = map(_home, _parts(tree)[1].values())
+    return next((home for home in homes if home != "cpu"), "cpu")
