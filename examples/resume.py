@@ -1,12 +1,9 @@
 """Stops a run in mid-episode, and resumes it as if it had never been stopped.
 
-python examples/resume.py --agent sac    # trains, and saves in this folder
-python examples/resume.py --agent sac    # resumes
+python examples/resume.py --agent sac    # the second time it resumes
 
-Both print their rewards, which are those of one run of twice as many steps.
+Two runs print the rewards of one run of twice as many steps.
 """
-
-from __future__ import annotations
 
 import argparse
 from pathlib import Path
@@ -36,12 +33,6 @@ def make_goal() -> GoalBundle:
     return GoalBundle(np.stack(frames)[None])
 
 
-def report(now: dict, _: dict) -> bool:
-    """Prints the rewards of a step."""
-    print(now["rewards"].tolist())
-    return True
-
-
 def main() -> None:
     """Trains or resumes, and saves everything that a later run depends on."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -59,7 +50,7 @@ def main() -> None:
         saved = venv.load_state(state)
         # Without force_reset=False, training would begin with new episodes.
         agent = kind.load("agent", venv, force_reset=False)
-        for env, place, random in zip(envs, *saved["envs"], strict=True):
+        for env, place, random in zip(envs, saved["envs"], saved["rngs"], strict=True):
             env.position, env.target, env._step = place
             env.np_random.bit_generator.state = random
         # Last, since making an agent seeds all of these.
@@ -69,13 +60,13 @@ def main() -> None:
     else:
         agent = kind("MlpPolicy", venv, seed=0, **options)
 
-    agent.learn(args.steps, report, reset_num_timesteps=False)
+    agent.learn(
+        args.steps, lambda now, _: not print(now["rewards"]), reset_num_timesteps=False
+    )
     agent.save("agent", include=["replay_buffer"])
     saved = {
-        "envs": (
-            [(env.position, env.target, env._step) for env in envs],
-            [env.np_random.bit_generator.state for env in envs],
-        ),
+        "envs": [(env.position, env.target, env._step) for env in envs],
+        "rngs": [env.np_random.bit_generator.state for env in envs],
         "actions": agent.action_space.np_random.bit_generator.state,
         "numpy": np.random.get_state(legacy=False),  # noqa: NPY002
         "torch": torch.get_rng_state(),
