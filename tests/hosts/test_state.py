@@ -131,6 +131,15 @@ def test_the_state_of_another_reward_is_refused(goal, tmp_path):
         env.load_state(file)
 
 
+def test_classes_of_the_users_are_refused_when_they_are_saved(tmp_path):
+    env = single(Brightness())
+    env.reset()
+    for own in (Pair(1), {"a": Named(1, 2)}):
+        with pytest.raises(TypeError, match=r"/env.* cannot be stored"):
+            env.save_state(tmp_path / "state.safetensors", own)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_episode_whose_beginning_was_not_seen_is_not_recorded(tmp_path):
     file = tmp_path / "state.safetensors"
     env = RewardModelWrapper(

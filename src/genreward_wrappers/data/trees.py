@@ -30,8 +30,13 @@ Tensors = dict[str, NDArray[Any]]
 BITS = "bits of "
 
 
-def flatten(tree: Any, path: str = "") -> tuple[Any, Tensors]:
+def flatten(tree: Any, path: str = "", classes: bool = True) -> tuple[Any, Tensors]:
     """The outline of a tree, and its arrays by their paths.
+
+    Args:
+        tree: The tree.
+        path: Where it is in a larger one.
+        classes: Whether there will be a live tree to take classes from.
 
     Raises:
         TypeError: There is something in it that cannot be stored.
@@ -50,16 +55,16 @@ def flatten(tree: Any, path: str = "") -> tuple[Any, Tensors]:
     if torch is not None and isinstance(tree, torch.Tensor):
         return _flatten_tensor(tree, path)
     kind, parts = _parts(tree)
-    if not kind:
+    if not kind or (kind == "fields" and not classes):
         raise TypeError(
             f"{path}: {type(tree).__name__} cannot be stored; what can are "
-            "dataclasses, tuples, lists and dicts (with texts without a slash as keys) "
-            "of arrays, tensors, numbers, texts and None"
+            f"{'dataclasses, ' if classes else ''}tuples, lists and dicts (with texts "
+            "without a slash as keys) of arrays, tensors, numbers, texts and None"
         )
     outlines: dict[str, Any] = {}
     tensors: Tensors = {}
     for name, part in parts.items():
-        outlines[name], more = flatten(part, f"{path}/{name}")
+        outlines[name], more = flatten(part, f"{path}/{name}", classes)
         tensors |= more
     named = kind in ("fields", "dict")
     return {kind: outlines if named else [*outlines.values()]}, tensors

@@ -48,10 +48,11 @@ def write_state(path: Path, snapshot: HostSnapshot, env_state: Any) -> None:
         TypeError: There is something in them that cannot be stored.
     """
     models = [*snapshot.session.identities]
-    tree = {"host": _without_models(snapshot), "env": env_state}
-    outline, tensors = flatten(tree)
+    host, tensors = flatten(_without_models(snapshot), "/host")
+    env, more = flatten(env_state, "/env", classes=False)
+    outline = {"dict": {"host": host, "env": env}}
     about = {"models": models, "num_envs": len(snapshot.ended), "state": outline}
-    save_tensors(path, tensors, LAYOUT, about)
+    save_tensors(path, tensors | more, LAYOUT, about)
 
 
 def read_state(path: Path, live: HostSnapshot) -> tuple[HostSnapshot, Any]:
