@@ -82,13 +82,12 @@ def decisions_to(line: Line, rate: float) -> float:
 
 
 def at(line: Line, marks: Floats) -> Floats:
-    """Success at some numbers of decisions; a run that is over keeps its last one."""
-    success = np.asarray(line["success"], np.float64)
-    steps = np.minimum(
-        np.arange(1, len(success) + 1) * line["every"], line["decisions"]
+    """Success at some numbers of decisions; outside of a curve, that of its ends."""
+    steps = np.arange(1, len(line["success"]) + 1) * line["every"]
+    found: Floats = np.interp(
+        marks, np.minimum(steps, line["decisions"]), line["success"]
     )
-    index = np.searchsorted(steps, marks, side="right") - 1
-    return np.where(index < 0, 0.0, success[np.maximum(index, 0)])
+    return found
 
 
 def table(lines: Sequence[Line]) -> str:
@@ -102,7 +101,10 @@ def table(lines: Sequence[Line]) -> str:
         "budget (median)", "farmed", "decisions a CPU second",
     )  # fmt: skip
     out = []
-    for (reward, goal, settings), tasks in groups.items():
+    # What has the most runs first.
+    order = sorted(groups, key=lambda key: -len(_all(groups[key])))
+    for reward, goal, settings in order:
+        tasks = groups[reward, goal, settings]
         what = f"`{reward}`, goals: {goal}" + (f", {settings}" if settings else "")
         out += [what, "", _row(head), "|" + "---|" * len(head)]
         for task, some in tasks.items():

@@ -105,9 +105,35 @@ def test_a_resumed_run_pays_the_rewards_of_one_that_was_not_stopped(agent, tmp_p
     assert len(set(expected)) == 256
 
 
+@pytest.mark.parametrize(
+    ("name", "package", "few", "said"),
+    [
+        ("torchrl_ppo", "torchrl", ["--episodes", "1"], "episode 0: reward_video"),
+        (
+            "sb3_recurrent",
+            "sb3_contrib",
+            ["--steps", "256", "--envs", "2"],
+            "|    video ",
+        ),
+    ],
+)
+def test_examples_of_other_trainers(name, package, few, said, tmp_path):
+    pytest.importorskip(package)
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / f"{name}.py", *few],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert said in done.stdout
+
+
 def test_every_example_is_run():
     tested = {
         "sb3_ppo", "sb3_sac", "any_pixel_env", "evaluate_your_reward", "frame_level",
-        "generated_goals", "resume",
+        "generated_goals", "resume", "torchrl_ppo", "sb3_recurrent",
     }  # fmt: skip
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested

@@ -33,7 +33,7 @@ def test_it_trains_shows_stops_and_resumes(tmp_path, capsys, monkeypatch):
     assert "128 decisions are kept: the same command resumes" in capsys.readouterr().err
     assert main([*line, "--steps", "300"]) == 0
     printed, shown = capsys.readouterr()
-    assert "decisions: 128 of 300" in shown
+    assert "decisions: 128 of 384" in shown
     assert "success" in shown
     assert "return" in shown
     (path,) = output.glob("coffee-button-pixels-seed-0-*.json")

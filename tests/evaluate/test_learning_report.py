@@ -82,9 +82,9 @@ def test_decisions_to_a_rate():
     assert decisions_to(line(decisions=5_000), 0.95) == 5_000
 
 
-def test_curves_keep_their_last_rate_and_begin_at_none():
-    marks = np.array([0, 1_280, 2_000, 5_120, 100_000], np.float64)
-    np.testing.assert_array_equal(at(line(), marks), [0, 0.1, 0.1, 1.0, 1.0])
+def test_curves_keep_the_rates_of_their_ends():
+    marks = np.array([0, 1_280, 1_920, 5_120, 100_000], np.float64)
+    np.testing.assert_allclose(at(line(), marks), [0.1, 0.1, 0.3, 1.0, 1.0])
 
 
 def test_the_table_and_the_picture_come_from_lines_alone(tmp_path):

@@ -508,7 +508,7 @@ def test_sb3_says_what_goals_cost_in_reset_infos():
     values = []
     for _ in range(4):
         _, reward, _, infos = venv.step(actions)
-        assert not any("goal_seconds" in info for info in infos)
+        assert all("goal_seconds" in info for info in infos)
         values.append(reward)
     begun = ["goal_seconds" in info for info in venv.unwrapped.reset_infos]
     assert begun == [True, False]

@@ -249,7 +249,9 @@ def test_every_embedded_goal_has_an_id_with_its_reward():
 
 
 def test_an_id_is_the_wrapped_environment():
-    env = gym.make("genreward/coffee-button-v0", max_episode_steps=128, action_repeat=2)
+    # With the module in front, as scripts without an import of this package write it.
+    env_id = "genreward_wrappers:genreward/coffee-button-v0"
+    env = gym.make(env_id, max_episode_steps=128, action_repeat=2)
     env.reset(seed=0)
     _, reward, *_, info = env.step(env.action_space.sample())
     parts = info["reward_video"] + 0.25 * info["reward_frame"]

@@ -79,12 +79,12 @@ def run_train(args: argparse.Namespace) -> int:
     from genreward_wrappers.rewards.spec import ENV, RewardSpec
 
     check_offers_state(args.env)
+    check_goal(args.goal, args.env)
     if RewardSpec.parse(args.reward).name == ENV:
         raise ValueError(
             "--reward env: the environment's own reward looks at no picture; "
             "`genreward evaluate --learn --reward env` trains on it for comparison"
         )
-    check_goal(args.goal, args.env)
     from genreward_wrappers.evaluate.learn.runs import WINDOW, Run, outcome
 
     run = Run(args.env, args.reward, args.seed, args.goal)
@@ -107,6 +107,7 @@ def run_train(args: argparse.Namespace) -> int:
 
 
 def _train(run: Run, args: argparse.Namespace) -> Progress:
+    from genreward_wrappers.evaluate.learn.runs import HORIZON
     from genreward_wrappers.evaluate.learn.train import learn, load_progress
     from genreward_wrappers.progress import progress_bar, tensorboard
 
@@ -124,8 +125,9 @@ def _train(run: Run, args: argparse.Namespace) -> Progress:
             )
             draw_curve(_picture(args.output), run, progress)
 
-        total = max(args.steps, load_progress(run, args.output).steps)
-        bar(load_progress(run, args.output).steps, total)
+        made = load_progress(run, args.output).steps
+        total = max(made, -(-args.steps // HORIZON) * HORIZON)
+        bar(made, total)
         try:
             return learn(run, args.output, args.steps, on_progress, chunk=CHUNK)
         except KeyboardInterrupt:

@@ -24,7 +24,7 @@ except ImportError as error:
     ) from error
 
 
-class EpisodeFigure(Figure):  # type: ignore[misc]
+class EpisodeFigure(Figure):
     """A figure that notebooks show, whether or not pyplot is imported."""
 
     def _repr_png_(self) -> bytes:
