@@ -82,6 +82,29 @@ def test_the_example_of_generated_goals(tmp_path):
     assert len(list(tmp_path.glob("genreward/generated/*/*.safetensors"))) == 2
 
 
+@pytest.mark.parametrize("agent", ["ppo", "sac"])
+def test_a_resumed_run_pays_the_rewards_of_one_that_was_not_stopped(agent, tmp_path):
+    def rewards(name, steps):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        script = [sys.executable, EXAMPLES / "resume.py", "--agent", agent]
+        done = subprocess.run(
+            [*script, "--steps", steps],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout.splitlines()
+
+    # 128 is no multiple of the 50 steps of an episode.
+    expected = rewards("one", "512")
+    assert rewards("two", "256") + rewards("two", "256") == expected
+    assert len(set(expected)) == 256
+
+
 @pytest.mark.parametrize(
     ("name", "package", "few", "said"),
     [
@@ -111,6 +134,6 @@ def test_examples_of_other_trainers(name, package, few, said, tmp_path):
 def test_every_example_is_run():
     tested = {
         "sb3_ppo", "sb3_sac", "any_pixel_env", "evaluate_your_reward", "frame_level",
-        "generated_goals", "torchrl_ppo", "sb3_recurrent",
+        "generated_goals", "resume", "torchrl_ppo", "sb3_recurrent",
     }  # fmt: skip
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested

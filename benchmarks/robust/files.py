@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from genreward_wrappers import GoalBundle
+from genreward_wrappers import GoalBundle, VideoLevelReward
 from genreward_wrappers.data import cache, episodes, goals
 from genreward_wrappers.data.episodes import Episode, outcome
 from genreward_wrappers.data.files import Layout, canonical
+from genreward_wrappers.data.trees import flatten
 from genreward_wrappers.encoders.binding import bind_encoder
 from genreward_wrappers.encoders.s3d import LAYOUT as S3D_LAYOUT
 from genreward_wrappers.encoders.s3d import S3D, S3DConfig, load_s3d, save_s3d
@@ -28,6 +29,8 @@ from genreward_wrappers.goal_pipeline.card import (
     describe,
     readme,
 )
+from genreward_wrappers.hosts.state import LAYOUT as STATE_LAYOUT
+from genreward_wrappers.testing import PointMass
 from genreward_wrappers.training.forward_backward.nets import FBConfig, FBNets
 from genreward_wrappers.training.forward_backward.train import LAYOUT as FB_LAYOUT
 from genreward_wrappers.training.forward_backward.train import FBTrainer
@@ -113,7 +116,10 @@ def signed(
 
 
 def _array(each: dict[str, Any], tensors: bytes) -> NDArray[Any]:
-    kinds = {"F32": "<f4", "F16": "<f2", "I64": "<i8", "U8": "u1", "BOOL": "?"}
+    kinds = {
+        "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "U64": "<u8",
+        "U8": "u1", "BOOL": "?",
+    }  # fmt: skip
     begin, end = each["data_offsets"]
     return np.frombuffer(tensors[begin:end], kinds[each["dtype"]]).reshape(
         each["shape"]
@@ -291,6 +297,32 @@ def _read_trainer(path: Path) -> str:
     return digest(_of_modules(*modules, about=about), generator)
 
 
+# Rewards in mid-episode
+
+
+def _host(steps: int) -> VideoLevelReward:
+    goal = GoalBundle(np.arange(960, dtype=np.uint8).reshape(1, 5, 8, 8, 3))
+    env = PointMass(8, obs="dict")
+    host = VideoLevelReward(
+        env, goal, frames="obs:pixels", encoder="pixels:4", horizon=50,
+        reading="stream",
+    )  # fmt: skip
+    host.reset(seed=0)
+    for _ in range(steps):
+        host.step(np.ones(2, np.float32))
+    return host
+
+
+def _make_state(path: Path) -> None:
+    _host(5).save_state(path, {"rng": RNG.bit_generator.state, "at": (1.5, None)})
+
+
+def _read_state(path: Path) -> str:
+    host = _host(0)
+    outline, tensors = flatten([host.load_state(path), host.snapshot()])
+    return digest(outline, *tensors.values())
+
+
 def _of_modules(*modules: Any, about: Any) -> str:
     states = [module.state_dict() for module in modules]
     return digest(about, *(t.numpy() for state in states for t in state.values()))
@@ -302,6 +334,7 @@ KINDS = {
         Kind("goal bundle", goals.LAYOUT, _make_bundle, _read_bundle, _use_bundle),
         Kind("episode", episodes.LAYOUT, _make_episode, _read_episode, _use_episode),
         Kind("cache entry", cache.ENTRY, _make_entry, _read_entry, _read_entry),
+        Kind("reward state", STATE_LAYOUT, _make_state, _read_state, _read_state, 0.5),
         Kind("prior", PRIOR_LAYOUT, _make_prior, _read_prior, _read_prior, 0.1),
         Kind("S3D model", S3D_LAYOUT, _make_s3d, _read_s3d, _read_s3d, 0.02),
         Kind("checkpoint", FB_LAYOUT, _make_trainer, _read_trainer, _read_trainer, 0.1),

@@ -346,10 +346,10 @@ def _check_in_hosts(
     ]
 
     def wrapped(film: Callable[[], _Film]) -> RewardModelWrapper:
-        return RewardModelWrapper(film(), model)
+        return RewardModelWrapper(film(), model, frames="obs:pixels")
 
     inside = SyncVectorEnv([partial(wrapped, film) for film in films])
-    outside = Outside(SyncVectorEnv(films), model)
+    outside = Outside(SyncVectorEnv(films), model, frames="obs:pixels")
     paid = []
     for envs in (inside, outside):
         envs.reset(seed=0)

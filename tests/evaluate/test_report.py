@@ -937,6 +937,15 @@ def test_a_closed_socket_is_no_error(tmp_path, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_a_connection_that_says_nothing_is_closed(tmp_path, monkeypatch):
+    monkeypatch.setattr(live_module._Handler, "timeout", 0.1)
+    record(tmp_path, 1)
+    with serving(tmp_path) as server:
+        port = int(server.url.rstrip("/").rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as silent:
+            assert silent.recv(1) == b"", "closed from the other side"
+
+
 def test_many_pages_at_once_are_answered(tmp_path):
     record(tmp_path, 1)
     server = serve(tmp_path, port=0)

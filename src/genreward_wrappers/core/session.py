@@ -290,7 +290,7 @@ class Session:
     def snapshot(self) -> Snapshot:
         """Everything needed to come back to this point. Costs nothing."""
         if not self._begun:
-            raise RuntimeError("there is nothing to snapshot before the first begin()")
+            raise RuntimeError("no episode has begun yet: call reset() first")
         return self._state
 
     def restore(self, snapshot: Snapshot) -> None:

@@ -275,6 +275,10 @@ class Recorder:
         self._frames, self._steps = [np.array(frame)], [0]
         self._actions, self._success, self._rewards = [], [], {}
 
+    def drop(self) -> None:
+        """Writes nothing of the running episode: its beginning was not seen here."""
+        self._frames = []
+
     def step(
         self,
         action: Any,
@@ -300,7 +304,7 @@ class Recorder:
 
     def _due(self) -> bool:
         number = self.number
-        if self._broken:
+        if not self._frames:
             return False
         if number >= 1000:
             return number % 1000 == 0

@@ -12,7 +12,7 @@ from genreward_wrappers.data.frames import FrameSource
 
 
 class Frames:
-    """(N, H, W, 3) of each step. Rows that have none keep the one before.
+    """(N, H, W, 3) of each step. Rows without a frame keep the one before.
 
     Nobody will look at those: a host asks the session first which rows it wants.
     """
@@ -23,6 +23,8 @@ class Frames:
 
     def batch(self, frames: Any) -> UInt8:
         """Takes a frame of every row."""
+        batched = isinstance(frames, np.ndarray) and frames.ndim > 0
+        self.checked(frames[0] if batched else frames)
         self.last = frames
         return self.last
 
@@ -30,34 +32,50 @@ class Frames:
         """Takes the frames that are there.
 
         Args:
-            found: One of each row, or None.
+            found: One of each row, or None. An observation always holds one.
             wanted: (N,) the rows that have to have one.
             steps: (N,) of each row's episode, for the message.
 
         Raises:
-            KeyError: A wanted frame is not there.
+            KeyError: A wanted frame is not in the info.
+            TypeError: Something else is in the place of a frame.
+            ValueError: A frame has another size or type than those before.
         """
-        there = [row for row, frame in enumerate(found) if frame is not None]
         missing = [row for row in np.flatnonzero(wanted).tolist() if found[row] is None]
-        if missing:
+        if missing and self.source.kind == "info":
             raise KeyError(
                 f"the reward wants the frame of step {steps[missing[0]] + 1} (in "
                 f"environments {missing}) and "
                 f"info[{self.source.key!r}] does not hold it: tap with the length= of "
                 "the reward"
             )
-        for row in there:
-            if not isinstance(found[row], np.ndarray):
-                raise TypeError(
-                    "expected one uint8 frame of shape (height, width, 3), got "
-                    f"{type(found[row]).__name__}"
-                )
+        always = self.source.kind == "obs"
+        there = [
+            row
+            for row, frame in enumerate(found)
+            if always or wanted[row] or frame is not None
+        ]
         if there:
-            first = found[there[0]]
-            like = self.last.shape[1:] == first.shape and self.last.dtype == first.dtype
-            shape = (len(found), *first.shape)
-            last = np.array(self.last) if like else np.zeros(shape, first.dtype)
+            first = self.checked(found[there[0]])
+            last = np.array(self.last)
+            if not last.size:
+                last = self.last = np.zeros((len(found), *first.shape), first.dtype)
             for row in there:
-                last[row] = found[row]
+                last[row] = self.checked(found[row])
             self.last = last
         return self.last
+
+    def checked(self, frame: Any) -> UInt8:
+        """The frame, if it is like those before."""
+        if not isinstance(frame, np.ndarray):
+            raise TypeError(
+                "expected one uint8 frame of shape (height, width, 3), got "
+                f"{type(frame).__name__}"
+            )
+        like = self.last[0]
+        if like.size and (frame.shape, frame.dtype) != (like.shape, like.dtype):
+            raise ValueError(
+                f"frames changed: those before were {like.dtype} {like.shape}, this "
+                f"one is {frame.dtype} {frame.shape}"
+            )
+        return frame

@@ -50,6 +50,7 @@ class RewardHead:
         session: Holds the models and what they remember.
         recorder: Writes some of the episodes of the first environment, if asked to.
         steps: How many steps have been paid; what scheduled weights are functions of.
+        held: The last finite values of each part, if they are held.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class RewardHead:
         self._weights: dict[str, Weight] = {ENV: own}
         self._weights |= {part.model.name: part.weight for part in built.parts}
         self._hold = nonfinite == "hold"
-        self._held: dict[str, NDArray[Any]] = {}
+        self.held: dict[str, NDArray[Any]] = {}
         self._versions: dict[str, int] = {}
         self._measured: list[NDArray[np.float64]] | None = None
         self._watch = Watch(num_envs, horizon)
@@ -226,7 +227,7 @@ class RewardHead:
         num_envs, self.steps = self.session.num_envs, 0
         self.session = Session(self._models, num_envs, check_finite=False)
         self._watch = Watch(num_envs, self._watch.horizon)
-        self._held = {}
+        self.held = {}
 
     def _finite(
         self,
@@ -248,7 +249,7 @@ class RewardHead:
         fine = np.isfinite(values)
         if fine.all():
             if self._hold:
-                self._held[name] = values
+                self.held[name] = values
             return values
         told = f"{who} returned {values.tolist()}"
         if not self._hold:
@@ -257,9 +258,9 @@ class RewardHead:
                 'leaves it out, nonfinite="hold" pays its last finite value'
             )
         self._watch.once("nonfinite " + name, f"{told}; its last finite value is paid")
-        held = self._held.get(name, np.zeros_like(values))
-        self._held[name] = np.where(fine, values, held)
-        return self._held[name]
+        held = self.held.get(name, np.zeros_like(values))
+        self.held[name] = np.where(fine, values, held)
+        return self.held[name]
 
     def _record(
         self,

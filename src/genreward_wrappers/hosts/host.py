@@ -10,7 +10,8 @@ import copy
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from os import fspath
+from os import PathLike, fspath
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
@@ -22,8 +23,6 @@ from genreward_wrappers.core import (
     Float32,
     RewardModel,
     Session,
-    Snapshot,
-    UInt8,
     warn_caller,
 )
 from genreward_wrappers.data.episodes import Recorder
@@ -31,6 +30,7 @@ from genreward_wrappers.data.frames import find_source, flat_state, position_in_
 from genreward_wrappers.hosts.frames import Frames
 from genreward_wrappers.hosts.head import RewardHead, Weight
 from genreward_wrappers.hosts.horizon import known_horizon
+from genreward_wrappers.hosts.state import HostSnapshot, read_state, write_state
 from genreward_wrappers.hosts.time_feature import check_observe, extend, extend_space
 from genreward_wrappers.rewards.facts import Built, Facts
 from genreward_wrappers.rewards.options import Options, option
@@ -110,15 +110,6 @@ class Inside(NamedTuple):
     action_space: spaces.Space[Any]
     render_mode: str | None
     num_envs: int
-
-
-class HostSnapshot(NamedTuple):
-    """Everything that changes in a reward wrapper; see `Host.snapshot`."""
-
-    session: Snapshot
-    frames: UInt8
-    ended: Bool
-    steps: int
 
 
 class Host:
@@ -282,8 +273,8 @@ class Host:
         the same rewards follow. It costs nothing. Weights are not in it.
         """
         head = self._head
-        state = head.session.snapshot()
-        return HostSnapshot(state, self._frames.last, self._ended, head.steps)
+        state, held = head.session.snapshot(), dict(head.held)
+        return HostSnapshot(state, self._frames.last, self._ended, head.steps, held)
 
     def restore(self, snapshot: HostSnapshot) -> None:
         """Goes back to a snapshot of this wrapper, or of one like it.
@@ -292,9 +283,47 @@ class Host:
             ValueError: It is of another goal, encoder or reward, or of another number
                 of environments.
         """
-        self._head.session.restore(snapshot.session)
+        head = self._head
+        head.session.restore(snapshot.session)
         self._frames.last, self._ended = snapshot.frames, snapshot.ended
-        self._head.steps = snapshot.steps
+        head.steps, head.held = snapshot.steps, dict(snapshot.held)
+        if head.recorder is not None:
+            head.recorder.drop()
+
+    def save_state(self, path: str | PathLike[str], env_state: Any = None) -> None:
+        """Saves the reward in the middle of its episodes, as a safetensors file.
+
+        A run that is resumed from it pays the rewards that it would have paid if it had
+        not been stopped. The environments' own state is known only to whoever uses
+        them: give it as ``env_state``, and `load_state` returns it. Weights changed by
+        `set_weights` are not saved.
+
+        Args:
+            path: The file to write.
+            env_state: Anything else to keep in the file: arrays, tensors, numbers,
+                texts and None, in dicts, lists and tuples.
+
+        Raises:
+            RuntimeError: There was no reset yet.
+            TypeError: Something in the memory of a model or in ``env_state`` cannot be
+                stored.
+        """
+        write_state(Path(path), self.snapshot(), env_state)
+
+    def load_state(self, path: str | PathLike[str]) -> Any:
+        """Resumes from what `save_state` saved. Call `reset` before.
+
+        Returns:
+            The ``env_state`` that was saved, to restore the environments from.
+
+        Raises:
+            RuntimeError: There was no reset yet.
+            ValueError: The file is damaged, or it is the state of another goal, encoder
+                or reward, or of another number of environments.
+        """
+        snapshot, env_state = read_state(Path(path), self.snapshot())
+        self.restore(snapshot)
+        return env_state
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuses to set an argument's name, which would change nothing."""

@@ -122,8 +122,8 @@ class SB3Host(Host, VecEnvWrapper):  # type: ignore[misc]
         if ended.any() and source.kind == "obs":
             next_frames = np.array(frames)
             for row in np.flatnonzero(ended).tolist():
-                last = infos[row]["terminal_observation"]
-                next_frames[row] = source.of_observation(last)
+                last = source.of_observation(infos[row]["terminal_observation"])
+                next_frames[row] = self._frames.checked(last)
         assert self._actions is not None
         paid = self._head.pay(
             self._actions,

@@ -181,10 +181,10 @@ class VectorHost(Host, _VectorWrapper, RecordConstructorArgs):
         final, source = np.array(frames), self._frames.source
         last = _rows(infos.get("final_info", {}), source.key, self.num_envs)
         for row in np.flatnonzero(rows).tolist():
+            frame = last[row]
             if source.kind == "obs":
-                final[row] = source.of_observation(infos["final_obs"][row])
-            else:
-                final[row] = last[row]
+                frame = source.of_observation(infos["final_obs"][row])
+            final[row] = self._frames.checked(frame)
         return final
 
     def _play(self, actions: spaces.Space[Any] | None) -> None:
