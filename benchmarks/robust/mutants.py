@@ -207,7 +207,7 @@ def attack(
 
     Args:
         name: The kind of file.
-        seed: Of all that is drawn.
+        seed: The seed of the mutants.
         count: How many mutants.
         folder: Where to write them.
         until: When to stop, by `time.time`.

@@ -97,8 +97,8 @@ class FBCallback(BaseCallback):  # type: ignore[misc]
         Args:
             trainer: The nets, trained already or not.
             goal: Whose key frames the reward leads to.
-            features: What the nets see; its encoder had better be the one that the
-                environment's rewards use, which then encodes every frame once.
+            features: What the nets see. With the encoder that the environment's
+                rewards use, every frame is encoded only once.
             weight: Of the frame-level score in the agent's reward.
             every: Environment steps between two refreshes; the first comes after as
                 many.

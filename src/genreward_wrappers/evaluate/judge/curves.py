@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from genreward_wrappers.core import Int64
-from genreward_wrappers.evaluate.judge.bootstrap import (
-    Float64,
-)
+from genreward_wrappers.evaluate.episodes.altered import ALTERED
+from genreward_wrappers.evaluate.judge.bootstrap import Float64
 
 #: Episodes as they were rolled out, and what was made of them afterwards.
 ORDINARY = (
@@ -23,11 +22,7 @@ ORDINARY = (
     "static",
     "other-task",
 )
-
-
-DERIVED = ("reversed", "shifted", "brightness")
-
-
+DERIVED = ALTERED
 KINDS = ORDINARY + DERIVED
 
 

@@ -66,7 +66,7 @@ def finetune(
     cache: str | PathLike[str] | None = None,
     on_progress: OnProgress = no_progress,
 ) -> Path:
-    """Fine-tunes a generator; goes on where an earlier call was stopped.
+    """Fine-tunes a generator; an interrupted run resumes.
 
     Args:
         model: A folder or hub id of a `CogVideoXImageToVideoPipeline`, or a `Model`
@@ -160,7 +160,7 @@ def finetune(
 
 @dataclass(frozen=True)
 class _Begun:
-    """A run that is ready to begin, or to go on."""
+    """A run that is ready to start or to resume."""
 
     tuner: Tuner
     digest: str
