@@ -159,7 +159,9 @@ def test_a_minari_dataset(minari):
 def test_frames_that_minari_compressed_are_noticed(minari):
     env = RewardModelWrapper(PointMass(size=32, horizon=6), Brightness())
     dataset, online = collected(minari, "toy/lossy-v0", env)
-    with pytest.warns(UserWarning, match="toy/lossy-v0 keeps its frames as JPEG") as told:
+    with pytest.warns(
+        UserWarning, match="toy/lossy-v0 keeps its frames as JPEG"
+    ) as told:
         found = score(from_minari(dataset), Brightness())
     assert len(told) == 1, "once a dataset"
     assert any((s.rewards != paid).any() for s, paid in zip(found, online, strict=True))

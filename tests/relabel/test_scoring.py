@@ -54,7 +54,7 @@ def test_the_rewards_of_the_wrapper(goal, text, options):
             spec,
             goal=goal,
             horizon=HORIZON,
-            side_by_side=together,
+            batch=together,
         )
         for scored, paid in zip(found, online, strict=True):
             np.testing.assert_array_equal(scored.rewards, paid)
@@ -74,9 +74,7 @@ def test_a_sum_with_nets_and_the_environments_own(goal):
         assert {*scored.parts} == {"video", "frame"}
         np.testing.assert_array_equal(scored.rewards, paid)
     # Side by side nets round otherwise.
-    found = score(
-        from_frames(episodes), text, goal=bundle, horizon=HORIZON, side_by_side=5
-    )
+    found = score(from_frames(episodes), text, goal=bundle, horizon=HORIZON, batch=5)
     for scored, paid in zip(found, online, strict=True):
         np.testing.assert_allclose(scored.rewards, paid, rtol=1e-5, atol=1e-6)
 
@@ -92,7 +90,7 @@ def test_a_learned_encoder():
     found = score(from_frames(episodes), text, goal=goal, horizon=6)
     for scored, paid in zip(found, online, strict=True):
         np.testing.assert_array_equal(scored.rewards, paid)
-    found = score(from_frames(episodes), text, goal=goal, horizon=6, side_by_side=3)
+    found = score(from_frames(episodes), text, goal=goal, horizon=6, batch=3)
     for scored, paid in zip(found, online, strict=True):
         np.testing.assert_allclose(scored.rewards, paid, atol=1e-5)
 
@@ -101,7 +99,7 @@ def test_actions_steps_ends_and_seeds():
     """Everything that a host can get wrong, in one number."""
     episodes, online = arena(partial(RewardModelWrapper, model=Traveller()))
     for together in (1, 3, 64):
-        found = score(from_frames(episodes), Traveller(), side_by_side=together)
+        found = score(from_frames(episodes), Traveller(), batch=together)
         for scored, paid in zip(found, online, strict=True):
             np.testing.assert_array_equal(scored.rewards, paid)
     unseeded = [replace(episode, info={}) for episode in episodes]
@@ -204,8 +202,8 @@ def test_what_cannot_be_scored_is_named(goal):
         Scorer(["vidoe"])
     with pytest.raises(TypeError, match="no RewardModel"):
         Scorer([3])
-    with pytest.raises(ValueError, match="side_by_side=0"):
-        Scorer(["video"], side_by_side=0)
+    with pytest.raises(ValueError, match="batch=0"):
+        Scorer(["video"], batch=0)
     with pytest.raises(ValueError, match=r"episode 0: .*enlarge"):
         score(from_frames([film[:, :16, :16]]), "pixels", goal=goal)
     with pytest.raises(ValueError, match="no id to look a goal up by"):

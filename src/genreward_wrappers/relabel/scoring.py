@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 import gymnasium as gym
@@ -26,10 +27,10 @@ from genreward_wrappers.rewards.spec import BALANCED, ENV, OURS, RewardSpec
 Reward = RewardModel[Any] | RewardSpec | Mapping[str, Any] | str
 
 #: How many episodes are scored side by side where that changes no score.
-SIDE_BY_SIDE = 64
+BATCH = 64
 
 #: Frames that a shared encoder remembers: those of one step, before and after.
-REMEMBERED = 4 * SIDE_BY_SIDE
+REMEMBERED = 4 * BATCH
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Scorer:
         action_space: Of the environment, to check nets against.
         device: Where the models run.
         dtype: What encoders compute in.
-        side_by_side: How many episodes are scored at once. None is 64, but 1 on a CPU
+        batch: How many episodes are scored at once. None is 64, but 1 on a CPU
             unless the encoder is a control: there a learned encoder's last bits depend
             on how many frames it sees at once, and with 1 the rewards are those of a
             single environment to the last bit.
@@ -107,13 +108,13 @@ class Scorer:
     action_space: gym.Space[Any] | None = None
     device: str = "auto"
     dtype: str | None = None
-    side_by_side: int | None = None
+    batch: int | None = None
     seed: int = 0
     _built: dict[Any, list[Built]] = field(default_factory=dict, repr=False)
     _encoders: dict[str, VideoEncoder] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("horizon", "side_by_side"):
+        for name in ("horizon", "batch"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: expected at least 1")
@@ -133,8 +134,9 @@ class Scorer:
                 the message begins with its name.
         """
         done = 0
-        for first in range(0, len(recordings), SIDE_BY_SIDE):
-            chunk = range(first, min(first + SIDE_BY_SIDE, len(recordings)))
+        at_once = self.batch or BATCH
+        for first in range(0, len(recordings), at_once):
+            chunk = range(first, min(first + at_once, len(recordings)))
             groups: dict[Any, list[tuple[int, Episode]]] = {}
             for index in chunk:
                 episode = _read_episode(recordings[index])
@@ -152,6 +154,24 @@ class Scorer:
                     yield from self._score(part, names, built)
                     done += len(part)
                     on_progress(done, len(recordings))
+
+    def provenance(self) -> dict[str, Any]:
+        """What the scores are of, as JSON, once something has been scored.
+
+        Rewards, the hashes of the goals that they were compared with, the horizons, and
+        the version of this package.
+        """
+        models = [
+            [part.model for built in every for part in built.parts]
+            for every in self._built.values()
+        ]
+        goals = {m.goal.digest for own in models for m in own if m.goal is not None}
+        return {
+            "rewards": [_described(reward) for reward in self.rewards],
+            "goals": sorted(goals),
+            "horizons": sorted({horizon for _, horizon in self._built}),
+            "version": version("genreward-wrappers"),
+        }
 
     def build(
         self, recording: Recording, env_id: str | None, horizon: int
@@ -183,10 +203,10 @@ class Scorer:
         return env_id or None, int(horizon or len(episode))
 
     def _at_once(self, built: Sequence[Built]) -> int:
-        if self.side_by_side is not None:
-            return self.side_by_side
+        if self.batch is not None:
+            return self.batch
         models = [part.model for each in built for part in each.parts]
-        return SIDE_BY_SIDE if all(map(_same_in_batches, models)) else 1
+        return BATCH if all(map(_same_in_batches, models)) else 1
 
     def _bind(self, goal: Any, name: Any) -> VideoEncoder:
         """The encoder for a goal, which all rewards on it share."""
@@ -309,17 +329,10 @@ def _same_in_batches(model: RewardModel[Any]) -> bool:
     return isinstance(model, VideoLevel) and model.encoder.control
 
 
-def described(reward: Reward) -> Mapping[str, Any]:
-    """A reward as JSON, for what is written beside its scores."""
+def _described(reward: Reward) -> Mapping[str, Any]:
+    """A reward as JSON."""
+    if isinstance(reward, RewardModel):
+        return {"model": f"{type(reward).__module__}.{type(reward).__qualname__}"}
     read = read_reward(reward)
-    if isinstance(read, RewardSpec):
-        return read.to_json()
-    return {"name": read.name, "model": type(read).__qualname__}
-
-
-def with_goal(reward: Reward, goal: Any) -> Reward:
-    """A reward that is compared with a goal, unless it names one itself."""
-    read = read_reward(reward)
-    if not isinstance(read, RewardSpec) or read.goal is not None:
-        return reward
-    return replace(read, goal=goal) if read.name in OURS else read
+    assert isinstance(read, RewardSpec)
+    return read.to_json()
