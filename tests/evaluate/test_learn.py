@@ -154,7 +154,7 @@ def test_an_agent_of_another_shape_is_refused(short, tmp_path):
     learn(PIXELS, tmp_path, 16)
     path = tmp_path / f"{PIXELS.name}.checkpoint.safetensors"
     agent = EARLY.make(PointMass(size=16, obs="state", horizon=2), 0, 100)
-    with pytest.raises(FileError, match=r"another agent: .* should have the shape"):
+    with pytest.raises(FileError, match=r"another agent: .* should be float32"):
         restore_agent(agent, path)
 
 

@@ -97,13 +97,13 @@ def restore_agent(agent: Any, path: Path) -> dict[str, Any]:
         kept = []
         for place, leaf in leaves:
             key = _key(name, place)
-            if key not in tensors or tensors[key].shape != np.shape(leaf):
-                held = tensors[key].shape if key in tensors else "nothing"
+            wanted, held = jax.numpy.asarray(leaf), tensors.get(key)
+            if held is None or _look(held) != _look(wanted):
                 raise FileError(
-                    f"{path} is of another agent: {key} should have the shape "
-                    f"{np.shape(leaf)}, the file has {held}"
+                    f"{path} is of another agent: {key} should be {_look(wanted)}, the "
+                    f"file has {'nothing' if held is None else _look(held)}"
                 )
-            kept.append(jax.numpy.asarray(tensors[key]))
+            kept.append(jax.numpy.asarray(held))
         found[name] = jax.tree_util.tree_unflatten(structure, kept)
     for name, tree in found.items():
         owner, _, attribute = name.partition(".")
@@ -133,13 +133,17 @@ def _fill_buffer(
         )
     for name in BUFFER:
         rows, into = tensors[f"buffer/{name}"], getattr(buffer, name)
-        if rows.shape != (filled, *into.shape[1:]):
+        if _look(rows) != _look(into[:filled]):
             raise ValueError(
-                f"{name} has the shape {rows.shape}, expected "
-                f"{(filled, *into.shape[1:])}"
+                f"{name} is {_look(rows)}, expected {_look(into[:filled])}"
             )
         into[:filled] = rows
     buffer.pos, buffer.full = position, full
+
+
+def _look(array: Any) -> str:
+    """The type and shape of an array."""
+    return f"{array.dtype} {array.shape}"
 
 
 def _trees(agent: Any) -> dict[str, Any]:
