@@ -34,7 +34,6 @@ from genreward_wrappers.progress import (
     progress_bars,
 )
 
-
 #: Best first: what a reward should make of them.
 POLICIES = ("scripted", "noisy", "random", "still")
 
