@@ -45,10 +45,8 @@ def test_commands_are_accepted(page):
     """Every ``genreward`` command in a shell block has options that exist."""
     parser = make_parser()
     for command in commands_of(page.read_text()):
-        try:
-            parser.parse_args(command)
-        except SystemExit:
-            pytest.fail(f"not accepted: genreward {shlex.join(command)}")
+        print("genreward", shlex.join(command))  # shown where it is not accepted
+        parser.parse_args(command)
 
 
 def commands_of(text: str) -> list[list[str]]:
