@@ -90,6 +90,7 @@ FLOORS = (
     "training",
     "rewards",
     "hosts",
+    "wrappers",
     "vector",
     "sb3",
     "testing",

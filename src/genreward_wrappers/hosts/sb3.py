@@ -24,20 +24,7 @@ except ImportError as error:
 from genreward_wrappers.core import Bool, UInt8
 from genreward_wrappers.data.episodes import succeeded
 from genreward_wrappers.data.frames import TAP, spoiled
-from genreward_wrappers.hosts.arguments import (
-    FrameLevelArguments,
-    GenRewardArguments,
-    RewardModelArguments,
-    VideoLevelArguments,
-)
 from genreward_wrappers.hosts.host import MARK, Host, Inside
-
-__all__ = [
-    "VecFrameLevelReward",
-    "VecGenReward",
-    "VecRewardModel",
-    "VecVideoLevelReward",
-]
 
 
 class SB3Host(Host, VecEnvWrapper):  # type: ignore[misc]
@@ -213,19 +200,3 @@ class SB3Host(Host, VecEnvWrapper):  # type: ignore[misc]
             self.reset()
         else:
             self.step(np.stack([actions.sample() for _ in range(self.num_envs)]))
-
-
-class VecRewardModel(RewardModelArguments, SB3Host):
-    """Rewards the agents of a stable-baselines3 `VecEnv` by any `RewardModel`."""
-
-
-class VecVideoLevelReward(VideoLevelArguments, SB3Host):
-    """Rewards the agents of a `VecEnv` for following a goal video."""
-
-
-class VecFrameLevelReward(FrameLevelArguments, SB3Host):
-    """Rewards the agents of a `VecEnv` for leading to the key frame."""
-
-
-class VecGenReward(GenRewardArguments, SB3Host):
-    """Both rewards of GenReward, in place of the environments' own or beside it."""

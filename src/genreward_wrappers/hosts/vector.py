@@ -21,21 +21,7 @@ from gymnasium.vector.utils import batch_space
 
 from genreward_wrappers.core import Bool, UInt8
 from genreward_wrappers.data.frames import TAP
-from genreward_wrappers.hosts.arguments import (
-    FrameLevelArguments,
-    GenRewardArguments,
-    RewardModelArguments,
-    VideoLevelArguments,
-)
 from genreward_wrappers.hosts.host import Host, Inside, marked
-
-__all__ = [
-    "FrameLevelReward",
-    "GenRewardWrapper",
-    "RewardModelWrapper",
-    "VideoLevelReward",
-]
-
 
 if TYPE_CHECKING:
     _VectorWrapper = VectorWrapper[Any, Any, Any, Any, Any]
@@ -223,19 +209,3 @@ def _autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
             f"{[f'AutoresetMode.{m.name}' for m in AutoresetMode]}"
         )
     return AutoresetMode(mode)
-
-
-class RewardModelWrapper(RewardModelArguments, VectorHost):
-    """Rewards the agents of a vector environment by any `RewardModel`."""
-
-
-class VideoLevelReward(VideoLevelArguments, VectorHost):
-    """Rewards the agents of a vector environment for following a goal video."""
-
-
-class FrameLevelReward(FrameLevelArguments, VectorHost):
-    """Rewards the agents of a vector environment for leading to the key frame."""
-
-
-class GenRewardWrapper(GenRewardArguments, VectorHost):
-    """Both rewards of GenReward, in place of the environments' own or beside it."""

@@ -20,7 +20,7 @@ FIRST_SEED = 3_000_000
 
 def make_env(run: Run, record: Path | None = None) -> gym.Env[Any, Any]:
     """The environment of a run: states and the time, paid by the reward alone."""
-    from genreward_wrappers.hosts.gymnasium import RewardModelWrapper
+    from genreward_wrappers.wrappers import RewardModelWrapper
 
     check_offers_state(run.env_id)
     spec = RewardSpec.parse(run.reward)
