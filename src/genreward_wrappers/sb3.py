@@ -1,5 +1,9 @@
 """The reward wrappers for stable-baselines3's vector environments."""
 
+from genreward_wrappers.extras import require
+
+require("stable_baselines3", "sb3", "genreward_wrappers.sb3 needs stable-baselines3")
+
 from genreward_wrappers.hosts.arguments import (
     FrameLevelArguments,
     GenRewardArguments,
