@@ -10,15 +10,13 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from genreward_wrappers.core import Bool, Float32, UInt8
 from genreward_wrappers.data.episodes import succeeded
-from genreward_wrappers.data.frames import TAP
+from genreward_wrappers.hosts import sb3_infos
 from genreward_wrappers.hosts.attach import Inside
 from genreward_wrappers.hosts.host import Host
-from genreward_wrappers.hosts.sb3_inside import let_go_of_dead, look_inside
 
 
 class SB3Host(Host, VecEnvWrapper):  # type: ignore[misc]
@@ -27,12 +25,11 @@ class SB3Host(Host, VecEnvWrapper):  # type: ignore[misc]
     _kind = (VecEnv, "stable_baselines3 VecEnv")
 
     def _inside(self, env: VecEnv) -> Inside:
-        self._processes, inside = look_inside(env, type(self).__name__)
+        self._processes, inside = sb3_infos.look_inside(env, type(self).__name__)
         return inside
 
     def _wrap(self, env: VecEnv, space: spaces.Space[Any] | None) -> None:
         VecEnvWrapper.__init__(self, env, observation_space=space)
-        self._actions: NDArray[Any] | None = None
 
     def reset(self) -> Any:
         """Resets all environments and begins new episodes of the reward."""
@@ -42,7 +39,7 @@ class SB3Host(Host, VecEnvWrapper):  # type: ignore[misc]
         self._begin(observations, self._everyone, seeds)
         return self._progress.add(observations, self.session.steps)
 
-    def step_async(self, actions: NDArray[Any]) -> None:
+    def step_async(self, actions: Any) -> None:
         """Remembers the actions, which the reward may ask about."""
         self.session.check_running()
         self._actions = np.array(actions)
@@ -56,13 +53,9 @@ class SB3Host(Host, VecEnvWrapper):  # type: ignore[misc]
         # In a row that ended, info belongs to the last step: its frame is the true
         # last one, and that of the new episode is in reset_infos.
         frames = self._look(observations, infos, self.session.wanted)
-        source = self._frames.source
-        if source.kind == "obs":
-            frames = self._frames.put_last(
-                ended,
-                lambda row: source.of_observation(infos[row]["terminal_observation"]),
-            )
-        assert self._actions is not None
+        if self._frames.source.kind == "obs":
+            last_frame = sb3_infos.last_frame(infos, self._frames)
+            frames = self._frames.put_last(ended, last_frame)
         paid = self._head.pay(
             self._actions,
             frames,
@@ -73,18 +66,17 @@ class SB3Host(Host, VecEnvWrapper):  # type: ignore[misc]
             success=succeeded(infos[0]),
         )
         for row in np.flatnonzero(ended).tolist():
-            last, steps = infos[row]["terminal_observation"], self.session.steps[row]
-            infos[row]["terminal_observation"] = self._progress.add(last, steps)
+            info, steps = infos[row], self.session.steps[row]
+            self._progress.add_in(info, "terminal_observation", steps)
         if ended.any():
             self._begin(observations, ended)
-        for row, info in enumerate(infos):
-            info.update({key: value[row].item() for key, value in paid.infos.items()})
+        sb3_infos.add(infos, paid.infos, self._everyone)
         observations = self._progress.add(observations, self.session.steps)
         return observations, paid.rewards.astype(np.float32), dones, infos
 
     def close(self) -> None:
         """Closes the environments; workers do not wait for one that has died."""
-        let_go_of_dead(self._processes, self.venv)
+        sb3_infos.let_go_of_dead(self._processes, self.venv)
         super().close()
 
     def env_method(
@@ -96,25 +88,22 @@ class SB3Host(Host, VecEnvWrapper):  # type: ignore[misc]
         return self.venv.env_method(method_name, *args, indices=indices, **kwargs)
 
     def _begin(self, observations: Any, rows: Bool, seeds: Any = None) -> None:
-        """Begins episodes in some rows; their infos get what the models note of them."""
+        """Begins episodes in some rows, whose infos get the models' notes."""
         infos = self.venv.unwrapped.reset_infos
         # Those of other rows are of an episode that has gone on since.
         new = [info if row else {} for info, row in zip(infos, rows, strict=True)]
         frames = self._look(observations, new, rows)
         self._head.begin(frames, rows, seeds, self._states(observations))
-        notes = self.session.notes()
-        for row in np.flatnonzero(rows).tolist():
-            infos[row].update({key: note[row].item() for key, note in notes.items()})
+        sb3_infos.add(infos, self.session.notes(), rows)
 
     def _look(self, observations: Any, infos: Any, wanted: Bool) -> UInt8:
         """(N, H, W, 3) the frames beside the observations."""
-
-        def found(key: str) -> list[Any]:
-            take = dict.pop if key == TAP else dict.get
-            return [take(info, key, None) for info in infos]
-
         return self._frames.take(
-            observations, wanted, self.session.steps, found, self.venv.render
+            observations,
+            wanted,
+            self.session.steps,
+            infos=lambda key: sb3_infos.rows(infos, key),
+            render=self.venv.render,
         )
 
     def _play(self, actions: spaces.Space[Any] | None) -> None:

@@ -59,6 +59,10 @@ class TimeFeature:
         progress = np.asarray(position_in_clip(steps, self._horizon))
         return extend(self._inner, observation, progress[..., None])
 
+    def add_in(self, where: Any, key: Any, steps: Int64) -> None:
+        """The same for an observation that stands under some key."""
+        where[key] = self.add(where[key], steps)
+
 
 def extend_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
     """The space of observations that carry the progress.

@@ -18,14 +18,9 @@ from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
 from genreward_wrappers.core import Bool, UInt8
+from genreward_wrappers.hosts import vector_infos
 from genreward_wrappers.hosts.attach import Inside
 from genreward_wrappers.hosts.host import Host
-from genreward_wrappers.hosts.vector_infos import (
-    last_frame,
-    look_inside,
-    rows,
-    success,
-)
 
 
 class VectorHost(Host, VectorWrapper, RecordConstructorArgs):
@@ -34,7 +29,7 @@ class VectorHost(Host, VectorWrapper, RecordConstructorArgs):
     _kind = (VectorEnv, "gymnasium.vector.VectorEnv")
 
     def _inside(self, env: VectorEnv[Any, Any, Any]) -> Inside:
-        self._mode, inside = look_inside(env)
+        self._mode, inside = vector_infos.look_inside(env)
         return inside
 
     def _wrap(self, env: VectorEnv[Any, Any, Any], space: Any) -> None:
@@ -61,9 +56,7 @@ class VectorHost(Host, VectorWrapper, RecordConstructorArgs):
         self._head.begin(frames, mask, seed, self._states(observations))
         self._ended = self._ended & ~mask
         # The keys of a step, with nothing paid yet.
-        for key, values in self._head.opening().items():
-            infos[key] = np.where(mask, values, np.zeros_like(values))
-            infos[f"_{key}"] = mask
+        infos = vector_infos.add(infos, self._head.opening(), mask)
         return self._progress.add(observations, self.session.steps), infos
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
@@ -73,35 +66,31 @@ class VectorHost(Host, VectorWrapper, RecordConstructorArgs):
         self.session.check_running(~resetting)
         wanted = self.session.wanted | resetting
         observations, env_rewards, terminated, truncated, infos = self.env.step(actions)
-        self._ended = np.asarray(terminated | truncated)
+        ended = np.asarray(terminated | truncated)
         # A row that SAME_STEP has reset shows the next episode, and keeps the end of
         # this one in its final_obs and final_info.
-        over = self._ended & (self._mode == AutoresetMode.SAME_STEP)
-        final = infos.get("final_info", {})
+        over = ended & (self._mode == AutoresetMode.SAME_STEP)
         frames = self._look(observations, infos, wanted & ~over)
+        last_frame = vector_infos.last_frame(infos, self._frames)
         paid = self._head.pay(
             np.asarray(actions),
-            self._frames.put_last(
-                over & wanted, last_frame(infos, self._frames.source, self.num_envs)
-            ),
+            self._frames.put_last(over & wanted, last_frame),
             np.asarray(env_rewards, np.float64),
             np.asarray(terminated),
             np.asarray(truncated),
             active=~resetting,
             # Where a row is over they belong to the next episode, which begins below.
             next_states=self._states(observations),
-            success=success(final if over[0] else infos),
+            success=vector_infos.success(infos, over),
         )
         for row in np.flatnonzero(over).tolist():
-            last, steps = infos["final_obs"], self.session.steps[row]
-            last[row] = self._progress.add(last[row], steps)
+            self._progress.add_in(infos["final_obs"], row, self.session.steps[row])
         begins = resetting | over
         if begins.any():
             self._head.begin(frames, begins, states=self._states(observations))
-        # As in `VectorEnv._add_info`: each key beside a mask of the rows that have it.
+        self._ended = ended
         logged = {**paid.infos, **self.session.notes()}
-        everyone = self._everyone.copy()
-        infos = {**infos, **logged, **{f"_{key}": everyone for key in logged}}
+        infos = vector_infos.add(infos, logged, self._everyone)
         observations = self._progress.add(observations, self.session.steps)
         return observations, paid.rewards, terminated, truncated, infos
 
@@ -117,7 +106,7 @@ class VectorHost(Host, VectorWrapper, RecordConstructorArgs):
             observations,
             wanted,
             self.session.steps,
-            infos=lambda key: rows(infos, key, self.num_envs),
+            infos=lambda key: vector_infos.rows(infos, key, self.num_envs),
             render=self.env.render,
         )
 

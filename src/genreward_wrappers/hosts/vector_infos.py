@@ -1,16 +1,20 @@
-"""What `gymnasium.vector` environments say of themselves and, in infos, of their rows."""
+"""What `gymnasium.vector` environments say of themselves and, in infos, of rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
 
+from genreward_wrappers.core import Bool
 from genreward_wrappers.data.episodes import succeeded
-from genreward_wrappers.data.frames import TAP, FrameSource
+from genreward_wrappers.data.frames import TAP
 from genreward_wrappers.hosts.attach import Inside
+from genreward_wrappers.hosts.frames import Frames
 
 #: What environments call a success.
 SUCCESS = ("is_success", "success")
@@ -59,16 +63,38 @@ def rows(infos: dict[str, Any], key: str, count: int) -> Sequence[Any]:
     return [values[row] if there[row] else None for row in range(count)]
 
 
-def last_frame(
-    infos: dict[str, Any], source: FrameSource, count: int
-) -> Callable[[int], Any]:
+def last_frame(infos: dict[str, Any], frames: Frames) -> Callable[[int], Any]:
     """Finds the last frames of the episodes that SAME_STEP has ended."""
+    source = frames.source
     if source.kind == "obs":
         return lambda row: source.of_observation(infos["final_obs"][row])
-    found = rows(infos.get("final_info", {}), str(source.key), count)
+    found = rows(infos.get("final_info", {}), str(source.key), len(frames.last))
     return lambda row: found[row]
 
 
-def success(infos: dict[str, Any]) -> bool:
-    """Whether the first environment calls this step a success."""
+def success(infos: dict[str, Any], over: Bool) -> bool:
+    """Whether the first environment calls this step a success.
+
+    Args:
+        infos: The infos of the step.
+        over: (N,) the rows that SAME_STEP has reset.
+    """
+    if over[0]:
+        infos = infos.get("final_info", {})
     return succeeded({key: infos[key][0] for key in SUCCESS if key in infos})
+
+
+def add(
+    infos: dict[str, Any], logged: Mapping[str, NDArray[Any]], mask: Bool
+) -> dict[str, Any]:
+    """Infos with more keys, as `VectorEnv._add_info` has them: each beside a mask.
+
+    Args:
+        infos: The infos of a step.
+        logged: (N,) each, by its key.
+        mask: (N,) the rows that have them.
+    """
+    if not mask.all():
+        logged = {k: np.where(mask, v, np.zeros_like(v)) for k, v in logged.items()}
+    mask = mask.copy()
+    return {**infos, **logged, **{f"_{key}": mask for key in logged}}

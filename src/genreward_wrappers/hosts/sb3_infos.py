@@ -1,15 +1,19 @@
-"""What stable-baselines3's vector environments say of themselves, and their workers."""
+"""What SB3 vector environments say of themselves and, in infos, of rows."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
-from genreward_wrappers.data.frames import spoiled
+from genreward_wrappers.core import Bool
+from genreward_wrappers.data.frames import TAP, spoiled
 from genreward_wrappers.hosts.attach import MARK, Inside
+from genreward_wrappers.hosts.frames import Frames
 from genreward_wrappers.hosts.host import Host
 
 
@@ -53,6 +57,26 @@ def look_inside(env: VecEnv, name: str) -> tuple[Sequence[Any], Inside]:
         "Use pixel observations, or TapFrames in each environment",
     )
     return processes, inside
+
+
+def rows(infos: Sequence[dict[str, Any]], key: str) -> list[Any]:
+    """What is under a key in each row's info, or None; tapped frames are taken out."""
+    take = dict.pop if key == TAP else dict.get
+    return [take(info, key, None) for info in infos]
+
+
+def last_frame(infos: Sequence[dict[str, Any]], frames: Frames) -> Callable[[int], Any]:
+    """Finds the last frames of the episodes that ended, in their observations."""
+    of = frames.source.of_observation
+    return lambda row: of(infos[row]["terminal_observation"])
+
+
+def add(
+    infos: Sequence[dict[str, Any]], logged: Mapping[str, NDArray[Any]], mask: Bool
+) -> None:
+    """Adds to the infos of the rows in a mask; ``logged`` holds (N,) by key."""
+    for row in np.flatnonzero(mask).tolist():
+        infos[row].update({key: values[row].item() for key, values in logged.items()})
 
 
 def let_go_of_dead(processes: Sequence[Any], venv: VecEnv) -> None:
