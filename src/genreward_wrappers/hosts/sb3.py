@@ -68,7 +68,7 @@ class SB3Host(Host, VecEnvWrapper):  # type: ignore[misc]
         for row in np.flatnonzero(ended).tolist():
             info, steps = infos[row], self.session.steps[row]
             self._progress.add_in(info, "terminal_observation", steps)
-        if ended.any():
+        if np.count_nonzero(ended):
             self._begin(observations, ended)
         sb3_infos.add(infos, paid.infos, self._everyone)
         observations = self._progress.add(observations, self.session.steps)

@@ -63,7 +63,8 @@ class VectorHost(Host, VectorWrapper, RecordConstructorArgs):
         """Steps all environments, and pays."""
         # A row that NEXT_STEP is about to reset has no transition in this step.
         resetting = self._ended & (self._mode == AutoresetMode.NEXT_STEP)
-        self.session.check_running(~resetting)
+        active = ~resetting if np.count_nonzero(resetting) else None
+        self.session.check_running(active)
         wanted = self.session.wanted | resetting
         observations, env_rewards, terminated, truncated, infos = self.env.step(actions)
         ended = np.asarray(terminated | truncated)
@@ -78,7 +79,7 @@ class VectorHost(Host, VectorWrapper, RecordConstructorArgs):
             np.asarray(env_rewards, np.float64),
             np.asarray(terminated),
             np.asarray(truncated),
-            active=~resetting,
+            active=active,
             # Where a row is over they belong to the next episode, which begins below.
             next_states=self._states(observations),
             success=vector_infos.success(infos, over),
@@ -86,7 +87,7 @@ class VectorHost(Host, VectorWrapper, RecordConstructorArgs):
         for row in np.flatnonzero(over).tolist():
             self._progress.add_in(infos["final_obs"], row, self.session.steps[row])
         begins = resetting | over
-        if begins.any():
+        if np.count_nonzero(begins):
             self._head.begin(frames, begins, states=self._states(observations))
         self._ended = ended
         logged = {**paid.infos, **self.session.notes()}

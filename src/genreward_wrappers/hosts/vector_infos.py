@@ -94,7 +94,7 @@ def add(
         logged: (N,) each, by its key.
         mask: (N,) the rows that have them.
     """
-    if not mask.all():
+    if np.count_nonzero(mask) < len(mask):
         logged = {k: np.where(mask, v, np.zeros_like(v)) for k, v in logged.items()}
     mask = mask.copy()
     return {**infos, **logged, **{f"_{key}": mask for key in logged}}
