@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-EXTRA = 'pip install "genreward-wrappers[learn]"'
+from genreward_wrappers.extras import require
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,13 @@ class Learner:
         Raises:
             ImportError: SBX is not installed; the message names the extra.
         """
-        try:
-            from sbx import SAC
-        except ImportError as error:
-            raise ImportError(
-                f"learning runs need SBX (sbx-rl): {EXTRA} ({error})"
-            ) from error
+        sac = require("sbx", "learn", "learning runs need SBX (sbx-rl)").SAC
         import torch
 
         # The reward's encoder shares a core with the agent; on more threads than one
         # the small networks of both wait for one another.
         torch.set_num_threads(1)
-        return SAC(
+        return sac(
             "MlpPolicy",
             env,
             seed=seed,
