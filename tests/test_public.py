@@ -89,6 +89,7 @@ FLOORS = (
     "generators",
     "training",
     "rewards",
+    "relabel",
     "hosts",
     "wrappers",
     "vector",
