@@ -41,11 +41,11 @@ class Run:
     """One learning run.
 
     Attributes:
-        env_id: A Meta-World environment.
-        reward: Its name and options; see `judged_rewards.REWARDS`.
-        seed: Of the agent and the episodes.
+        env_id: The id of a Meta-World environment.
+        reward: The reward's name and options; see `judged_rewards.REWARDS`.
+        seed: The seed of the agent and the episodes.
         goal: The goal bundle's path or address; None is the embedded one.
-        learner: What learns.
+        learner: The settings of the agent.
     """
 
     env_id: str
@@ -56,7 +56,7 @@ class Run:
 
     @cached_property
     def name(self) -> str:
-        """Tells this run from all others in a folder's file names."""
+        """The name of its files, which no other run in the folder has."""
         key = canonical({**self.as_dict(), "goal": self.goal_digest})
         task = self.env_id.rpartition("/")[2]
         readable = self.reward.replace(":", "-").replace(",", "-").replace("=", "-")
@@ -65,7 +65,7 @@ class Run:
 
     @cached_property
     def goal_digest(self) -> str:
-        """The goal's content, not its name: a goal made anew begins a new run."""
+        """The digest of the goal: another goal under the same name is another run."""
         spec = RewardSpec.parse(self.reward)
         if spec.name == ENV:
             return ""
@@ -75,7 +75,7 @@ class Run:
         return goal.digest
 
     def as_dict(self) -> dict[str, Any]:
-        """What it was made of, for files."""
+        """The run as JSON, for files."""
         return {
             "env_id": self.env_id,
             "reward": self.reward,
@@ -91,8 +91,8 @@ class Progress:
 
     Attributes:
         success: Whether each episode succeeded at any of its steps.
-        returns: What the reward under test paid in each.
-        seconds: Of a processor that they took.
+        returns: The sum that the reward under test paid in each.
+        seconds: The CPU time that they took.
     """
 
     success: Sequence[bool]
@@ -123,7 +123,7 @@ class Progress:
 def outcome(progress: Progress) -> tuple[Outcome, str]:
     """What a run says about its reward, in a word and in a sentence.
 
-    The last episodes are held against the first. Both words need evidence:
+    It compares the last episodes with the first. Both words need evidence:
 
     - "teaches": the success rate rose by `RISE` or more, and its interval does not
       reach 0; or it was high at both ends;
