@@ -92,7 +92,7 @@ def _short_episodes() -> None:
 COMMANDS = (
     Command(
         "collect",
-        lambda out, _: ["collect", "--env", TOY, "--episodes", "60",
+        lambda out, _: ["collect", "--env", TOY, "--episodes", "24",
                         "--processes", "1", "--output", str(out / "episodes")],
     ),
     Command(
@@ -103,12 +103,12 @@ COMMANDS = (
             "diffusers.models.autoencoders.autoencoder_kl_cogvideox",
             "genreward_wrappers.encoders.video_vae",
         ),
-        weight=0.5,
+        weight=0.4,
     ),
     Command(
         "train-viper",
         lambda out, given: ["train-viper", str(given / "video.npy"), "--size", "16",
-                            "--codec-steps", "8", "--steps", "8", "--every", "1",
+                            "--codec-steps", "4", "--steps", "4", "--every", "1",
                             "--device", "cpu", "--output",
                             str(out / "prior.safetensors")],
         imports=(
@@ -134,7 +134,7 @@ COMMANDS = (
                             "--candidates", "3", "--steps", "1", "--device", "cpu",
                             "--output", str(out / "candidates")],
         imports=DIFFUSERS,
-        weight=0.4,
+        weight=0.3,
     ),
     Command(
         "finetune",
@@ -145,7 +145,7 @@ COMMANDS = (
                             "--output", str(out / "lora")],
         imports=("peft", *DIFFUSERS, "genreward_wrappers.training.finetuning.finetune"),
         compared=(".safetensors",),
-        weight=0.3,
+        weight=0.2,
     ),
     Command(
         "make-goal",
@@ -156,8 +156,8 @@ COMMANDS = (
                         "--processes", "1", "--output", str(out / "goal.safetensors")],
         imports=(*DIFFUSERS, *FB, "open_clip", "scipy.stats",
                  "genreward_wrappers.goal_pipeline.make_goal"),
-        passing=("nets.safetensors.checkpoint",),
-        weight=0.3,
+        passing=("nets.checkpoint",),
+        weight=0.2,
     ),
     Command(
         "evaluate",
@@ -167,7 +167,7 @@ COMMANDS = (
         imports=("metaworld", "scipy.stats", "genreward_wrappers.evaluate.judge.run",
                  "genreward_wrappers.evaluate.page.output"),
         shorten=_few_test_episodes,
-        weight=0.3,
+        weight=0.2,
     ),
     Command(
         "train",
@@ -178,7 +178,7 @@ COMMANDS = (
         shorten=_short_episodes,
         # Checkpoints hold how long it took, and episodes the name of the process.
         varying=("*.checkpoint.safetensors", "episode-*", "reach-*.json"),
-        weight=0.3,
+        weight=0.2,
     ),
 )  # fmt: skip
 
