@@ -303,14 +303,17 @@ class FBNets(nn.Module):
                     f"expected action indices from 0 to {config.actions - 1}, got "
                     f"{flat.min()} to {flat.max()}"
                 )
-            index = torch.from_numpy(flat[:, 0].astype(np.int64)).to(device)
+            index = torch.from_numpy(flat[:, 0].astype(np.int64)).to(
+                device, non_blocking=True
+            )
             return functional.one_hot(index, config.actions).float()
         if np.shape(actions)[1:] != (config.actions,):
             raise ValueError(
                 f"expected actions of shape (n, {config.actions}), got "
                 f"{np.shape(actions)}"
             )
-        return torch.from_numpy(np.asarray(actions, np.float32)).to(device)
+        array = torch.from_numpy(np.asarray(actions, np.float32))
+        return array.to(device, non_blocking=True)
 
     def to_arrays(
         self, half: bool = False
