@@ -11,11 +11,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu.bench import Bench, Row, Rows
+from genreward_wrappers.encoders.still_frames import still_encoder
 from genreward_wrappers.encoders.video_vae import (
     CogVideoXEncoder,
     VideoVAEEncoder,
     WanEncoder,
-    _without_time,
 )
 
 #: Published configurations are the defaults of diffusers; these are for a CPU.
@@ -137,7 +137,7 @@ def _graphed(bench: Bench, encoder: Any, count: int, peak: Any) -> Row:
 
 
 def _bare(bench: Bench, vae: Any, count: int, peak: Any, compile: Any) -> Row:
-    forward = _without_time(vae.model)
+    forward = still_encoder(vae.model)
     video = vae._video(torch.from_numpy(_frames(vae, count, 1)))
     with torch.inference_mode():
         flops = _flops(lambda: forward(video))

@@ -372,6 +372,41 @@ def test_images_are_clips_of_one_frame(encoder: VideoEncoder) -> None:
     assert_close(encoder.encode_images(images), expected)
 
 
+class SummedOverTime(torch.nn.Module):
+    """A causal convolution of a clip of one frame, in the library's own modules."""
+
+    def __init__(self, conv: torch.nn.Conv3d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x, conv_cache=None):
+        flat = torch.nn.functional.conv2d(
+            x[:, :, 0],
+            self.conv.weight.sum(2),
+            self.conv.bias,
+            self.conv.stride[1:],
+            self.conv.padding[1:],
+        )
+        return flat[:, :, None], None
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_single_frames_go_through_what_the_librarys_modules_do(layers: int) -> None:
+    model = tiny_cogvideox(layers_per_block=layers)
+    encoder = CogVideoXEncoder(model, device="cpu")
+    images = video(3)
+    found = encoder.encode_images(images)
+    for module in list(model.encoder.modules()):
+        for name, child in module.named_children():
+            if type(child).__name__ == "CogVideoXCausalConv3d":
+                setattr(module, name, SummedOverTime(child.conv))
+    with torch.inference_mode():
+        moments, _ = model.encoder(encoder._video(torch.from_numpy(images[:, None])))
+    expected = moments.chunk(2, dim=1)[0][:, :, 0]
+    # The same kernels in the same order; on the machine it was written on, to the bit.
+    assert_close(found, expected, 1e-6)
+
+
 def test_cogvideox_takes_windows_of_16_and_wan_says_what_it_would_drop() -> None:
     assert cogvideox().encode_clips(video(1, 16)).shape[1] == 4
     with pytest.raises(ValueError, match="got 16 frames; of those it would drop the l"):

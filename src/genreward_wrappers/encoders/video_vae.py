@@ -12,7 +12,6 @@ has to be there. The decoder is not loaded unless it is asked for.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
@@ -30,6 +29,7 @@ from genreward_wrappers.encoders.base import (
     resolve_dtype,
     tree_map,
 )
+from genreward_wrappers.encoders.still_frames import still_encoder
 from genreward_wrappers.encoders.strict_loading import hash_tensors
 
 ENCODER_PARTS = ("encoder.", "quant_conv.")
@@ -201,7 +201,7 @@ class CogVideoXEncoder(VideoVAEEncoder):
         The library's latents up to rounding, for a third of the work.
         """
         if self._still is None:
-            self._still = _without_time(self.model)
+            self._still = still_encoder(self.model)
         images = as_frames(frames)[:, None]
         with torch.inference_mode():
             parts = [
@@ -278,51 +278,6 @@ def _two_frames(features: Tensor) -> Tensor:
     if missing <= 0:
         return features
     return torch.nn.functional.pad(features, (0, 0, 0, 0, missing, 0))
-
-
-class _Still(torch.nn.Module):
-    """A causal convolution for clips of one frame.
-
-    Before the first frame the library puts copies of it, so that the kernel meets the
-    same picture at all of its times: as well add up the kernel.
-    """
-
-    weight: Tensor
-    bias: Tensor | None
-
-    def __init__(self, conv: torch.nn.Conv3d) -> None:
-        super().__init__()
-        assert isinstance(conv.padding, tuple)
-        self.stride, self.padding = conv.stride[1:], conv.padding[1:]
-        weight = conv.weight.detach()
-        self.register_buffer("weight", weight.float().sum(2).to(weight.dtype))
-        self.register_buffer("bias", conv.bias)
-
-    def forward(self, x: Tensor, conv_cache: Any = None) -> tuple[Tensor, None]:
-        """(n, C, 1, h, w) in and out, and nothing to remember."""
-        flat = torch.nn.functional.conv2d(
-            x[:, :, 0], self.weight, self.bias, self.stride, self.padding
-        )
-        return flat[:, :, None], None
-
-
-def _without_time(model: Any) -> Callable[[Tensor], Tensor]:
-    """CogVideoX's encoder for single frames: (n, 3, 1, H, W) to moments."""
-    # All but the convolutions is shared with the model and not copied.
-    shared = {id(p): p for p in (*model.parameters(), *model.buffers())}
-    encoder = copy.deepcopy(model.encoder, shared)
-    for module in list(encoder.modules()):
-        for name, child in module.named_children():
-            causal = type(child).__name__ == "CogVideoXCausalConv3d"
-            # Those that replicate the border in space, too, are none of CogVideoX's.
-            if causal and child.time_pad and child.pad_mode != "replicate":
-                setattr(module, name, _Still(child.conv))
-
-    def moments(video: Tensor) -> Tensor:
-        found: Tensor = encoder(video)[0]
-        return found if model.quant_conv is None else model.quant_conv(found)
-
-    return moments
 
 
 ENCODERS: dict[str, type[VideoVAEEncoder]] = {

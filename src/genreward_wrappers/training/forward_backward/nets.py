@@ -290,7 +290,8 @@ class FBNets(nn.Module):
             ValueError: Actions of another shape or out of range.
         """
         config = self.config
-        device = next(self.parameters()).device
+        # `parameters()` would walk over all modules, at every step of a reward.
+        device = self.backward_net.input.mean.device
         if config.discrete:
             flat = np.asarray(actions).reshape(len(actions), -1)
             if flat.shape[1] != 1 or flat.dtype.kind not in "iu":
