@@ -89,6 +89,11 @@ class RewardHead:
         self.steps = 0
 
     @property
+    def horizon(self) -> int | None:
+        """Steps of an episode, if something depends on it."""
+        return self._watch.horizon
+
+    @property
     def weights(self) -> dict[str, float]:
         """What each part weighs at the coming step."""
         now = {}
