@@ -1,7 +1,7 @@
 """``observe="progress"``: the place in the clip, added to the observation.
 
-A reward that compares frame t with frame t of a video depends on the time. An agent
-that cannot see the time faces a reward that is not Markov.
+A reward that compares frame t with frame t of a video depends on the time. To an agent
+that cannot see the time, such a reward is not Markov.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from genreward_wrappers.core import Float32, Int64
 from genreward_wrappers.data.frames import position_in_clip
 
 KEY = "progress"
-#: Under which key an observation that cannot hold a number moves into a Dict.
+#: The key of an observation that cannot hold a number, in the Dict that can.
 REST = "observation"
 
 
@@ -60,7 +60,7 @@ class TimeFeature:
         return extend(self._inner, observation, progress[..., None])
 
     def add_in(self, where: Any, key: Any, steps: Int64) -> None:
-        """The same for an observation that stands under some key."""
+        """Does the same to an observation under some key, in place."""
         where[key] = self.add(where[key], steps)
 
 
