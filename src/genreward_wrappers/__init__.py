@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from genreward_wrappers.encoders.registry import load_encoder
     from genreward_wrappers.evaluate.page.drawing import plot_episode
     from genreward_wrappers.generators.episode_goals import GeneratedGoals
+    from genreward_wrappers.hosts.describe import describe
     from genreward_wrappers.rewards.registry import load_reward
     from genreward_wrappers.rewards.spec import RewardSpec
     from genreward_wrappers.wrappers import (
@@ -47,6 +48,7 @@ _HOME = {
     "TapFrames": "data.frames",
     "Transition": "core",
     "VideoLevelReward": "wrappers",
+    "describe": "hosts.describe",
     "load_encoder": "encoders.registry",
     "load_goal": "data.goals",
     "load_reward": "rewards.registry",
@@ -67,6 +69,7 @@ __all__ = [
     "TapFrames",
     "Transition",
     "VideoLevelReward",
+    "describe",
     "load_encoder",
     "load_goal",
     "load_reward",

@@ -111,6 +111,11 @@ class RewardModel(ABC, Generic[M]):
         return {}
 
     @property
+    def about(self) -> str:
+        """What it pays for, in one line."""
+        return (type(self).__doc__ or type(self).__name__).strip().partition("\n")[0]
+
+    @property
     def parts(self) -> Sequence[tuple[RewardModel[Any], float]]:
         """Models and weights that hosts log one by one; a sum has several."""
         return ((self, 1.0),)
