@@ -24,6 +24,7 @@ class TimeFeature:
 
     Attributes:
         space: The space of observations that carry it; None where nothing is added.
+        horizon: The number of steps of an episode; None if it is not known.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class TimeFeature:
                 'observe="progress" needs to know how long an episode is: the '
                 "environment has no time limit, so give horizon="
             )
-        self._inner, self._horizon = space, horizon
+        self._inner, self.horizon = space, horizon
         self.space = extend_space(space) if observe else None
 
     def add(self, observation: Any, steps: Int64) -> Any:
@@ -55,8 +56,8 @@ class TimeFeature:
         """
         if self.space is None:
             return observation
-        assert self._horizon is not None
-        progress = np.asarray(position_in_clip(steps, self._horizon))
+        assert self.horizon is not None
+        progress = np.asarray(position_in_clip(steps, self.horizon))
         return extend(self._inner, observation, progress[..., None])
 
     def add_in(self, where: Any, key: Any, steps: Int64) -> None:
