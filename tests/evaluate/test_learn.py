@@ -15,10 +15,15 @@ pytest.importorskip("sbx")
 
 from safetensors.numpy import load_file
 
+from benchmarks.robust.files import signed, split
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.files import FileError
 from genreward_wrappers.evaluate.learn import episodes, runs, train
-from genreward_wrappers.evaluate.learn.checkpoint import restore_agent
+from genreward_wrappers.evaluate.learn.checkpoint import (
+    LAYOUT,
+    restore_agent,
+    save_agent,
+)
 from genreward_wrappers.evaluate.learn.episodes import FIRST_SEED, Episodes, make_env
 from genreward_wrappers.evaluate.learn.learner import Learner
 from genreward_wrappers.evaluate.learn.runs import HORIZON, Progress, Run, outcome
@@ -95,8 +100,28 @@ def test_outcomes_do_not_hang_on_the_noise_of_one_seed():
     assert flat == ["nothing"] * 30
 
 
-def test_a_few_episodes_say_nothing():
-    assert "too few" in outcome(Progress((True,) * 4, (1.0,) * 4))[1]
+@pytest.mark.parametrize("rate", [0, 1])
+def test_a_few_episodes_say_nothing(rate):
+    """However large the rise: 12 episodes were once enough for "farmed"."""
+    for count in (4, 12, 19):
+        assert "too few" in outcome(made(rate, curve(0, 99, count), count))[1]
+
+
+def test_farmed_needs_a_rise_in_success_to_be_ruled_out():
+    """Without one success in 10 episodes a rate of .2 is no surprise, in 12 it is."""
+    words = [outcome(made(0, curve(0, 9, n), n))[0] for n in (20, 22, 24, 80)]
+    assert words == ["nothing", "nothing", "farmed", "farmed"]
+    # One of 40 and then five of 40, whose interval reaches to .22.
+    some = np.isin(np.arange(80), [3, 42, 50, 58, 66, 74])
+    assert outcome(made(some, curve(0, 9, 80), 80))[0] == "nothing"
+
+
+def test_teaches_needs_a_rise_beyond_the_error_of_its_rates():
+    flat = np.zeros(100)
+    few = np.isin(np.arange(20), [12, 17])
+    assert outcome(made(few, flat[:20], 20))[0] == "nothing", "two of ten, after none"
+    many = np.isin(np.arange(80), range(42, 80, 4))
+    assert outcome(made(many, flat[:80], 80))[0] == "teaches", "ten of 40, after none"
 
 
 def test_the_curve_is_over_the_last_episodes():
@@ -149,8 +174,27 @@ def test_an_agent_of_another_shape_is_refused(short, tmp_path):
     learn(PIXELS, tmp_path, 16)
     path = tmp_path / f"{PIXELS.name}.checkpoint.safetensors"
     agent = EARLY.make(PointMass(size=16, obs="state", horizon=2), 0, 100)
-    with pytest.raises(FileError, match=r"another agent: .* should have the shape"):
+    with pytest.raises(FileError, match=r"another agent: .* should be float32"):
         restore_agent(agent, path)
+
+
+def test_lies_in_a_checkpoint_are_refused(tmp_path):
+    agent = EARLY.make(PointMass(size=16, obs="state", horizon=2), 0, 8)
+    path = tmp_path / "agent.safetensors"
+    save_agent(agent, path, {})
+    good = path.read_bytes()
+    about = json.loads(split(good)[0]["__metadata__"][LAYOUT.key])
+    lies = {
+        "buffer": [8, False],
+        "numpy": ["MT", *about["numpy"][1:]],
+        "actions": {**about["actions"], "state": {"state": "x", "inc": 1}},
+    }
+    for field, value in lies.items():
+        path.write_bytes(signed(LAYOUT, {**about, field: value}, good))
+        with pytest.raises(FileError, match="no valid checkpoint of a learning run"):
+            restore_agent(agent, path)
+    path.write_bytes(good)
+    assert restore_agent(agent, path) == {}
 
 
 def test_settings_reach_the_agent():

@@ -1,9 +1,9 @@
-"""CogVideoX's encoder for single frames: no time, and none of its bookkeeping.
+"""CogVideoX's encoder for single frames: no time axis, and no bookkeeping for one.
 
-Before the first frame the library puts copies of it, so that the kernel of a causal
-convolution meets the same picture at all of its times: as well add up the kernel. What
-is left is a network of pictures, which is called here without the modules around it:
-on small frames they cost a fifth of the time.
+The library pads a clip with copies of its first frame, so for a clip of one frame all
+time steps of a causal convolution's kernel see the same image: summing the kernel over
+time gives the same result. What remains is a network of 2-D layers, called here without
+the library's modules around them, which cost a fifth of the time on small frames.
 """
 
 from __future__ import annotations

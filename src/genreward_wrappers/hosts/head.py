@@ -1,7 +1,7 @@
 """`RewardHead`: the part of a reward wrapper that knows nothing of its environment.
 
-It owns the session and the weights, adds the parts up, and keeps an eye on what is
-paid. Every host has one, and hands it arrays with the leading axis N.
+It owns the session and the weights, adds up the parts, and watches what is paid. Every
+host has one, and gives it arrays with the leading axis N.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Paid(NamedTuple):
     """What came of one step.
 
     Attributes:
-        rewards: (N,) what the agents get.
+        rewards: (N,) the rewards of the agents.
         infos: (N,) each, by its key.
     """
 
@@ -47,9 +47,9 @@ class RewardHead:
     """Scores, weighs and adds up.
 
     Attributes:
-        session: Holds the models and what they remember.
-        recorder: Writes some of the episodes of the first environment, if asked to.
-        steps: How many steps have been paid; what scheduled weights are functions of.
+        session: The models and their memories.
+        recorder: Writes some episodes of the first environment, if asked to.
+        steps: The number of steps paid so far; scheduled weights are functions of it.
         held: The last finite values of each part, if they are held.
     """
 
@@ -67,10 +67,10 @@ class RewardHead:
         Args:
             built: The models and the weights.
             num_envs: N.
-            horizon: Steps of an episode, if something depends on it.
+            horizon: The number of steps of an episode, if something depends on it.
             nonfinite: What happens where a part that counts is not finite: "raise", or
                 "hold", which pays its last finite value and warns.
-            recorder: Of episodes.
+            recorder: Writes episodes.
         """
         for part in built.parts:
             check_weights({part.model.name: part.weight}, {part.model.name})
@@ -83,13 +83,14 @@ class RewardHead:
         self.held: dict[str, NDArray[Any]] = {}
         self._versions: dict[str, int] = {}
         self._measured: list[NDArray[np.float64]] | None = None
+        self._ones = np.ones(num_envs)
         self._watch = Watch(num_envs, horizon)
         self.recorder = recorder
         self.steps = 0
 
     @property
     def weights(self) -> dict[str, float]:
-        """What each part weighs at the coming step."""
+        """The weight of each part at the next step."""
         now = {}
         for name, weight in self._weights.items():
             if not isinstance(weight, float):
@@ -148,54 +149,65 @@ class RewardHead:
         *,
         active: Bool | None = None,
         next_states: Float32 | None = None,
-        looked: bool = True,
         success: bool = False,
     ) -> Paid:
-        """Scores one step of every row, and adds it up.
+        """Scores one step of every row, and adds it up; see `Session.score`.
 
         Args:
-            actions: (N, ...) what was done.
-            next_frames: (N, H, W, 3) what came of it.
+            actions: (N, ...) the actions taken.
+            next_frames: (N, H, W, 3) the frames that came of them.
             env_rewards: (N,) what the environments paid.
-            terminated: (N,) as they reported.
-            truncated: (N,) as they reported.
-            active: (N,) False in rows in which nothing happened.
-            next_states: (N, S) the numbers that came of it, if a model sees them.
-            looked: Whether the first row's frame is this step's, for the recorder.
-            success: Whether the first row succeeded, likewise.
+            terminated: (N,) as the environments reported.
+            truncated: (N,) as the environments reported.
+            active: (N,) False for rows in which nothing happened, which are paid
+                nothing; None means all did.
+            next_states: (N, S) the numbers that came of them, if a model sees them.
+            success: Whether the first row succeeded, for the recorder.
+
+        Raises:
+            FloatingPointError: A part that counts is not finite. The session is as it
+                was before the step.
         """
-        before = self.session.snapshot() if self.session.running.any() else None
-        scores = self.session.score(
+        session = self.session
+        before, looked = session.snapshot(), self.recorder and session.wanted[0]
+        scores = session.score(
             actions, next_frames, terminated, truncated, active, next_states
         )
         weights = self.weights
         env_rewards = np.asarray(env_rewards, np.float64)
+        if active is not None:
+            env_rewards = np.where(active, env_rewards, 0.0)
+            terminated, truncated = terminated & active, truncated & active
         try:
             paid, counted = self._finite(env_rewards, scores, weights)
         except FloatingPointError:
-            if before is not None:
-                self.session.restore(before)
+            session.restore(before)
             raise
-        total = weigh(paid, weights[ENV], counted, weights)
-        on = np.ones(len(total), np.bool_) if active is None else active
         if self._measured is not None:
             models = weigh(paid, 0.0, counted, weights)
+            on = slice(None) if active is None else active
             self._measured.append(np.stack([paid, models])[:, on])
-        shares: dict[str, Any] = {ENV: weights[ENV] * paid} if weights[ENV] else {}
-        for name, score in counted.items():
-            if weights[name]:
-                shares[name] = weights[name] * score.value
-        self._watch.step(shares, on & terminated, on & truncated, self.session.steps)
-        self._record(actions, next_frames, scores, paid, terminated, truncated, looked,
-                     success)  # fmt: skip
+        values: dict[str, NDArray[Any]] = {ENV: paid}
+        values |= {name: score.value for name, score in counted.items()}
+        self._watch.step(weights, values, terminated, truncated, session.steps)
+        if self.recorder is not None:
+            self.recorder.step(
+                actions[0],
+                next_frames[0] if looked else None,
+                {ENV: float(paid[0]), **_due_in_first(scores)},
+                success,
+                bool(terminated[0]),
+                bool(truncated[0]),
+            )
         self.steps += 1
+        total = weigh(paid, weights[ENV], counted, weights)
         return Paid(total, self._infos(env_rewards, scores, weights))
 
     def opening(self) -> dict[str, NDArray[Any]]:
         """(N,) each, by its key: the infos of a step at which nothing is paid.
 
-        For the info of a reset, which has the keys of a step: recorders keep both in
-        one table.
+        The info of a reset has the keys of a step, since loggers keep both in one
+        table.
         """
         nothing = np.zeros(self.session.num_envs, np.float32)
         scores = {
@@ -207,7 +219,7 @@ class RewardHead:
         """Brings the environment's own reward to the scale of the others.
 
         Args:
-            play: Plays some steps of random actions, which are paid here.
+            play: Takes some steps of random actions, which are measured here.
 
         Raises:
             ValueError: One of the two is the same at every step.
@@ -235,7 +247,7 @@ class RewardHead:
         scores: Mapping[str, Score],
         weights: Mapping[str, float],
     ) -> tuple[NDArray[np.float64], dict[str, Score]]:
-        """The parts as they are added up: finite where they count."""
+        """The parts as they are added up, finite where they count."""
         if weights[ENV]:
             env_rewards = self._checked(ENV, "the environment", env_rewards)
         counted = dict(scores)
@@ -247,7 +259,7 @@ class RewardHead:
 
     def _checked(self, name: str, who: str, values: NDArray[Any]) -> NDArray[Any]:
         fine = np.isfinite(values)
-        if fine.all():
+        if np.count_nonzero(fine) == len(fine):
             if self._hold:
                 self.held[name] = values
             return values
@@ -262,34 +274,6 @@ class RewardHead:
         self.held[name] = np.where(fine, values, held)
         return self.held[name]
 
-    def _record(
-        self,
-        actions: NDArray[Any],
-        frames: UInt8,
-        scores: Mapping[str, Score],
-        env_rewards: NDArray[np.float64],
-        terminated: Bool,
-        truncated: Bool,
-        looked: bool,
-        success: bool,
-    ) -> None:
-        """Tells the recorder what happened in the first environment."""
-        if self.recorder is None:
-            return
-        rewards = {ENV: float(env_rewards[0])} | {
-            name: float(score.value[0]) if score.due[0] else float("nan")
-            for name, score in scores.items()
-        }
-        # What is noted of an autoreset row is dropped by the episode that begins.
-        self.recorder.step(
-            actions[0],
-            frames[0] if looked else None,
-            rewards,
-            success,
-            bool(terminated[0]),
-            bool(truncated[0]),
-        )
-
     def _infos(
         self,
         env_rewards: NDArray[np.float64],
@@ -301,7 +285,15 @@ class RewardHead:
             infos[f"reward_{name}"] = score.value.astype(np.float64)
             infos[f"reward_{name}_due"] = score.due
         for name, weight in weights.items():
-            infos[f"weight_{name}"] = np.full(len(env_rewards), weight)
+            infos[f"weight_{name}"] = self._ones * weight
         for name, version in self._versions.items():
             infos[f"reward_{name}_version"] = np.full(len(env_rewards), version)
         return {**infos, **self.session.notes()}
+
+
+def _due_in_first(scores: Mapping[str, Score]) -> dict[str, float]:
+    """What each model pays in the first row; NaN where nothing is due."""
+    return {
+        name: float(score.value[0]) if score.due[0] else float("nan")
+        for name, score in scores.items()
+    }

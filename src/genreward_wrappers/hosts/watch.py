@@ -1,8 +1,9 @@
-"""Says once what is probably not meant: a part that drowns others, short episodes."""
+"""Warns once of probable mistakes: a part that drowns the others, short episodes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,16 +11,16 @@ from numpy.typing import NDArray
 from genreward_wrappers.core import Bool, Int64, warn_caller
 from genreward_wrappers.rewards.spec import ENV
 
-#: What is paid is looked at over so many episodes.
+#: The number of episodes over which the parts are compared.
 EPISODES = 3
-#: A part that is more of it than this leaves the others nothing to say.
+#: A part with a larger share than this leaves the others nothing to say.
 NEARLY_ALL = 0.9
 #: An episode shorter than this share of the horizon is a short one.
 SHORT = 0.9
 
 
 class Watch:
-    """Looks at what is paid, and at how long episodes are."""
+    """Watches what is paid, and how long episodes are."""
 
     def __init__(self, num_envs: int, horizon: int | None) -> None:
         self.horizon = horizon
@@ -29,7 +30,7 @@ class Watch:
         self._said: set[str] = set()
 
     def once(self, topic: str, message: str) -> None:
-        """Warns, unless there was a word about this already."""
+        """Warns, unless there was a warning about this already."""
         if topic not in self._said:
             self._said.add(topic)
             warn_caller(message)
@@ -49,20 +50,22 @@ class Watch:
 
     def step(
         self,
-        amounts: Mapping[str, NDArray[np.float64]],
+        weights: Mapping[str, float],
+        values: Mapping[str, NDArray[Any]],
         terminated: Bool,
         truncated: Bool,
         steps: Int64,
     ) -> None:
         """Parts of the reward were paid, and some episodes ended."""
-        if truncated.any():
+        if np.count_nonzero(truncated):
             self._short(int(steps[truncated].max()), "was truncated")
-        if "shares" in self._said or len(amounts) < 2:
+        if "shares" in self._said or sum(map(bool, weights.values())) < 2:
             return
-        for name, amount in amounts.items():
-            total = self._amounts.get(name, 0.0) + float(np.abs(amount).sum())
-            self._amounts[name] = total
-        self._episodes += int((terminated | truncated).sum())
+        for name, weight in weights.items():
+            if weight:
+                amount = abs(weight) * float(np.abs(values[name]).sum())
+                self._amounts[name] = self._amounts.get(name, 0.0) + amount
+        self._episodes += int(np.count_nonzero(terminated | truncated))
         everything = sum(self._amounts.values())
         if self._episodes < EPISODES or everything <= 0:
             return
