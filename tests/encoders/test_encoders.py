@@ -800,3 +800,40 @@ def test_pixels_need_no_diffusers() -> None:
         "load_encoder('pixels', device='cpu')"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_batch_that_does_not_fit_says_what_halves_it(monkeypatch) -> None:
+    encoder = cogvideox()
+    encoder.pixel_budget = 4 * SIZE[0] * SIZE[1]
+
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(torch, "group_norm", full)
+    with pytest.raises(ValueError, match="does not suffice") as caught:
+        encoder.encode_images(video(9))
+    told = str(caught.value)
+    assert "batches of up to 4 frames of 16x16" in told
+    assert "encoder.pixel_budget = 512, which halves the batch" in told
+    assert 'dtype="bfloat16"' in told
+    assert "CUDA out of memory" in told
+    encoder.pixel_budget = 1
+    with pytest.raises(ValueError, match="What helps: dtype"):
+        encoder.encode_images(video(1))
+
+
+def test_what_is_no_want_of_memory_stays_what_it_is(monkeypatch) -> None:
+    def broken(*args, **kwargs):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(torch, "group_norm", broken)
+    with pytest.raises(RuntimeError, match="^something else$"):
+        cogvideox().encode_images(video(1))
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu", "meta", "cuda:99", "none of these"])
+def test_a_device_that_is_not_served_is_refused_in_our_words(device: str) -> None:
+    with pytest.raises(ValueError, match="device") as caught:
+        load_encoder("pixels", device=device)
+    assert repr(device) in str(caught.value)
+    assert "'cpu'" in str(caught.value)

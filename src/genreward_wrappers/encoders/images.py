@@ -26,6 +26,7 @@ from genreward_wrappers.encoders.base import (
     resolve_dtype,
     upload,
 )
+from genreward_wrappers.encoders.memory import batch_limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +208,7 @@ class ImageEncoder(VideoEncoder):
         images = as_frames(frames)
         if len(images) == 0:
             return torch.zeros(0, *self.latent_shape, device=self.device)
-        with torch.inference_mode():
+        with batch_limit(self), torch.inference_mode():
             latents = torch.cat(
                 [self._some(images[rows]) for rows in self._batches(images)]
             )

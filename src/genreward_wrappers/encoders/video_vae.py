@@ -29,6 +29,7 @@ from genreward_wrappers.encoders.base import (
     resolve_dtype,
     tree_map,
 )
+from genreward_wrappers.encoders.memory import batch_limit
 from genreward_wrappers.encoders.still_frames import still_encoder
 from genreward_wrappers.encoders.strict_loading import hash_tensors
 
@@ -102,7 +103,7 @@ class VideoVAEEncoder(VideoEncoder):
             raise ValueError(
                 f"{place} chunk must have {want} frames, got {chunk.shape[1]}"
             )
-        with torch.inference_mode():
+        with batch_limit(self), torch.inference_mode():
             parts = []
             for rows in self._batches(len(chunk), want):
                 old = tree_map(lambda tensor, rows=rows: tensor[rows], cache)
@@ -129,7 +130,7 @@ class VideoVAEEncoder(VideoEncoder):
         self._check_length(clips.shape[1])
         # The library encodes a clip in chunks of about this length for any T.
         chunk = min(clips.shape[1], max(self.grammar.first, self.grammar.rest))
-        with torch.inference_mode():
+        with batch_limit(self), torch.inference_mode():
             parts = [
                 self._whole(self._video(clips[rows]))
                 for rows in self._batches(len(clips), chunk)
@@ -204,7 +205,7 @@ class CogVideoXEncoder(VideoVAEEncoder):
         if self._still is None:
             self._still = still_encoder(self.model)
         images = as_frames(frames)[:, None]
-        with torch.inference_mode():
+        with batch_limit(self), torch.inference_mode():
             parts = [
                 _mode(self._still(self._video(images[rows])))
                 for rows in self._batches(len(images), 1)
