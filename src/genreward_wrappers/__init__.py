@@ -23,31 +23,31 @@ if TYPE_CHECKING:
     from genreward_wrappers.evaluate.page.drawing import plot_episode
     from genreward_wrappers.generators.episode_goals import GeneratedGoals
     from genreward_wrappers.hosts.describe import describe
-    from genreward_wrappers.hosts.gymnasium import (
+    from genreward_wrappers.rewards.registry import load_reward
+    from genreward_wrappers.rewards.spec import RewardSpec
+    from genreward_wrappers.wrappers import (
         FrameLevelReward,
         GenRewardWrapper,
         RewardModelWrapper,
         VideoLevelReward,
     )
-    from genreward_wrappers.rewards.registry import load_reward
-    from genreward_wrappers.rewards.spec import RewardSpec
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "FrameLevelReward": "hosts.gymnasium",
-    "GenRewardWrapper": "hosts.gymnasium",
+    "FrameLevelReward": "wrappers",
+    "GenRewardWrapper": "wrappers",
     "GeneratedGoals": "generators.episode_goals",
     "GoalBundle": "data.goals",
     "GoalError": "data.goals",
     "RewardModel": "core",
-    "RewardModelWrapper": "hosts.gymnasium",
+    "RewardModelWrapper": "wrappers",
     "RewardSpec": "rewards.spec",
     "Score": "core",
     "Session": "core",
     "TapFrames": "data.frames",
     "Transition": "core",
-    "VideoLevelReward": "hosts.gymnasium",
+    "VideoLevelReward": "wrappers",
     "describe": "hosts.describe",
     "load_encoder": "encoders.registry",
     "load_goal": "data.goals",
@@ -85,13 +85,13 @@ register_rewarded()
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    if name in ("vector", "sb3"):
+    if name in ("relabel", "sb3", "vector"):
         return import_module(f"{__name__}.{name}")
     raise AttributeError(
         f"module {__name__!r} has no attribute {name!r}; it has {sorted(__all__)} and "
-        "the modules 'vector' and 'sb3'"
+        "the modules 'relabel', 'sb3' and 'vector'"
     )
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "sb3", "vector"])
+    return sorted([*__all__, "relabel", "sb3", "vector"])

@@ -159,10 +159,10 @@ def weigh(
     whatever it holds: 0 times NaN is no part of anything.
     """
     own = np.asarray(env_reward, np.float64)
-    total = own * env_weight if env_weight else np.zeros_like(own)
+    total = own * env_weight if env_weight else np.zeros(own.shape)
     for name, score in scores.items():
         if weights[name]:
-            total = total + np.float64(weights[name]) * score.value
+            total = total + np.asarray(score.value, np.float64) * weights[name]
     return total
 
 
