@@ -179,6 +179,14 @@ def test_a_machine_that_cannot_draw_is_told_in_one_line(monkeypatch, capsys, tmp
     assert capsys.readouterr().err == "genreward demo: MuJoCo cannot draw here\n"
 
 
+@pytest.mark.parametrize("name", ["mps", "cuda:x", "gpu"])
+def test_a_device_that_is_none_is_told_at_once(name, capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--device", name])
+    said = f"argument --device: expected auto, cpu, cuda or cuda:<index>, got '{name}'"
+    assert said in capsys.readouterr().err
+
+
 def test_ctrl_c_stops_without_a_traceback(tmp_path):
     out = tmp_path / "out"
     process = subprocess.Popen(
