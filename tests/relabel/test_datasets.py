@@ -81,6 +81,7 @@ def with_data(folder, version):
             f"stats/{REWARD}/{key}": [value] * 3 for key, value in stats.items()
         }
         top = lerobot_sets.CAMERAS[:1]
+        tasks = [[task] for task in lerobot_sets.TASKS]
         lerobot_sets.write_episodes(folder, top, tasks, (0, 0, 0), changes)
     return folder
 
