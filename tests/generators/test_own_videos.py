@@ -100,9 +100,7 @@ def test_it_is_packed_for_the_encoder(videos):
 
 
 def test_the_embedded_encoder_and_what_pack_says_of_it(videos):
-    with pytest.warns(
-        UserWarning, match="has never seen any of 'toy/Square-v0'"
-    ) as told:
+    with pytest.warns(UserWarning, match="has never seen any of 'toy/Square-v0'"):
         goal = pack_on_the_way(videos[0], "toy/Square-v0")
     assert goal.encoder["source"] == "embedded:video-vae-64"
     assert goal == pack(videos[:1], env_id="toy/Square-v0")
