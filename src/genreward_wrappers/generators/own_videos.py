@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,9 @@ from genreward_wrappers.core import UInt8, warn_caller
 from genreward_wrappers.data.frames import image_size
 from genreward_wrappers.data.goals import GoalBundle, GoalError
 from genreward_wrappers.data.video_files import fit, read_video
-from genreward_wrappers.encoders.base import VideoEncoder, encoder_card
+
+if TYPE_CHECKING:
+    from genreward_wrappers.encoders.base import VideoEncoder
 
 #: What goals are packed for where nothing else is asked for.
 ENCODER = "embedded:video-vae-64"
@@ -74,6 +76,7 @@ def pack(
         sources.append({"video": name, "frames": len(frames), "sha256": digest})
     card: dict[str, Any] = {}
     if encoder is not None:
+        from genreward_wrappers.encoders.base import encoder_card
         from genreward_wrappers.encoders.registry import load_encoder
 
         card = encoder_card(load_encoder(encoder, device="cpu", size=target))
@@ -135,7 +138,9 @@ def _packed(
     env_id: str,
     encoder: VideoEncoder | str,
 ) -> GoalBundle:
-    if isinstance(encoder, VideoEncoder):
+    if not isinstance(encoder, str):
+        from genreward_wrappers.encoders.base import encoder_card
+
         bundle = pack(paths, env_id=env_id, size=encoder.size, encoder=None)
         card = {} if encoder.control else encoder_card(encoder)
         return bundle.with_(encoder=card)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from genreward_wrappers.core import Float32, RewardModel, Score, check_model, weigh
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.goals import GoalBundle
-from genreward_wrappers.encoders.base import VideoEncoder
-from genreward_wrappers.encoders.binding import bind_encoder
-from genreward_wrappers.encoders.caching import Memo
 from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.relabel.fold import Scores, fold
 from genreward_wrappers.relabel.recordings import Recording
 from genreward_wrappers.rewards.facts import Built, Facts, Part
 from genreward_wrappers.rewards.registry import reward_options
 from genreward_wrappers.rewards.spec import BALANCED, ENV, OURS, RewardSpec
+
+if TYPE_CHECKING:
+    from genreward_wrappers.encoders.base import VideoEncoder
 
 Reward = RewardModel[Any] | RewardSpec | Mapping[str, Any] | str
 
@@ -213,6 +213,10 @@ class Scorer:
 
     def _bind(self, goal: Any, name: Any) -> VideoEncoder:
         """The encoder for a goal, which all rewards on it share."""
+        from genreward_wrappers.encoders.base import VideoEncoder
+        from genreward_wrappers.encoders.binding import bind_encoder
+        from genreward_wrappers.encoders.caching import Memo
+
         if isinstance(name, VideoEncoder):
             return name
         digest = goal.digest if isinstance(goal, GoalBundle) else ""
@@ -326,6 +330,7 @@ def _keeps_time(reward: Reward) -> bool:
 
 def _same_in_batches(model: RewardModel[Any]) -> bool:
     """Whether its last bits are the same however many episodes it sees at once."""
+    from genreward_wrappers.encoders.base import VideoEncoder
     from genreward_wrappers.rewards.video_level import VideoLevel
 
     encoder = getattr(model, "encoder", None)
