@@ -22,6 +22,16 @@ VIDEO_ENDINGS = (".mp4", ".gif", ".npy", ".webm", ".mkv", ".avi", ".mov")
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg")
 
 
+def is_videos(goal: Any) -> bool:
+    """Whether a goal is given as a path of a video, or as a list of them."""
+    places = goal if isinstance(goal, (list, tuple)) else [goal]
+    return bool(places) and all(
+        isinstance(place, (str, PathLike))
+        and Path(place).suffix.lower() in VIDEO_ENDINGS
+        for place in places
+    )
+
+
 def read_video(path: str | PathLike[str]) -> UInt8:
     """(T, H, W, 3) the frames of an mp4, gif, or any file that imageio reads, or .npy.
 
