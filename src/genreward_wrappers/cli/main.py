@@ -27,6 +27,7 @@ from genreward_wrappers.cli.pack import add_pack
 from genreward_wrappers.cli.pull import add_pull
 from genreward_wrappers.cli.push import add_push
 from genreward_wrappers.cli.select import add_select
+from genreward_wrappers.cli.serve import add_serve
 from genreward_wrappers.cli.train import add_train
 from genreward_wrappers.cli.train_fb import add_train_fb
 from genreward_wrappers.cli.train_prior import (
@@ -41,6 +42,7 @@ COMMANDS: Mapping[str, Sequence[Callable[[Commands], None]]] = {
     "judge": (add_inspect, add_evaluate, add_live),
     "train": (
         add_train,
+        add_serve,
         add_collect,
         add_train_fb,
         add_train_viper,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from genreward_wrappers.rewards.options import check_names
-from genreward_wrappers.rewards.registry import reward_names, reward_options
+from genreward_wrappers.rewards.registry import VARIANTS, reward_names, reward_options
 
 #: The names of this package, and what they stand for; beside them, what `load_reward`
 #: knows. "generated", "paper", "pixels" and "random" are shorthands for "video".
@@ -56,7 +56,7 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
     ('vlm-rm', {'prompt': 'a red, round disc', 'alpha': 0})
     """
     name, _, tail = text.partition(":")
-    if name == "lerobot":
+    if name in VARIANTS:
         variant, _, tail = tail.partition(":")
         name = f"{name}:{variant}"
     elif name not in REWARDS and name not in reward_names():
