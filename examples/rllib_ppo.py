@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--share", action="store_true")
     args = parser.parse_args()
 
-    # Two cores: the learner runs in this process, and takes none.
+    # Two cores for the runners: the learner is in this process.
     ray.init(num_cpus=2, include_dashboard=False)
     reward: Any = "video"
     if args.share:
@@ -68,12 +68,10 @@ def main() -> None:
         .debugging(seed=0, log_level="ERROR")
     )
     algorithm = config.build_algo()
-    steps = 0
-    while steps < args.steps:
+    for step in range(args.batch, args.steps + 1, args.batch):
         found = algorithm.train()["env_runners"]
-        steps = int(found["num_env_steps_sampled_lifetime"])
         paid = found.get("episode_return_mean", float("nan"))
-        print(f"{steps} steps: an episode is paid {paid:.1f}")
+        print(f"{step} steps: an episode is paid {paid:.1f}")
     algorithm.stop()
     ray.shutdown()
 

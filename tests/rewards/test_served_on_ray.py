@@ -33,17 +33,20 @@ from genreward_wrappers.rewards.served.deployment import deploy, withdraw  # noq
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 HORIZON = 20
+REWARD = "video:encoder=pixels"
 
 
 @pytest.fixture(scope="module")
 def bundle():
     videos = np.random.default_rng(0).integers(0, 256, (1, 9, 64, 64, 3))
     videos = list(videos.astype(np.uint8))
-    return pack(videos, size=64, length=9, encoder="embedded:video-vae-64")
+    return pack(videos, size=64, length=9, encoder=None)
 
 
 @pytest.fixture(scope="module")
 def cluster():
+    # Ray lets its workers wait behind everything else that a machine does.
+    os.environ.update(RAY_worker_niceness="0")
     ray.init(
         num_cpus=2,
         include_dashboard=False,
@@ -56,13 +59,17 @@ def cluster():
     ray.shutdown()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def local(bundle):
+    return load_reward("video", goal=bundle, encoder="pixels", horizon=HORIZON)
+
+
+@pytest.fixture(scope="module")
 def cup(cluster, bundle):
-    """The reward ray:cup, on half a core, so that two workers fit beside it."""
+    """The reward ray:cup, which leaves room for two workers."""
     facts = Facts(horizon=HORIZON, goal=bundle)
-    deploy(RewardSpec.parse("video"), facts, "cup", cpus=0.1)
-    yield partial(RewardModelWrapper, PointMass(horizon=HORIZON), horizon=HORIZON)
-    withdraw("cup")
+    deploy(RewardSpec.parse(REWARD), facts, "cup", cpus=0.1)
+    return partial(RewardModelWrapper, PointMass(horizon=HORIZON), horizon=HORIZON)
 
 
 def play(env, seed=0, between=lambda step: None):
@@ -89,21 +96,19 @@ def kill(name="cup"):
         ray.kill(ray.get_actor(actor["name"], namespace="serve"), no_restart=True)
 
 
-def test_workers_are_paid_as_by_a_local_model(cup, bundle):
+def test_workers_are_paid_as_by_a_local_model(cup, local):
     @ray.remote(num_cpus=0.5)
     def work(seed):
         env = RewardModelWrapper(PointMass(horizon=HORIZON), "ray:cup", horizon=HORIZON)
         return play(env, seed), os.getpid()
 
-    local = load_reward("video", goal=bundle, horizon=HORIZON)
     expected = [play(cup(model=local), seed) for seed in range(2)]
     found = ray.get([work.remote(seed) for seed in range(2)])
     assert [rewards for rewards, _ in found] == expected
     assert len({pid for _, pid in found} | {os.getpid()}) == 3
 
 
-def test_a_replica_that_dies_is_retried(cup, bundle):
-    local = load_reward("video", goal=bundle, horizon=HORIZON)
+def test_a_replica_that_dies_is_retried(cup, local):
     expected = play(cup(model=local))
     env = cup(model="ray:cup")
     assert play(env, between=lambda step: kill() if step == 9 else None) == expected
@@ -160,38 +165,13 @@ def test_replicas_that_die_twice_and_slow_ones(broken):
 
 def test_a_reward_that_cannot_be_built_says_so(cluster, bundle):
     with pytest.raises(ValueError, match="horizon="):
-        deploy(RewardSpec.parse("video"), Facts(goal=bundle), "wrong", cpus=0.1)
+        deploy(RewardSpec.parse(REWARD), Facts(goal=bundle), "wrong", cpus=0.1)
     assert "wrong" not in serve.status().applications
 
 
 def test_a_name_is_given_once(cup, bundle):
     with pytest.raises(ValueError, match="'cup' is served already"):
-        deploy(RewardSpec.parse("video"), Facts(horizon=9, goal=bundle), "cup")
-
-
-def test_what_is_not_served(cup):
-    with pytest.raises(ConnectionError, match="'mug' is not served.*served are: cup"):
-        load_reward("ray:mug")
-    env = cup(model="ray:cup")
-    env.reset(seed=0)
-    withdraw("cup")
-    with pytest.raises(ConnectionError, match="'cup' is not served.*are: none"):
-        env.step(env.action_space.sample())
-
-
-def test_no_cluster_in_a_process_of_its_own():
-    code = (
-        "from genreward_wrappers import load_reward\n"
-        "try:\n    load_reward('ray:cup', address='127.0.0.1:9')\n"
-        "except ConnectionError as error:\n    print(error)\n"
-    )
-    environment = {**os.environ, "RAY_gcs_rpc_server_reconnect_timeout_s": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
-        env=environment, timeout=120,
-    )  # fmt: skip
-    assert "no Ray cluster at address '127.0.0.1:9'" in done.stdout, done.stderr
-    assert "genreward serve --name cup" in done.stdout
+        deploy(RewardSpec.parse(REWARD), Facts(horizon=9, goal=bundle), "cup")
 
 
 def test_the_command(tmp_path, bundle):
@@ -209,3 +189,13 @@ def test_the_command(tmp_path, bundle):
         served.send_signal(signal.SIGINT)
         assert served.wait(60) == 130
         served.stdout.close()
+
+
+def test_what_is_not_served_or_not_any_more(cup):
+    with pytest.raises(ConnectionError, match="'mug' is not served.*served are: cup"):
+        load_reward("ray:mug")
+    env = cup(model="ray:cup")
+    env.reset(seed=0)
+    withdraw("cup")
+    with pytest.raises(ConnectionError, match="'cup' is not served.*are: none"):
+        env.step(env.action_space.sample())

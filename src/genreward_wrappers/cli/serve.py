@@ -122,15 +122,14 @@ def run_serve(args: argparse.Namespace) -> int:
 
 def _join(ray: Any, address: str | None) -> bool:
     """Joins a cluster, or starts one; whether it was started."""
-    quiet = {"log_to_driver": False, "logging_level": "error"}
+    from genreward_wrappers.rewards.served.connection import join_cluster
+
     try:
-        ray.init(address or "auto", **quiet)
-    except ConnectionError as error:
+        join_cluster(address or "auto")
+    except ConnectionError:
         if address is not None:
-            raise ConnectionError(
-                f"--address {address}: no Ray cluster there ({error})"
-            ) from error
-        ray.init(include_dashboard=False, **quiet)
+            raise
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
         return True
     return False
 

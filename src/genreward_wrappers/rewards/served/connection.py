@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from genreward_wrappers.extras import require
 
 SERVE_IT = "start it with: genreward serve --name {name}"
+#: Seconds that a machine may take to answer at all.
+PATIENCE = 10
 
 
 class Connection:
@@ -88,12 +91,10 @@ class Connection:
             return self._handle
         if not ray.is_initialized():
             try:
-                ray.init(self.address, log_to_driver=False, logging_level="error")
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise ConnectionError(
-                    f"no Ray cluster at address {self.address!r} ({error}); "
-                    + SERVE_IT.format(name=self.name)
-                ) from error
+                join_cluster(self.address)
+            except ConnectionError as error:
+                wanted = SERVE_IT.format(name=self.name)
+                raise ConnectionError(f"{error}; {wanted}") from error
         try:
             self._handle = serve.get_app_handle(self.name)
         except Exception as error:
@@ -110,3 +111,23 @@ class Connection:
             f"the reward {self.name!r} is not served ({str(error).splitlines()[0]}); "
             f"served are: {running}. " + SERVE_IT.format(name=self.name)
         )
+
+
+def join_cluster(address: str) -> None:
+    """Makes this process one of a Ray cluster's.
+
+    Args:
+        address: "auto" for the cluster on this machine, or "<host>:<port>".
+
+    Raises:
+        ConnectionError: There is none.
+    """
+    ray = require("ray", "ray", "served rewards need Ray")
+    host, _, port = address.rpartition(":")
+    try:
+        if host and port.isdigit():
+            # Ray itself would try again for minutes.
+            socket.create_connection((host, int(port)), PATIENCE).close()
+        ray.init(address, log_to_driver=False, logging_level="error")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConnectionError(f"no Ray cluster at {address!r} ({error})") from error
