@@ -31,7 +31,7 @@ from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.goals import embedded_goals, load_goal
 from genreward_wrappers.envs.stages import sentences
 from genreward_wrappers.evaluate.judge.judged_rewards import Maker
-from genreward_wrappers.evaluate.judge.score import score_episodes
+from genreward_wrappers.relabel.fold import score_episodes
 
 RESULTS = Path(__file__).parent / "results/compare.jsonl"
 MODELS = Path(__file__).parents[1] / "models"

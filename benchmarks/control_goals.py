@@ -26,8 +26,8 @@ from genreward_wrappers import load_goal
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.evaluate.judge.bootstrap import roc_auc
 from genreward_wrappers.evaluate.judge.judged_rewards import Maker
-from genreward_wrappers.evaluate.judge.score import score_episodes
 from genreward_wrappers.goal_pipeline.collect import collect
+from genreward_wrappers.relabel.fold import score_episodes
 from genreward_wrappers.training.forward_backward.judge import rank_correlation
 
 ROOT = Path(__file__).parents[1]

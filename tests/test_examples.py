@@ -131,9 +131,26 @@ def test_examples_of_other_trainers(name, package, few, said, tmp_path):
     assert said in done.stdout
 
 
+def test_the_scoring_example(tmp_path):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "score_video.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    means = {
+        line.split()[0]: float(line.split()[-1]) for line in done.stdout.splitlines()
+    }
+    assert means["follows.mp4"] > means["stops.mp4"] > means["backwards.mp4"]
+
+
 def test_every_example_is_run():
     tested = {
         "sb3_ppo", "sb3_sac", "any_pixel_env", "evaluate_your_reward", "frame_level",
         "generated_goals", "resume", "torchrl_ppo", "sb3_recurrent",
+        "score_video",
     }  # fmt: skip
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested

@@ -89,6 +89,7 @@ FLOORS = (
     "generators",
     "training",
     "rewards",
+    "relabel",
     "hosts",
     "vector",
     "sb3",

@@ -82,13 +82,13 @@ register_rewarded()
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    if name in ("vector", "sb3"):
+    if name in ("relabel", "sb3", "vector"):
         return import_module(f"{__name__}.{name}")
     raise AttributeError(
         f"module {__name__!r} has no attribute {name!r}; it has {sorted(__all__)} and "
-        "the modules 'vector' and 'sb3'"
+        "the modules 'relabel', 'sb3' and 'vector'"
     )
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "sb3", "vector"])
+    return sorted([*__all__, "relabel", "sb3", "vector"])

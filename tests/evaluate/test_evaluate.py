@@ -42,9 +42,9 @@ from genreward_wrappers.evaluate.judge import run
 from genreward_wrappers.evaluate.judge.comparisons import epic_distance
 from genreward_wrappers.evaluate.judge.curves import DERIVED, ORDINARY
 from genreward_wrappers.evaluate.judge.judged_rewards import REWARDS, Maker, parse
-from genreward_wrappers.evaluate.judge.score import score_episodes, wanted_steps
 from genreward_wrappers.evaluate.page.limits import below
 from genreward_wrappers.goal_pipeline.pack import pack
+from genreward_wrappers.relabel.fold import score_episodes, wanted_steps
 from genreward_wrappers.rewards.video_level import VideoLevel
 from genreward_wrappers.testing import PointMass
 from genreward_wrappers.training.forward_backward.nets import FBConfig, FBNets

@@ -13,7 +13,7 @@ import torch
 
 from genreward_wrappers import load_goal, load_reward
 from genreward_wrappers.data.episodes import Episode
-from genreward_wrappers.evaluate.judge.score import score_episodes
+from genreward_wrappers.relabel.fold import score_episodes
 from genreward_wrappers.training.priors.store import Prior
 from tests.beside import MODELS, needs_models
 

@@ -297,9 +297,7 @@ def test_without_ray_the_extra_is_named(monkeypatch):
 
 def test_no_cluster_at_an_address():
     pytest.importorskip("ray")
-    with pytest.raises(
-        ConnectionError, match="at '127.0.0.1:9'.*--name cup"
-    ):
+    with pytest.raises(ConnectionError, match="at '127.0.0.1:9'.*--name cup"):
         load_reward("ray:cup", address="127.0.0.1:9")
 
 

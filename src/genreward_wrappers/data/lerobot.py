@@ -12,12 +12,14 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.files import hash_file
@@ -28,6 +30,7 @@ INFO = Path("meta", "info.json")
 #: What else tells such a dataset, of which one file may be lacking.
 OTHERS = ("meta/episodes", "meta/tasks.parquet", "meta/episodes.jsonl")
 VERSIONS = ("v2.1", "v3.0")
+TABLES = "tables of a LeRobot dataset need pyarrow"
 SUCCESS = "next.success"
 #: What is said of each episode.
 EPISODE = ("episode_index", "tasks", "length")
@@ -46,6 +49,10 @@ class LeRobotEpisode:
         success: Whether it succeeded; so it did where nobody noted it.
         digest: The hash of what it is read from.
         read: Gives its frames, (T, H, W, 3) uint8 RGB.
+        number: Its index in the dataset.
+        length: Of its frames.
+        fps: Frames a second.
+        table: The file that its data are in, which may hold others, too.
     """
 
     name: str
@@ -54,6 +61,10 @@ class LeRobotEpisode:
     success: bool
     digest: str
     read: Callable[[], UInt8]
+    number: int
+    length: int
+    fps: float
+    table: Path
 
 
 def is_lerobot(folder: Path) -> bool:
@@ -102,11 +113,40 @@ def read_lerobot(folder: Path, camera: str = "") -> list[LeRobotEpisode]:
                 won is None or number in won,
                 hashlib.sha256(json.dumps(what).encode()).hexdigest(),
                 read,
+                number,
+                length,
+                float(info["fps"]),
+                _path(folder, info, row, ""),
             )
         )
     if not episodes:
         raise ValueError(f"{folder} is a LeRobot dataset without episodes")
     return episodes
+
+
+def read_columns(episode: LeRobotEpisode, *columns: str) -> dict[str, NDArray[Any]]:
+    """Some columns of the data of an episode, (T, ...) each, those that there are.
+
+    Raises:
+        ValueError: The data are not there, or not those of all frames.
+    """
+    if not episode.table.is_file():
+        return {}
+    there = [name for name in columns if name in table_columns(episode.table)]
+    order = ["episode_index", "frame_index"]
+    rows = _table(episode.table, [*order, *there], episode.number)
+    rows.sort(key=lambda row: int(row["frame_index"]))
+    if len(rows) != episode.length:
+        raise ValueError(
+            f"{episode.name}: {episode.table} has data of {len(rows)} of its "
+            f"{episode.length} frames"
+        )
+    return {name: np.array([row[name] for row in rows]) for name in there}
+
+
+def table_columns(path: Path) -> list[str]:
+    """The names of the columns of a parquet file."""
+    return list(_parquet(path).names)
 
 
 def _info(folder: Path) -> dict[str, Any]:
@@ -238,18 +278,33 @@ def _table(
     path: Path, columns: Sequence[str], episode: int | None = None
 ) -> list[dict[str, Any]]:
     """Some columns of a parquet file, of all rows or those of one episode."""
-    what = "tables of a LeRobot dataset need pyarrow"
-    pyarrow = require("pyarrow", "parquet", what)
-    parquet = require("pyarrow.parquet", "parquet", what)
+    lacking = set(columns) - set(table_columns(path))
+    if lacking:
+        raise ValueError(f"{path} lacks {', '.join(sorted(lacking))}")
+    chosen = None if episode is None else [("episode_index", "=", episode)]
+    with _named(path):
+        table = _arrow().read_table(path, columns=list(columns), filters=chosen)
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
+
+
+def _parquet(path: Path) -> Any:
+    """The schema of a parquet file."""
     if not path.is_file():
         raise ValueError(f"there is no {path}")
-    chosen = None if episode is None else [("episode_index", "=", episode)]
+    with _named(path):
+        return _arrow().read_schema(path)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Names the file that is no parquet file."""
+    pyarrow = require("pyarrow", "parquet", TABLES)
     try:
-        lacking = set(columns) - set(parquet.read_schema(path).names)
-        if not lacking:
-            table = parquet.read_table(path, columns=list(columns), filters=chosen)
-            rows: list[dict[str, Any]] = table.to_pylist()
-            return rows
+        yield
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path} is no parquet file ({error})") from error
-    raise ValueError(f"{path} lacks {', '.join(sorted(lacking))}")
+
+
+def _arrow() -> Any:
+    return require("pyarrow.parquet", "parquet", TABLES)

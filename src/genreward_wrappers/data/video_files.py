@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
@@ -20,6 +21,9 @@ VIDEO_ENDINGS = (".mp4", ".gif", ".npy", ".webm", ".mkv", ".avi", ".mov")
 #: How a video of another shape is made to fit: its sides are cut off, or black bars are
 #: added.
 FITS = ("crop", "pad")
+
+#: Of a video's frames that lie in a folder, in the order of their names.
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg")
 
 
 def read_video(path: str | PathLike[str]) -> UInt8:
@@ -47,6 +51,45 @@ def read_video(path: str | PathLike[str]) -> UInt8:
         raise GoalError(f"{path}: a goal video needs at least 2 frames, got 1")
     video: UInt8 = np.ascontiguousarray(frames[..., :3])
     return video
+
+
+def read_pictures(paths: Sequence[Path]) -> UInt8:
+    """(T, H, W, 3) the frames of a video that lie there as pictures.
+
+    Raises:
+        GoalError: One is no picture, or of another size than the first.
+    """
+    pillow = require("PIL.Image", "evaluate", "pictures need pillow")
+    frames: list[UInt8] = []
+    for path in paths:
+        try:
+            with pillow.open(path) as picture:
+                frame = np.asarray(picture.convert("RGB"))
+        except OSError as error:
+            raise GoalError(f"{path} is no picture ({error})") from error
+        if frames and frame.shape != frames[0].shape:
+            raise GoalError(
+                f"{path} is {frame.shape[0]}x{frame.shape[1]} (height x width), and "
+                f"{paths[0].name} is {frames[0].shape[0]}x{frames[0].shape[1]}"
+            )
+        frames.append(frame)
+    return np.stack(frames)
+
+
+def frame_rate(path: str | PathLike[str]) -> float | None:
+    """Frames a second of a video; None where it does not say, or is none."""
+    if Path(path).suffix.lower() == ".npy":
+        return None
+    _imageio()
+    import av
+
+    try:
+        with av.open(str(path)) as film:
+            rate = film.streams.video[0].average_rate
+    except (OSError, IndexError, ValueError):
+        # What is wrong with it is said when it is read.
+        return None
+    return float(rate) if rate else None
 
 
 def read_part(

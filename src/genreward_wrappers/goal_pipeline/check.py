@@ -25,9 +25,9 @@ from genreward_wrappers.evaluate.judge.bootstrap import Estimate, undefined
 from genreward_wrappers.evaluate.judge.judged_rewards import Contestant, Maker
 from genreward_wrappers.evaluate.judge.metrics import measure
 from genreward_wrappers.evaluate.judge.run import curve, labels, training_of
-from genreward_wrappers.evaluate.judge.score import score_episodes, wanted_steps
 from genreward_wrappers.goal_pipeline.card import CHECK
 from genreward_wrappers.progress import OnProgress, no_progress
+from genreward_wrappers.relabel.fold import score_episodes, wanted_steps
 from genreward_wrappers.training.forward_backward.judge import rank_correlation
 
 #: Frames of an episode that the per-frame reading looks at, as in `evaluate`.

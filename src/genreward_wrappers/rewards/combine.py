@@ -186,7 +186,7 @@ class Standardise:
 
         Args:
             scores: (T,) of each episode, NaN where nothing was due, as
-                `evaluate.score.score_episodes` gives them.
+                `relabel.fold.score_episodes` gives them.
         """
         every = np.concatenate([np.asarray(s, np.float64) for s in scores])
         due = every[~np.isnan(every)]

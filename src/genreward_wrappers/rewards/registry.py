@@ -20,13 +20,14 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from genreward_wrappers.core import RewardModel, check_model
+from genreward_wrappers.rewards.align import Aligned
 from genreward_wrappers.rewards.decorators import EveryK
 from genreward_wrappers.rewards.options import Options, check_names, whole_steps
 
 GROUP = "genreward_wrappers.rewards"
 
-#: The option that all models have.
-EVERY = "every"
+#: The option that all models have, and the one of all that compare with a goal.
+EVERY, ALIGN = "every", "align"
 
 _REWARDS = "genreward_wrappers.rewards"
 
@@ -56,7 +57,8 @@ def load_reward(name: str, **options: Any) -> RewardModel[Any]:
             ``ray:<name>`` for what `genreward serve` serves.
         **options: The model's own; see its class. Every model takes ``every=k``, to be
             asked at every k-th step only; where it is not the model's own option it is
-            `decorators.EveryK`.
+            `decorators.EveryK`. Every model with a ``goal`` takes ``align=n``, to undo
+            a camera that is off by up to n pixels: `align.Aligned`.
 
     Raises:
         ValueError: There is no such model.
@@ -69,6 +71,7 @@ def load_reward(name: str, **options: Any) -> RewardModel[Any]:
     """
     make, variant = find_reward(name)
     check_names(options, reward_options(name), f"load_reward({name!r})")
+    align = options.pop(ALIGN, None)
     if variant is not None:
         options = {"variant": variant, **options}
     every, horizon = 1, options.get("horizon")
@@ -91,6 +94,8 @@ def load_reward(name: str, **options: Any) -> RewardModel[Any]:
             f"every={every} does not divide an episode of {horizon} steps: the goal "
             "would run ahead of it. Give a divisor"
         )
+    if align is not None:
+        model = Aligned(model, align)
     return model if every == 1 else EveryK(model, every)
 
 
@@ -100,10 +105,11 @@ def reward_names() -> list[str]:
 
 
 def reward_options(name: str) -> tuple[str, ...]:
-    """What a model can be told: its constructor's own parameters, and ``every``."""
+    """What a model can be told: its constructor's own, ``every``, and ``align``."""
     make, _ = find_reward(name)
     own = _own_options(make)
-    return (*own, *(() if EVERY in own else (EVERY,)))
+    around = (EVERY, ALIGN) if "goal" in own else (EVERY,)
+    return (*own, *(option for option in around if option not in own))
 
 
 def _own_options(make: Callable[..., Any]) -> tuple[str, ...]:

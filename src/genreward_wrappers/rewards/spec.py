@@ -22,7 +22,12 @@ from genreward_wrappers.core import RewardModel
 from genreward_wrappers.data.goals import GoalBundle, GoalError
 from genreward_wrappers.rewards.facts import Built, Facts, Part, is_settings
 from genreward_wrappers.rewards.options import check_names
-from genreward_wrappers.rewards.registry import load_reward, reward_options
+from genreward_wrappers.rewards.registry import (
+    ALIGN,
+    EVERY,
+    load_reward,
+    reward_options,
+)
 from genreward_wrappers.rewards.spec_text import GENERATED_OPTIONS, parse
 
 if TYPE_CHECKING:
@@ -249,7 +254,9 @@ class RewardSpec:
         remarks: tuple[str, ...] = ()
         if has_nets and weights["frame"]:
             assert isinstance(goal, GoalBundle)
-            frame = self._frame(facts, goal, encoder, self.options.get("frame", {}))
+            both = {k: v for k, v in self.options.items() if k == ALIGN}
+            own = {**both, **self.options.get("frame", {})}
+            frame = self._frame(facts, goal, encoder, own)
             parts.append(Part(frame, float(weights["frame"])))
         elif weights["frame"]:
             remarks = (
@@ -314,7 +321,7 @@ def accepted_options(name: str) -> tuple[str, ...]:
     if name == "genreward":
         from genreward_wrappers.rewards.video_options import VideoOptions
 
-        return (*VideoOptions.names(), "encoder", "every", "frame")
+        return (*VideoOptions.names(), "encoder", EVERY, ALIGN, "frame")
     # In ours the goal is a field of its own.
     return tuple(o for o in reward_options(name) if o != "goal" or name not in OURS)
 

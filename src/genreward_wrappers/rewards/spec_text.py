@@ -8,7 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from genreward_wrappers.rewards.options import check_names
-from genreward_wrappers.rewards.registry import VARIANTS, reward_names, reward_options
+from genreward_wrappers.rewards.registry import (
+    ALIGN,
+    EVERY,
+    VARIANTS,
+    reward_names,
+    reward_options,
+)
 
 #: The names of this package, and what they stand for; beside them, what `load_reward`
 #: knows. "generated", "paper", "pixels" and "random" are shorthands for "video".
@@ -95,10 +101,10 @@ def text_options(name: str) -> tuple[str, ...]:
 
     frame = FrameOptions.names()
     if name == "frame":
-        return frame
+        return (*frame, ALIGN)
     # A control has its encoder from its name.
     encoder = () if name in ("pixels", "random") else ("encoder",)
-    video = (*VideoOptions.names(), *encoder, "every")
+    video = (*VideoOptions.names(), *encoder, EVERY, ALIGN)
     if name == "genreward":
         return (*video, *SUM_OPTIONS, *(f"frame_{one}" for one in frame))
     return (*video, *GENERATED_OPTIONS) if name == "generated" else video

@@ -11,11 +11,9 @@ import numpy as np
 
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.data.minari import MINARI, load_minari, pictures_of
 from genreward_wrappers.data.video_files import VIDEO_ENDINGS, fit, read_video
 from genreward_wrappers.evaluate.judge.curves import ORDINARY
-from genreward_wrappers.extras import require
-
-MINARI = "minari:"
 
 
 def load_rollouts(
@@ -130,11 +128,10 @@ def _named(episode: Episode, kind: str, group: str) -> Episode:
 
 
 def _minari(name: str) -> list[Episode]:
-    minari = require("minari", '"minari[hdf5]"', "Minari datasets need minari")
-    dataset = minari.load_dataset(name)
+    dataset = load_minari(name)
     episodes = []
     for data in dataset.iterate_episodes():
-        frames = _pixels(data.observations, name)
+        frames = pictures_of(data.observations, name)
         steps = len(frames) - 1
         success = _success(data.infos, steps)
         won = bool(success.any())
@@ -153,34 +150,6 @@ def _minari(name: str) -> list[Episode]:
             )
         )
     return episodes
-
-
-def _pixels(observations: Any, name: str) -> UInt8:
-    """(T + 1, H, W, 3) the frames of an episode's observations."""
-    found = observations
-    if isinstance(observations, Mapping):
-        images = {
-            key: value
-            for key, value in observations.items()
-            if isinstance(value, np.ndarray) and _is_video(value)
-        }
-        if len(images) != 1:
-            raise ValueError(
-                f"{name}: expected one entry of uint8 RGB frames in its observations, "
-                f"found {sorted(images)} among {sorted(observations)}"
-            )
-        found = next(iter(images.values()))
-    if not (isinstance(found, np.ndarray) and _is_video(found)):
-        what = getattr(found, "shape", type(found).__name__)
-        raise ValueError(
-            f"{name}: its observations are no uint8 RGB frames (time, height, width, "
-            f"3), but {getattr(found, 'dtype', '')} {what}"
-        )
-    return found
-
-
-def _is_video(array: np.ndarray[Any, Any]) -> bool:
-    return array.dtype == np.uint8 and array.ndim == 4 and array.shape[-1] == 3
 
 
 def _success(infos: Mapping[str, Any] | None, steps: int) -> np.ndarray[Any, Any]:

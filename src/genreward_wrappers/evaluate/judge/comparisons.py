@@ -14,7 +14,7 @@ from genreward_wrappers.evaluate.judge.curves import ORDINARY
 from genreward_wrappers.evaluate.judge.epic import canonical
 from genreward_wrappers.evaluate.judge.judged_rewards import Contestant, Maker
 from genreward_wrappers.evaluate.judge.metrics import confusion
-from genreward_wrappers.evaluate.judge.score import score_episodes
+from genreward_wrappers.relabel.fold import score_episodes
 from genreward_wrappers.rewards.frame_level import FrameLevel
 from genreward_wrappers.rewards.video_level import VideoLevel
 

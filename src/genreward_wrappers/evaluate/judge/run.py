@@ -44,9 +44,9 @@ from genreward_wrappers.evaluate.judge.judged_rewards import (
     needs_goal,
 )
 from genreward_wrappers.evaluate.judge.metrics import differences, measure
-from genreward_wrappers.evaluate.judge.score import score_episodes, wanted_steps
 from genreward_wrappers.evaluate.judge.verdict import Verdict, verdict
 from genreward_wrappers.progress import OnStage, no_progress
+from genreward_wrappers.relabel.fold import score_episodes, wanted_steps
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.episodes import Episode, outcome
 from genreward_wrappers.data.files import FileError, hash_file
 from genreward_wrappers.data.lerobot import is_lerobot, read_lerobot
+from genreward_wrappers.data.minari import MINARI, load_minari, pictures_of
 from genreward_wrappers.data.rlbench import DESCRIPTIONS, read_rlbench
 from genreward_wrappers.data.video_files import (
     FITS,
@@ -34,8 +35,6 @@ from genreward_wrappers.training.finetuning.captions import (
     read_captions,
 )
 from genreward_wrappers.training.finetuning.sources import find_source
-
-MINARI = "minari:"
 
 
 @dataclass(frozen=True)
@@ -261,11 +260,6 @@ def _of_lerobot(
 def _of_minari(
     dataset: str, prompt: str, known: Mapping[str, str], failures: bool
 ) -> list[CaptionedClip]:
-    from genreward_wrappers.training.forward_backward.sources import (
-        load_minari,
-        pictures_of,
-    )
-
     data = load_minari(dataset)
     said = prompt.strip() or known.get(dataset, "").strip()
     if not said:

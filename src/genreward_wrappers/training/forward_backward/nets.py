@@ -309,6 +309,7 @@ class FBNets(nn.Module):
             raise ValueError(
                 f"expected actions of shape (n, {config.actions}), got "
                 f"{np.shape(actions)}"
+                + ("" if np.size(actions) else ": none were recorded")
             )
         return torch.from_numpy(np.asarray(actions, np.float32)).to(device)
 

@@ -6,23 +6,25 @@ never sees a picture.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from numpy.typing import NDArray
 
-from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.episodes import Episode
-from genreward_wrappers.extras import require
+from genreward_wrappers.data.minari import MINARI, load_minari, pictures_of
+from genreward_wrappers.data.replay import (
+    actions_of,
+    observations_of,
+    stored_episodes,
+    terminated,
+)
 from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.training.forward_backward.data import Trajectory
 from genreward_wrappers.training.forward_backward.features import Features
-
-MINARI = "minari:"
 
 
 @dataclass(frozen=True)
@@ -152,16 +154,6 @@ def from_minari(
     return Recorded(trajectories, {"data": f"{MINARI}{dataset}"})
 
 
-def load_minari(dataset: str) -> Any:
-    """A Minari dataset.
-
-    Raises:
-        ImportError: minari is not installed.
-    """
-    minari = require("minari", '"minari[hdf5]"', "Minari datasets need minari")
-    return minari.load_dataset(dataset)
-
-
 def from_sb3(buffer: Any, features: Features) -> Recorded:
     """The trajectories in a replay buffer of stable-baselines3.
 
@@ -173,72 +165,18 @@ def from_sb3(buffer: Any, features: Features) -> Recorded:
     Raises:
         ValueError: It is empty, or its observations hold nothing that fits.
     """
-    filled = buffer.buffer_size if buffer.full else buffer.pos
-    if filled == 0:
-        raise ValueError("the replay buffer is empty: nothing to train on")
-    # In a full buffer the oldest step is the one that is overwritten next.
-    order = (np.arange(filled) + (buffer.pos if buffer.full else 0)) % filled
     trajectories = []
-    for env in range(buffer.n_envs):
-        for steps in _episodes(buffer, order, env):
-            name = f"replay buffer, environment {env}, row {steps[0]}"
-            last = steps[-1]
-            seen = _rows(buffer.observations, steps, env)
-            end = _rows(_after(buffer), np.array([last]), env)
-            done = bool(buffer.dones[last, env])
-            trajectories.append(
-                Trajectory(
-                    _states_of(_join(seen, end), features, name),
-                    _actions(buffer, steps, env),
-                    done and not bool(buffer.timeouts[last, env]),
-                    name=name,
-                )
+    for stored in stored_episodes(buffer):
+        seen = observations_of(buffer, stored)
+        trajectories.append(
+            Trajectory(
+                _states_of(seen, features, stored.name),
+                actions_of(buffer, stored),
+                terminated(buffer, stored),
+                name=stored.name,
             )
-    return Recorded(trajectories, {"data": "replay buffer"})
-
-
-def _episodes(buffer: Any, order: NDArray[Any], env: int) -> Iterator[NDArray[Any]]:
-    """The rows of each episode of one environment, in their order."""
-    ends = np.flatnonzero(buffer.dones[order, env]) + 1
-    for steps in np.split(order, ends):
-        if len(steps):
-            yield steps
-
-
-def _after(buffer: Any) -> Any:
-    """The next observations, wherever the buffer keeps them."""
-    if getattr(buffer, "optimize_memory_usage", False):
-        # They are the observations one row later, and those of the newest row are
-        # not there: the next observation of an episode's end is the next episode's.
-        raise ValueError(
-            "the replay buffer was made with optimize_memory_usage=True and has "
-            "forgotten how episodes ended: make it without"
         )
-    return buffer.next_observations
-
-
-def _rows(observations: Any, rows: NDArray[Any], env: int) -> Any:
-    if isinstance(observations, Mapping):
-        return {key: value[rows, env] for key, value in observations.items()}
-    return observations[rows, env]
-
-
-def _join(first: Any, last: Any) -> Any:
-    if isinstance(first, Mapping):
-        return {key: np.concatenate([first[key], last[key]]) for key in first}
-    return np.concatenate([first, last])
-
-
-def _actions(buffer: Any, rows: NDArray[Any], env: int) -> NDArray[Any]:
-    actions: NDArray[Any] = np.asarray(buffer.actions[rows, env])
-    space = buffer.action_space
-    # Off-policy agents keep indices as a column, and others scaled to [-1, 1].
-    if isinstance(space, spaces.Discrete):
-        return actions.reshape(len(actions)).astype(np.int64)
-    if isinstance(space, spaces.Box):
-        scaled = space.low + 0.5 * (actions + 1) * (space.high - space.low)
-        return np.asarray(scaled, np.float32)
-    return actions
+    return Recorded(trajectories, {"data": "replay buffer"})
 
 
 def _states_of(observations: Any, features: Features, name: str) -> NDArray[Any]:
@@ -252,39 +190,9 @@ def _states_of(observations: Any, features: Features, name: str) -> NDArray[Any]
     return _named(features, pictures_of(observations, name), None, name)
 
 
-def pictures_of(observations: Any, name: str) -> UInt8:
-    """(n, H, W, 3) the only pictures among a trajectory's observations.
-
-    Args:
-        observations: An array, or several arrays by name.
-        name: The name of the trajectory, for messages.
-
-    Raises:
-        ValueError: There are none, or several.
-    """
-    parts = _parts(observations)
-    pictures = [found for v in parts.values() if (found := _pictures(v)) is not None]
-    if len(pictures) != 1:
-        raise ValueError(
-            f"{name}: expected one entry of uint8 RGB pictures, found "
-            f"{len(pictures)} in {_shapes(parts)}"
-        )
-    return pictures[0]
-
-
 def _parts(observations: Any) -> dict[str, NDArray[Any]]:
     parts = observations if isinstance(observations, Mapping) else {"": observations}
     return {key: np.asarray(v) for key, v in parts.items()}
-
-
-def _pictures(values: NDArray[Any]) -> NDArray[np.uint8] | None:
-    """(n, H, W, 3), whichever axis the channels are on; None for other arrays."""
-    if values.dtype != np.uint8 or values.ndim != 4:
-        return None
-    if values.shape[-1] == 3:
-        return values
-    # stable-baselines3 moves channels to the front.
-    return np.moveaxis(values, 1, -1) if values.shape[1] == 3 else None
 
 
 def _shapes(parts: Mapping[str, NDArray[Any]]) -> str:

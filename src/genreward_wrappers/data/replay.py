@@ -1,0 +1,95 @@
+"""The episodes in a replay buffer of stable-baselines3, oldest first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from genreward_wrappers.core import Int64
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One episode of one environment, as far as the buffer still holds it.
+
+    Attributes:
+        env: The environment.
+        rows: (T,) where its steps are.
+        name: What it is called in messages.
+        headless: Whether its beginning may have been overwritten.
+    """
+
+    env: int
+    rows: Int64
+    name: str
+    headless: bool
+
+
+def stored_episodes(buffer: Any) -> Iterator[Stored]:
+    """The episodes of all environments of a `ReplayBuffer` or `DictReplayBuffer`.
+
+    Raises:
+        ValueError: It is empty, or has forgotten how episodes ended.
+    """
+    filled = buffer.buffer_size if buffer.full else buffer.pos
+    if filled == 0:
+        raise ValueError("the replay buffer is empty")
+    if getattr(buffer, "optimize_memory_usage", False):
+        # Next observations are the observations one row later, and those of the newest
+        # row are not there: the next one of an episode's end is the next episode's.
+        raise ValueError(
+            "the replay buffer was made with optimize_memory_usage=True and has "
+            "forgotten how episodes ended: make it without"
+        )
+    # In a full buffer the oldest step is the one that is overwritten next.
+    order = (np.arange(filled) + (buffer.pos if buffer.full else 0)) % filled
+    for env in range(buffer.n_envs):
+        ends = np.flatnonzero(buffer.dones[order, env]) + 1
+        for i, rows in enumerate(np.split(order, ends)):
+            if len(rows):
+                name = f"replay buffer, environment {env}, row {rows[0]}"
+                yield Stored(env, rows, name, bool(buffer.full) and i == 0)
+
+
+def observations_of(buffer: Any, stored: Stored) -> Any:
+    """(T + 1, ...) the observations of an episode, the last one included."""
+    seen = _rows(buffer.observations, stored.rows, stored.env)
+    end = _rows(buffer.next_observations, stored.rows[-1:], stored.env)
+    if isinstance(seen, Mapping):
+        return {key: np.concatenate([seen[key], end[key]]) for key in seen}
+    return np.concatenate([seen, end])
+
+
+def actions_of(buffer: Any, stored: Stored) -> NDArray[Any]:
+    """(T, ...) the actions of an episode, as the environment took them."""
+    return unscaled(buffer.actions[stored.rows, stored.env], buffer.action_space)
+
+
+def unscaled(actions: NDArray[Any], space: spaces.Space[Any]) -> NDArray[Any]:
+    """Actions as the environment takes them, from the form that agents keep.
+
+    Off-policy agents keep indices as a column, and others scaled to [-1, 1].
+    """
+    if isinstance(space, spaces.Discrete):
+        return actions.reshape(len(actions)).astype(np.int64)
+    if isinstance(space, spaces.Box):
+        scaled = space.low + 0.5 * (actions + 1) * (space.high - space.low)
+        return np.asarray(scaled, np.float32)
+    return np.asarray(actions)
+
+
+def terminated(buffer: Any, stored: Stored) -> bool:
+    """Whether an episode ended in itself."""
+    last, env = stored.rows[-1], stored.env
+    return bool(buffer.dones[last, env]) and not bool(buffer.timeouts[last, env])
+
+
+def _rows(observations: Any, rows: NDArray[Any], env: int) -> Any:
+    if isinstance(observations, Mapping):
+        return {key: value[rows, env] for key, value in observations.items()}
+    return observations[rows, env]
