@@ -55,8 +55,9 @@ def cluster():
         logging_level="error",
     )
     yield
-    serve.shutdown()
-    ray.shutdown()
+    if ray.is_initialized():
+        serve.shutdown()
+        ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -192,10 +193,15 @@ def test_the_command(tmp_path, bundle):
 
 
 def test_what_is_not_served_or_not_any_more(cup):
+    # The last test: it ends the cluster.
     with pytest.raises(ConnectionError, match="'mug' is not served.*served are: cup"):
         load_reward("ray:mug")
     env = cup(model="ray:cup")
     env.reset(seed=0)
     withdraw("cup")
     with pytest.raises(ConnectionError, match="'cup' is not served.*are: none"):
+        env.step(env.action_space.sample())
+    # And then there is no cluster.
+    ray.shutdown()
+    with pytest.raises(ConnectionError, match="no Ray cluster at 'auto'.*--name cup"):
         env.step(env.action_space.sample())

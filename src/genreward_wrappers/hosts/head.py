@@ -164,6 +164,7 @@ class RewardHead:
             looked: Whether the first row's frame is this step's, for the recorder.
             success: Whether the first row succeeded, likewise.
         """
+        _check_actions(actions, active)
         before = self.session.snapshot() if self.session.running.any() else None
         scores = self.session.score(
             actions, next_frames, terminated, truncated, active, next_states
@@ -305,3 +306,18 @@ class RewardHead:
         for name, version in self._versions.items():
             infos[f"reward_{name}_version"] = np.full(len(env_rewards), version)
         return {**infos, **self.session.notes()}
+
+
+def _check_actions(actions: NDArray[Any], active: Bool | None) -> None:
+    """Raises for actions that are not a number; rows where nothing happened may be."""
+    if actions.dtype.kind != "f":
+        return
+    wrong = np.isnan(actions)
+    if wrong.any():
+        rows = wrong.reshape(len(wrong), -1).any(1)
+        rows = rows if active is None else rows & active
+        if rows.any():
+            raise FloatingPointError(
+                f"the actions of environments {np.flatnonzero(rows).tolist()} hold "
+                "NaN: the agent that chose them has diverged"
+            )
