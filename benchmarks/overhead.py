@@ -1,22 +1,26 @@
 """What the wrappers cost, and what batching and streaming save.
 
     python -m benchmarks.overhead
+    python -m benchmarks.overhead --against ../other/src
 
 Six tables, each from one run on this machine: the import; microseconds a step of every
 host with a model that does nothing; where the wall time of a pixel environment goes;
 streamed against re-encoded video at the same cadence; one model for N environments
-against a model in each.
+against a model in each. ``--against`` prints another one instead: what a step costs
+here and with another copy of the package, by turns, and the ratio.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -25,6 +29,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
+import genreward_wrappers
 from genreward_wrappers import (
     GoalBundle,
     RewardModel,
@@ -140,6 +145,66 @@ def imports() -> None:
     gymnasium, ours = seconds("gymnasium"), seconds("genreward_wrappers")
     rows = [[f"{1e3 * gymnasium:.0f}", f"{1e3 * ours:.0f}"]]
     table("Import, ms", ["gymnasium", "genreward_wrappers (with gymnasium)"], rows)
+
+
+def against(source: Path, rounds: int = 5) -> None:
+    """Each host with this package and with another, in processes that take turns.
+
+    In seconds of a processor, which others on the machine change less than the clock.
+    """
+    here, own = Path(__file__).parents[1], Path(genreward_wrappers.__file__).parents[1]
+    code = "from benchmarks import overhead; overhead.steps()"
+    costs: dict[Path, list[list[float]]] = {own: [], source.resolve(): []}
+    for _ in range(rounds):
+        for path, found in costs.items():
+            done = subprocess.run(
+                [sys.executable, "-c", code],
+                env={**os.environ, "PYTHONPATH": f"{path}{os.pathsep}{here}"},
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            )
+            found.append([float(cost) for cost in done.stdout.split()])
+    ours, theirs = (np.min(found, axis=0) for found in costs.values())
+    rows = [
+        [name, f"{1e6 * us:.1f}", f"{1e6 * them:.1f}", f"{us / them:.2f}"]
+        for name, us, them in zip(HOSTS, ours, theirs, strict=True)
+    ]
+    head = ["host", "here, us", "there, us", "ratio"]
+    table("CPU time of a step, a model that does nothing, 64x64 frames", head, rows)
+
+
+#: The hosts that `steps` times.
+HOSTS = ("single", "vector of 4", "stable-baselines3 of 4")
+
+
+def steps() -> None:
+    """Prints the seconds of a step of each of `HOSTS`, less the environment alone."""
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    four = np.zeros(4, int)
+    pairs = [
+        (RewardModelWrapper(Still(), Nothing(1)), Still(), 0),
+        (vector.RewardModelWrapper(StillVector(4), Nothing(4)), StillVector(4), four),
+        (
+            VecRewardModel(DummyVecEnv([Still] * 4), Nothing(4)),
+            DummyVecEnv([Still] * 4),
+            four,
+        ),
+    ]
+    for wrapped, bare, action in pairs:
+        wrapped.reset()
+        bare.reset()
+        costs = []
+        for env in (wrapped, bare):
+            best = float("inf")
+            for _ in range(5):
+                begin = time.process_time()
+                for _ in range(1_000):
+                    env.step(action)
+                best = min(best, (time.process_time() - begin) / 1_000)
+            costs.append(best)
+        print(costs[0] - costs[1])
 
 
 def hosts() -> None:
@@ -301,7 +366,13 @@ def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps", type=int, default=256)
+    parser.add_argument(
+        "--against", type=Path, help="the src folder of another copy of the package"
+    )
     args = parser.parse_args()
+    if args.against is not None:
+        against(args.against)
+        return
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     imports()
     hosts()

@@ -91,6 +91,7 @@ FLOORS = (
     "rewards",
     "relabel",
     "hosts",
+    "wrappers",
     "vector",
     "sb3",
     "testing",

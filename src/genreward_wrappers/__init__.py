@@ -22,31 +22,33 @@ if TYPE_CHECKING:
     from genreward_wrappers.encoders.registry import load_encoder
     from genreward_wrappers.evaluate.page.drawing import plot_episode
     from genreward_wrappers.generators.episode_goals import GeneratedGoals
-    from genreward_wrappers.hosts.gymnasium import (
+    from genreward_wrappers.hosts.describe import describe
+    from genreward_wrappers.rewards.registry import load_reward
+    from genreward_wrappers.rewards.spec import RewardSpec
+    from genreward_wrappers.wrappers import (
         FrameLevelReward,
         GenRewardWrapper,
         RewardModelWrapper,
         VideoLevelReward,
     )
-    from genreward_wrappers.rewards.registry import load_reward
-    from genreward_wrappers.rewards.spec import RewardSpec
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "FrameLevelReward": "hosts.gymnasium",
-    "GenRewardWrapper": "hosts.gymnasium",
+    "FrameLevelReward": "wrappers",
+    "GenRewardWrapper": "wrappers",
     "GeneratedGoals": "generators.episode_goals",
     "GoalBundle": "data.goals",
     "GoalError": "data.goals",
     "RewardModel": "core",
-    "RewardModelWrapper": "hosts.gymnasium",
+    "RewardModelWrapper": "wrappers",
     "RewardSpec": "rewards.spec",
     "Score": "core",
     "Session": "core",
     "TapFrames": "data.frames",
     "Transition": "core",
-    "VideoLevelReward": "hosts.gymnasium",
+    "VideoLevelReward": "wrappers",
+    "describe": "hosts.describe",
     "load_encoder": "encoders.registry",
     "load_goal": "data.goals",
     "load_reward": "rewards.registry",
@@ -67,6 +69,7 @@ __all__ = [
     "TapFrames",
     "Transition",
     "VideoLevelReward",
+    "describe",
     "load_encoder",
     "load_goal",
     "load_reward",

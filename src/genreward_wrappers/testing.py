@@ -337,8 +337,8 @@ def _check_in_hosts(
     tolerance: float,
 ) -> None:
     """A wrapper in each environment pays what the vector wrapper outside pays."""
-    from genreward_wrappers.hosts.gymnasium import RewardModelWrapper
-    from genreward_wrappers.hosts.vector import RewardModelWrapper as Outside
+    from genreward_wrappers.vector import RewardModelWrapper as Outside
+    from genreward_wrappers.wrappers import RewardModelWrapper
 
     count = frames.shape[1]
     films = [

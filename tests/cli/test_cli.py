@@ -143,10 +143,16 @@ def test_demo_plays_draws_and_ranks(tmp_path, capsys, monkeypatch):
         assert word in printed
     assert (tmp_path / "out" / "rewards.png").stat().st_size > 20_000
     assert len(read_video(tmp_path / "out" / "policies.mp4")) == 129
-    scripted, _, random = (sum(e.rewards["reward_video"]) for e in episodes)
-    assert episodes[0].success
-    assert not episodes[2].success
-    assert scripted > random
+    paid = [sum(episode.rewards["reward_total"]) for episode in episodes]
+    assert [episode.name for episode in episodes] == [
+        "scripted",
+        "noisy",
+        "random",
+        "still",
+    ]
+    assert episodes[0].solved
+    assert episodes[2].solved is episodes[3].solved is None
+    assert min(paid[:2]) > max(paid[2:])
 
 
 def test_errors_are_one_line_and_status_one(capsys):

@@ -2,103 +2,32 @@
 
 from __future__ import annotations
 
-import functools
 import gc
-import hashlib
 import os
-import pickle
-import subprocess
 import sys
-import warnings
 from typing import Any
 
-import cloudpickle
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.envs.registration import EnvSpec
-from gymnasium.utils.env_checker import check_env
 
 from genreward_wrappers.envs import _gl
-from genreward_wrappers.envs.families import register_environments
 from genreward_wrappers.envs.metaworld import (
     CAMERAS,
     TASKS,
     MetaWorldEnv,
     scripted_policy,
 )
-from tests import ROOT
+from tests.envs.playing import NOTHING_CHOSEN, digest, making, refused, rollout, run
 
 pytest.importorskip("metaworld")
 
 UP = np.array([0.0, 0.0, 1.0, 0.0], np.float32)
 
-
-@pytest.fixture
-def make(request):
-    """Makes environments that are closed when the test is over."""
-
-    def make(*args: Any, **kwargs: Any) -> MetaWorldEnv:
-        env = MetaWorldEnv(*args, **kwargs)
-        request.addfinalizer(env.close)
-        return env
-
-    return make
-
-
-def rollout(env: MetaWorldEnv, seed: int, steps: int = 4) -> list[Any]:
-    """Observations and rewards of an episode with actions that the seed decides."""
-    actions = np.random.default_rng(seed).uniform(-1, 1, (steps, 4))
-    seen = [env.reset(seed=seed)[0]]
-    for action in actions:
-        observation, reward, *_ = env.step(action)
-        seen += [observation, reward]
-    return seen
-
-
-def digest(seen: list[Any]) -> str:
-    """A fingerprint of a rollout of arrays and numbers."""
-    content = b"".join(np.ascontiguousarray(item).tobytes() for item in seen)
-    return hashlib.sha256(content).hexdigest()
-
-
-def run(code: str, **environ: str | None) -> str:
-    """Runs code in a fresh interpreter; returns what it printed last."""
-    env: dict[str, str] = dict(os.environ)
-    for name, value in environ.items():
-        if value is None:
-            env.pop(name, None)
-        else:
-            env[name] = value
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True
-    )
-    assert done.returncode == 0, f"exit code {done.returncode}\n{done.stderr}"
-    return done.stdout.strip().splitlines()[-1]
+make = making(MetaWorldEnv)
 
 
 # Seeds
-
-
-@pytest.mark.parametrize("task", ["pick-place", "window-open", "door-lock"])
-def test_seed_decides_everything_whatever_came_before(make, task):
-    env = make(task, obs="pixels")
-    first = digest(rollout(env, seed=3))
-    for seed in (8, 9):
-        rollout(env, seed, steps=20)
-    assert digest(rollout(env, seed=3)) == first
-    assert digest(rollout(make(task, obs="pixels"), seed=3)) == first
-    assert digest(rollout(env, seed=4)) != first
-
-
-def test_seed_means_the_same_in_another_process(make):
-    code = (
-        f"from {__name__} import *\n"
-        "print(digest(rollout(MetaWorldEnv('reach'), seed=5)))"
-    )
-    path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(ROOT))))
-    other = run(code, PYTHONPATH=path, PYTHONHASHSEED="1")
-    assert other == digest(rollout(make("reach"), seed=5))
 
 
 def test_positions_are_new_in_every_episode_and_follow_the_first_seed(make):
@@ -198,13 +127,6 @@ def test_two_tasks_by_turns_do_not_disturb_each_other(make):
     assert interleave() == digest(alone)
 
 
-def test_full_quality_differs_only_in_detail(make):
-    fast, _ = make("reach", render_quality="fast").reset(seed=0)
-    full, _ = make("reach", render_quality="full").reset(seed=0)
-    difference = np.abs(fast.astype(int) - full).mean()
-    assert 0 < difference < 16
-
-
 def test_quality_by_name(make):
     def frame(render_quality: Any) -> np.ndarray:
         env = make("reach", render_quality=render_quality)
@@ -239,42 +161,6 @@ def test_size_is_height_and_width(make):
     assert frame.dtype == np.uint8
 
 
-@pytest.fixture
-def renders(monkeypatch):
-    """Counts pictures drawn."""
-    counted = []
-    draw = _gl.OffscreenRenderer.render
-
-    def counting(self, *args):
-        counted.append(1)
-        return draw(self, *args)
-
-    monkeypatch.setattr(_gl.OffscreenRenderer, "render", counting)
-    return counted
-
-
-@pytest.mark.parametrize(
-    ("obs", "asked", "drawn"),
-    [
-        ("pixels", True, 3),
-        ("dict", True, 3),
-        ("state", True, 3),
-        ("pixels", False, 3),
-        ("state", False, 0),
-    ],
-)
-def test_a_step_is_drawn_at_most_once(make, renders, obs, asked, drawn):
-    env = make("reach", obs=obs, render_mode="rgb_array")
-    env.reset(seed=0)
-    for step in range(3):
-        if asked:
-            env.render()[:] = 0
-            np.testing.assert_array_less(0, env.render().max())
-        if step < 2:
-            env.step(UP)
-    assert len(renders) == drawn
-
-
 def test_a_frame_in_hand_does_not_change_later(make):
     env = make("reach", render_mode="rgb_array")
     first, _ = env.reset(seed=0)
@@ -286,15 +172,6 @@ def test_a_frame_in_hand_does_not_change_later(make):
 
 
 # Observations and rewards
-
-
-@pytest.mark.parametrize("obs", ["pixels", "state", "dict"])
-@pytest.mark.filterwarnings("ignore:.*a Box observation space maximum value is inf")
-@pytest.mark.filterwarnings("ignore:.*a Box observation space minimum value is -inf")
-def test_gymnasium_accepts_it(obs):
-    env = gym.make("metaworld/reach", obs=obs, render_mode="rgb_array")
-    check_env(env.unwrapped)
-    env.close()
 
 
 @pytest.mark.parametrize(
@@ -349,17 +226,6 @@ def test_rewards_and_success(make):
     assert max(returns["dense"][:3]) < 10
 
 
-def test_a_repeated_action_is_two_steps(make):
-    once = make("push", obs="state")
-    twice = make("push", obs="state", action_repeat=2)
-    once.reset(seed=0)
-    twice.reset(seed=0)
-    a, b = once.step(UP), once.step(UP)
-    state, reward, *_ = twice.step(UP)
-    np.testing.assert_array_equal(state, b[0])
-    assert reward == pytest.approx(a[1] + b[1])
-
-
 def test_episodes_may_be_longer_than_upstream_allows(make):
     env = make("reach", obs="state", action_repeat=2)
     env.reset(seed=0)
@@ -379,54 +245,11 @@ def test_the_tasks_are_those_of_the_installed_package():
     assert len(set(TASKS)) == 50
 
 
-def test_registered_with_a_time_limit_and_only_once():
-    register_environments()
-    before = dict(gym.registry)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # gymnasium warns when it overwrites one
-        register_environments()
-    assert dict(gym.registry) == before
+def test_registered_with_a_time_limit():
     for task in TASKS:
         spec = gym.spec(f"metaworld/{task.removesuffix('-v3')}")
         assert spec.max_episode_steps == 256
         assert spec.kwargs == {"task": task}
-
-
-def test_spec_survives_json():
-    env = gym.make(
-        "metaworld/reach",
-        size=(32, 48),
-        camera="corner",
-        obs="dict",
-        render_quality={"shadows": True, "samples": 2},
-    )
-    again = gym.make(EnvSpec.from_json(env.spec.to_json()))
-    assert again.observation_space == env.observation_space
-    first, second = env.reset(seed=0)[0], again.reset(seed=0)[0]
-    np.testing.assert_array_equal(first["pixels"], second["pixels"])
-    assert again.unwrapped.size == (32, 48)
-    assert again.unwrapped.camera == "corner"
-    env.close()
-    again.close()
-
-
-@pytest.mark.parametrize("pickler", [pickle, cloudpickle])
-def test_pickles_with_an_open_renderer(make, pickler):
-    env = make("push", size=(32, 48), camera="corner3")
-    expected = digest(rollout(env, seed=2))
-    copy = pickler.loads(pickler.dumps(env))
-    assert digest(rollout(copy, seed=2)) == expected
-    copy.close()
-
-
-def test_spawned_workers_draw_the_same(make):
-    factory = functools.partial(MetaWorldEnv, "reach", size=32)
-    envs = gym.vector.AsyncVectorEnv([factory, factory], context="spawn")
-    frames, _ = envs.reset(seed=[3, 4])
-    envs.close()
-    for frame, seed in zip(frames, (3, 4), strict=True):
-        expected, _ = make("reach", size=32).reset(seed=seed)
-        np.testing.assert_array_equal(frame, expected)
 
 
 def test_close_may_be_called_twice_and_leaves_others_alone(make):
@@ -447,91 +270,11 @@ def test_close_may_be_called_twice_and_leaves_others_alone(make):
         ({"task": "pick-plaice"}, ["'pick-plaice'", "'pick-place-v3'", "50"]),
         ({"task": "zzz"}, ["'zzz'", "50"]),
         ({"camera": "corner9"}, ["'corner9'", *CAMERAS]),
-        ({"size": 0}, ["size", "0"]),
-        ({"size": "64"}, ["size", "'64'"]),
-        ({"size": 64.0}, ["size", "64.0"]),
-        ({"size": (64, 64, 3)}, ["size", "(64, 64, 3)"]),
-        ({"obs": "pixel"}, ["'pixel'", "'pixels'", "'state'", "'dict'"]),
         ({"reward": "shaped"}, ["'shaped'", "'dense'", "'sparse'"]),
-        ({"render_quality": "slow"}, ["'slow'", "'fast'", "'full'"]),
-        ({"render_quality": {"shadow": True}}, ["{'shadow': True}", "'shadows'"]),
-        ({"render_quality": {"shadows": 1}}, ["{'shadows': 1}", "True or False"]),
-        ({"render_quality": {"samples": -1}}, ["{'samples': -1}", "a whole number"]),
-        ({"render_quality": {"samples": True}}, ["{'samples': True}", "whole number"]),
-        ({"render_quality": {"whole_meshes": 0}}, ["'whole_meshes'", "True or False"]),
-        ({"render_mode": "human"}, ["'human'", "'rgb_array'"]),
-        ({"action_repeat": 0}, ["action_repeat", "0"]),
-        ({"action_repeat": 1.5}, ["action_repeat", "1.5"]),
     ],
 )
 def test_bad_arguments_are_quoted_with_what_would_do(kwargs, words):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
-        MetaWorldEnv(**kwargs)
-    for word in words:
-        assert word in str(caught.value)
-
-
-@pytest.mark.parametrize("action", [np.zeros(3), np.full(4, np.nan), [[0, 0, 0, 0]]])
-def test_bad_actions_are_refused(make, action):
-    env = make("reach", obs="state")
-    env.reset(seed=0)
-    with pytest.raises(ValueError, match="4 finite numbers"):
-        env.step(action)
-
-
-def test_render_without_a_mode_says_so(make):
-    env = make("reach")
-    env.reset(seed=0)
-    with pytest.warns(UserWarning, match='render_mode="rgb_array"'):
-        assert env.render() is None
-
-
-@pytest.mark.parametrize("missing", ["metaworld", "mujoco"])
-def test_a_missing_package_names_the_extra(missing):
-    code = (
-        "import sys\n"
-        f"sys.modules[{missing!r}] = None\n"
-        "from genreward_wrappers.envs.metaworld import MetaWorldEnv, scripted_policy\n"
-        "for use in (MetaWorldEnv, lambda: scripted_policy('reach')):\n"
-        "    try:\n"
-        "        use()\n"
-        "    except ImportError as error:\n"
-        "        assert 'genreward-wrappers[metaworld]' in str(error), error\n"
-        "    else:\n"
-        "        raise AssertionError('no error')\n"
-        "print('fine')"
-    )
-    assert run(code) == "fine"
-
-
-def test_importing_loads_no_simulator():
-    code = (
-        "import sys, genreward_wrappers.envs.families as module\n"
-        "module.register_environments()\n"
-        "heavy = {'mujoco', 'metaworld', 'torch', 'triton', 'OpenGL', 'scipy'}\n"
-        "print(sorted(heavy & set(sys.modules)))"
-    )
-    assert run(code) == "[]"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux needs the choice")
-def test_rendering_before_torch_does_not_end_the_process():
-    """Software GL and triton bring an LLVM each; the wrong order is a crash."""
-    pytest.importorskip("stable_baselines3")
-    code = (
-        "import os, sys\n"
-        "from genreward_wrappers.envs.metaworld import MetaWorldEnv\n"
-        "env = MetaWorldEnv('reach', obs='state', render_mode='rgb_array')\n"
-        "env.reset(seed=0)\n"
-        "assert env.render().std() > 1\n"
-        "assert 'torch' not in sys.modules\n"
-        "from stable_baselines3 import PPO\n"
-        "agent = PPO('MlpPolicy', env, n_steps=8, batch_size=8, n_epochs=1)\n"
-        "agent.learn(8)\n"
-        "print(os.environ['MUJOCO_GL'])"
-    )
-    nothing = {"MUJOCO_GL": None, "DISPLAY": None, "WAYLAND_DISPLAY": None}
-    assert run(code, **nothing) in ("egl", "osmesa")
+    refused(MetaWorldEnv, kwargs, words)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="fork")
@@ -626,8 +369,7 @@ def test_without_any_gl_it_says_what_to_install(chosen):
         "except RuntimeError as error:\n"
         "    print(error)"
     )
-    nothing = {"MUJOCO_GL": None, "DISPLAY": None, "WAYLAND_DISPLAY": None}
-    says = run(code, **nothing, PYOPENGL_PLATFORM=None)
+    says = run(code, **NOTHING_CHOSEN, PYOPENGL_PLATFORM=None)
     assert "cannot draw" in says
     assert "apt-get install" in says
     assert "libosmesa6" in says
@@ -652,5 +394,4 @@ def test_a_late_choice_still_counts():
         "from genreward_wrappers.envs.metaworld import MetaWorldEnv\n"
         "print(MetaWorldEnv('reach').reset(seed=0)[0].std() > 1)"
     )
-    nothing = {"MUJOCO_GL": None, "DISPLAY": None, "WAYLAND_DISPLAY": None}
-    assert run(code, **nothing) == "True"
+    assert run(code, **NOTHING_CHOSEN) == "True"

@@ -40,7 +40,7 @@ from genreward_wrappers.evaluate.episodes.rollouts import Job, record_rollouts
 from genreward_wrappers.evaluate.episodes.user_episodes import load_rollouts
 from genreward_wrappers.evaluate.judge import run
 from genreward_wrappers.evaluate.judge.comparisons import epic_distance
-from genreward_wrappers.evaluate.judge.curves import DERIVED, ORDINARY
+from genreward_wrappers.evaluate.judge.curves import ORDINARY
 from genreward_wrappers.evaluate.judge.judged_rewards import REWARDS, Maker, parse
 from genreward_wrappers.evaluate.page.limits import below
 from genreward_wrappers.goal_pipeline.pack import pack
@@ -1047,7 +1047,7 @@ def test_what_is_judged(judged, recorded):
     counts = Counter(e.info["kind"] for e in judged.episodes)
     # Three of the other tasks' five are goals of the confusion matrix.
     assert counts == {**COUNTS, "reversed": 2, "shifted": 2, "brightness": 2}
-    assert set(counts) <= {*ORDINARY, *DERIVED}
+    assert set(counts) <= {*ORDINARY, *others.ALTERED}
     names = [(one.contestant.name, one.contestant.role) for one in judged.scored]
     assert names == [("pixels", "reward"), ("env", "reference")]
     assert judged.horizon == HORIZON
@@ -1277,7 +1277,7 @@ def test_a_folder_of_videos_is_judged(videos):
     assert Counter(e.info["kind"] for e in judged.episodes) == {
         "success": 2,
         "failure": 2,
-        **dict.fromkeys(DERIVED, 2),
+        **dict.fromkeys(others.ALTERED, 2),
     }
     pixels, env = judged.scored
     assert pixels.verdict is not None

@@ -95,8 +95,28 @@ def test_outcomes_do_not_hang_on_the_noise_of_one_seed():
     assert flat == ["nothing"] * 30
 
 
-def test_a_few_episodes_say_nothing():
-    assert "too few" in outcome(Progress((True,) * 4, (1.0,) * 4))[1]
+@pytest.mark.parametrize("rate", [0, 1])
+def test_a_few_episodes_say_nothing(rate):
+    """However large the rise: 12 episodes were once enough for "farmed"."""
+    for count in (4, 12, 19):
+        assert "too few" in outcome(made(rate, curve(0, 99, count), count))[1]
+
+
+def test_farmed_needs_a_rise_in_success_to_be_ruled_out():
+    """Without one success in 10 episodes a rate of .2 is no surprise, in 12 it is."""
+    words = [outcome(made(0, curve(0, 9, n), n))[0] for n in (20, 22, 24, 80)]
+    assert words == ["nothing", "nothing", "farmed", "farmed"]
+    # One of 40 and then five of 40, whose interval reaches to .22.
+    some = np.isin(np.arange(80), [3, 42, 50, 58, 66, 74])
+    assert outcome(made(some, curve(0, 9, 80), 80))[0] == "nothing"
+
+
+def test_teaches_needs_a_rise_beyond_the_error_of_its_rates():
+    flat = np.zeros(100)
+    few = np.isin(np.arange(20), [12, 17])
+    assert outcome(made(few, flat[:20], 20))[0] == "nothing", "two of ten, after none"
+    many = np.isin(np.arange(80), range(42, 80, 4))
+    assert outcome(made(many, flat[:80], 80))[0] == "teaches", "ten of 40, after none"
 
 
 def test_the_curve_is_over_the_last_episodes():

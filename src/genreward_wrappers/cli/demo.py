@@ -1,8 +1,7 @@
-"""``genreward demo``: what a scripted, a noisy and a random policy earn.
+"""``genreward demo``: what four policies earn, from a scripted one to none at all.
 
-It is the wrapper that an agent would train with, under three policies, and anyone can
-see which of them solves the task. A reward that does not pay that one most is not worth
-training on.
+It is the wrapper that an agent would train with, and anyone can see which policy solves
+the task. A reward that does not pay that one most is not worth training on.
 """
 
 from __future__ import annotations
@@ -35,6 +34,9 @@ from genreward_wrappers.progress import (
     progress_bars,
 )
 
+#: Best first: what a reward should make of them.
+POLICIES = ("scripted", "noisy", "random", "still")
+
 
 @dataclass
 class Episode:
@@ -44,14 +46,14 @@ class Episode:
         name: The policy's.
         frames: Its frames, the first one included.
         rewards: The components of its reward, step by step.
-        success: Whether the environment called it one.
+        solved: The first step that the environment called a success; None without one.
         goal: The goal video that it was compared with.
     """
 
     name: str
     frames: list[UInt8] = field(default_factory=list)
     rewards: dict[str, list[float]] = field(default_factory=dict)
-    success: bool = False
+    solved: int | None = None
     goal: UInt8 = field(default_factory=lambda: np.zeros((0, 0, 0, 3), np.uint8))
 
 
@@ -61,12 +63,13 @@ def add_demo(commands: Commands) -> None:
         commands,
         "demo",
         run_demo,
-        "compare three policies under an embedded goal's reward",
-        "Runs a scripted, a noisy and a random policy on a Meta-World task with an "
-        "embedded goal, prints what each earns, and draws a picture and a video.",
-        "--env metaworld/drawer-open",
+        "compare four policies under an embedded goal's reward",
+        "Runs a scripted, a noisy, a random and a motionless policy on a Meta-World "
+        "task with an embedded goal, prints what each earns, and draws a picture and a "
+        "video.",
+        "--env metaworld/coffee-button",
     )
-    add_shared(command, "--env", default="metaworld/pick-place")
+    add_shared(command, "--env", default="metaworld/door-open")
     add_shared(
         command,
         "--goal",
@@ -85,7 +88,7 @@ def add_demo(commands: Commands) -> None:
 
 
 def run_demo(args: argparse.Namespace) -> int:
-    """Plays the three episodes, prints the table, and draws the picture and video."""
+    """Plays the episodes, prints the table, and draws the picture and video."""
     family = find_family(args.env)
     if family is None or family.script is None:
         raise ValueError(
@@ -158,7 +161,7 @@ def play_policies(
                 partial(on_progress, name),
                 horizon,
             )
-            for name in ("scripted", "noisy", "random")
+            for name in POLICIES
         ]
     finally:
         env.close()
@@ -183,7 +186,8 @@ def _play(
         }
         for key, value in {**parts, "reward_total": reward}.items():
             episode.rewards.setdefault(key, []).append(float(value))
-        episode.success |= info["is_success"]
+        if info["is_success"] and episode.solved is None:
+            episode.solved = len(episode.frames) - 1
         over = terminated or truncated
         on_progress(len(episode.frames) - 1, steps)
     return episode
@@ -196,40 +200,47 @@ def _table(env_id: str, episodes: list[Episode]) -> Iterator[str]:
     yield " ".join(["policy    success", *(f"{name:>14}" for name in names)])
     for episode in episodes:
         sums = [f"{sum(episode.rewards[name]):14.1f}" for name in names]
-        solved = "yes" if episode.success else "no"
+        solved = "no" if episode.solved is None else "yes"
         yield " ".join([f"{episode.name:10}{solved:>7}", *sums])
 
 
 def _draw(path: Path, env_id: str, episodes: list[Episode]) -> None:
-    """The goal's and the episodes' frames in time, and the scores under them."""
+    """The goal's and the episodes' frames in time; below, what each has been paid."""
     from matplotlib.figure import Figure
 
     from genreward_wrappers.evaluate.page.drawing import strip
 
     horizon = len(episodes[0].frames) - 1
     steps = sample_steps(9, horizon)
-    figure = Figure(figsize=(10, 9), layout="constrained")
-    figure.suptitle(f"{env_id}: how closely each policy follows the goal video")
-    axes = figure.subplots(5, 1, height_ratios=[1, 1, 1, 1, 2.6], sharex=True)
-    # All three begin alike, so they follow the same goal.
+    # All begin alike, so they follow the same goal.
     rows: list[tuple[str, Any]] = [("goal video", episodes[0].goal)]
     rows += [(e.name, e.frames) for e in episodes]
+    figure = Figure(figsize=(10, 10), layout="constrained")
+    figure.suptitle(f"{env_id}: what each policy is paid for following the goal video")
+    axes = figure.subplots(
+        len(rows) + 1, 1, height_ratios=[*[1] * len(rows), 2.6], sharex=True
+    )
     for axis, (name, frames) in zip(axes, rows, strict=False):
         chosen = [round(step / horizon * (len(frames) - 1)) for step in steps]
         strip(axis, name, [frames[index] for index in chosen], steps)
     curves = axes[-1]
     # Told apart without colour, too.
-    for episode, style in zip(episodes, ("-", "--", ":"), strict=True):
-        label = f"{episode.name} ({'success' if episode.success else 'no success'})"
-        curves.plot(
-            range(1, horizon + 1),
-            episode.rewards["reward_video"],
-            style,
-            label=label,
-            linewidth=2,
+    for episode, style in zip(episodes, ("-", "--", ":", "-."), strict=True):
+        paid = np.cumsum(episode.rewards["reward_total"])
+        (line,) = curves.plot(
+            range(1, len(paid) + 1), paid, style, label=episode.name, linewidth=2
         )
+        if episode.solved is not None:
+            curves.plot(
+                episode.solved,
+                paid[episode.solved - 1],
+                "*",
+                color=line.get_color(),
+                markersize=16,
+                label=f"{episode.name}: solved at step {episode.solved}",
+            )
     curves.set_xlabel("environment step")
-    curves.set_ylabel("video-level reward")
+    curves.set_ylabel("reward so far")
     curves.grid(alpha=0.3)
     curves.legend()
     figure.savefig(path, dpi=110)

@@ -111,6 +111,11 @@ class RewardModel(ABC, Generic[M]):
         return {}
 
     @property
+    def about(self) -> str:
+        """What it pays for, in one line."""
+        return (type(self).__doc__ or type(self).__name__).strip().partition("\n")[0]
+
+    @property
     def parts(self) -> Sequence[tuple[RewardModel[Any], float]]:
         """Models and weights that hosts log one by one; a sum has several."""
         return ((self, 1.0),)
@@ -154,10 +159,10 @@ def weigh(
     whatever it holds: 0 times NaN is no part of anything.
     """
     own = np.asarray(env_reward, np.float64)
-    total = own * env_weight if env_weight else np.zeros_like(own)
+    total = own * env_weight if env_weight else np.zeros(own.shape)
     for name, score in scores.items():
         if weights[name]:
-            total = total + np.float64(weights[name]) * score.value
+            total = total + np.asarray(score.value, np.float64) * weights[name]
     return total
 
 

@@ -55,6 +55,11 @@ class Session:
     happened in all of them, and gets the scores by model name. If a model raises, the
     session is as it was before the call.
 
+    Attributes:
+        models: The models.
+        num_envs: N.
+        sees_states: Whether a model looks at the environments' numbers.
+
     Example:
         >>> import numpy as np
         >>> from genreward_wrappers.testing import Brightness
@@ -87,6 +92,7 @@ class Session:
         if len(set(names)) != len(names):
             raise ValueError(f"every reward model needs a name of its own, got {names}")
         self.models = tuple(models)
+        self.sees_states = any(model.sees_states for model in models)
         self.num_envs = num_envs
         self._check_finite = check_finite
         self._everyone = np.ones(num_envs, np.bool_)
@@ -120,17 +126,11 @@ class Session:
         return self._state.running
 
     @property
-    def sees_states(self) -> bool:
-        """Whether a model asks for the environments' numbers."""
-        return any(model.sees_states for model in self.models)
-
-    @property
     def wanted(self) -> Bool:
         """(N,) rows whose next frame at least one model will look at."""
-        coming = self.steps + 1
-        wanted = np.zeros(self.num_envs, np.bool_)
+        coming, wanted = self.steps + 1, ~self._everyone
         for model in self.models:
-            wanted |= model.wants(coming)
+            wanted = wanted | model.wants(coming)
         return wanted
 
     def begin(
@@ -225,6 +225,7 @@ class Session:
         )
         scores: dict[str, Score] = {}
         memories = []
+        ended = active & (terminated | truncated)
         for model, memory in zip(self.models, old.memories, strict=True):
             score, memory = model.step(memory, transition)
             memories.append(memory)
@@ -233,7 +234,7 @@ class Session:
         self._state = old._replace(
             memories=tuple(memories),
             frames=transition.next_frames,
-            running=old.running & ~(active & (terminated | truncated)),
+            running=old.running & ~ended if np.count_nonzero(ended) else old.running,
             steps=transition.steps,
             states=old.states
             if next_states is None
@@ -258,6 +259,7 @@ class Session:
             return (*parts[:at], part, *parts[at + 1 :])
 
         self.models = replaced(self.models, model)
+        self.sees_states = any(model.sees_states for model in self.models)
         self._state = old._replace(
             identities=replaced(old.identities, model.identity),
             memories=replaced(old.memories, memory),
@@ -276,16 +278,17 @@ class Session:
 
         Hosts ask before they step their environment, which may not mind.
         """
+        running = self.running if active is None else self.running | ~active
+        if self._begun and np.count_nonzero(running) == self.num_envs:
+            return
         if not self._begun:
             raise RuntimeError("step() came before reset(): call reset() first")
-        running = self.running if active is None else self.running | ~active
-        if not running.all():
-            rows = np.flatnonzero(~running).tolist()
-            raise RuntimeError(
-                "step() came after the end of an episode"
-                + (f" in environments {rows}" if self.num_envs > 1 else "")
-                + ": call reset() first"
-            )
+        rows = np.flatnonzero(~running).tolist()
+        raise RuntimeError(
+            "step() came after the end of an episode"
+            + (f" in environments {rows}" if self.num_envs > 1 else "")
+            + ": call reset() first"
+        )
 
     def snapshot(self) -> Snapshot:
         """Everything needed to come back to this point. Costs nothing."""
@@ -342,8 +345,8 @@ class Session:
             )
 
     def _check_states(self, states: Float32 | None) -> None:
-        blind = [model.name for model in self.models if model.sees_states]
-        if states is None and blind:
+        if states is None and self.sees_states:
+            blind = [model.name for model in self.models if model.sees_states]
             raise ValueError(
                 f"the reward models {blind} look at the environments' states, and none "
                 "came: pass states= to begin() and next_states= to score()"
@@ -358,7 +361,8 @@ class Session:
                 f"{due.shape}; value and due must both be {active.shape}"
             )
         due = due & active
-        value = np.where(due, value, np.float32(0))
+        if np.count_nonzero(due) < len(due):
+            value = np.where(due, value, np.float32(0))
         # A silent NaN would poison the agent, a silent zero would starve it.
         if self._check_finite and not np.isfinite(value).all():
             raise FloatingPointError(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
+from html import escape
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +16,9 @@ from genreward_wrappers.data.files import write_atomic
 from genreward_wrappers.data.frames import evenly
 from genreward_wrappers.data.goals import GoalBundle, GoalError
 from genreward_wrappers.extras import require
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 #: The frame around a key frame, and its colour.
 BORDER, MARK = 3, (220, 40, 40)
@@ -75,6 +81,32 @@ def contact_sheet(goal: GoalBundle, columns: int = 9) -> UInt8:
             under = (left + BORDER, top + tile_height - LINE)
             pen.text(under, text, fill=MARK if step == key else "black")
     return np.asarray(sheet)
+
+
+def image_of(goal: GoalBundle, columns: int = 9) -> Image:
+    """The contact sheet as an image of Pillow's."""
+    sheet = contact_sheet(goal, columns)
+    from PIL import Image
+
+    return Image.fromarray(sheet)
+
+
+def html_of(goal: GoalBundle) -> str:
+    """The contact sheet with what the bundle says, or that alone without Pillow."""
+    prompt = f"{goal.prompt!r}" if goal.prompt else "no prompt"
+    origin = f"made by {goal.generator}" if goal.generator else "of unknown origin"
+    about = f"{goal!r}, {prompt}, {origin}"
+    try:
+        image = image_of(goal)
+    except ImportError:
+        return f"<p>{escape(about)}</p>"
+    packed = io.BytesIO()
+    image.save(packed, format="WEBP", quality=75)
+    data = base64.b64encode(packed.getvalue()).decode()
+    return (
+        f'<figure><img src="data:image/webp;base64,{data}" style="max-width:100%" '
+        f'alt="{escape(about)}"><figcaption>{escape(about)}</figcaption></figure>'
+    )
 
 
 def png_of(picture: UInt8) -> bytes:

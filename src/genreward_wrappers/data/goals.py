@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,9 @@ from genreward_wrappers.data.schema import (
     Whole,
 )
 from genreward_wrappers.extras import require
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SCHEMA = 1
 METADATA_KEY = "genreward"
@@ -190,6 +193,24 @@ class GoalBundle:
             f"frames, {height}x{width}, {'with' if self.nets else 'without'} "
             "forward-backward nets)"
         )
+
+    def _repr_html_(self) -> str:
+        # Drawing stands above this module.
+        from genreward_wrappers.data.contact_sheet import html_of
+
+        return html_of(self)
+
+    def show(self, columns: int = 9) -> Image:
+        """A contact sheet, one video a row, the key frames framed in red.
+
+        Notebooks show it, and ``goal.show().save("goal.png")`` writes it.
+
+        Args:
+            columns: The number of frames of each video.
+        """
+        from genreward_wrappers.data.contact_sheet import image_of
+
+        return image_of(self, columns)
 
     @property
     def frame_size(self) -> tuple[int, int]:

@@ -8,16 +8,17 @@ that a folder is empty or cannot be read.
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from genreward_wrappers.extras import require
+
+NEEDS = "backgrounds from files need {}"
 UInt8 = NDArray[np.uint8]
 
 SPLITS: dict[str, tuple[str, ...]] = {
@@ -226,7 +227,7 @@ def _opened(
 
 
 def _read(path: Path, side: int) -> UInt8:
-    pillow = _import("PIL.Image", "dm-control")
+    pillow = require("PIL.Image", "dm-control", NEEDS.format("pillow"))
     try:
         with pillow.open(path) as image:
             image.draft("RGB", (side, side))
@@ -237,8 +238,8 @@ def _read(path: Path, side: int) -> UInt8:
 
 
 def _decode(path: Path, side: int) -> UInt8:
-    imageio = _import("imageio.v3", "video")
-    pillow = _import("PIL.Image", "dm-control")
+    imageio = require("imageio.v3", "video", NEEDS.format("imageio"))
+    pillow = require("PIL.Image", "dm-control", NEEDS.format("pillow"))
     try:
         frames = imageio.imiter(path, plugin="pyav")
         size = (side, side)
@@ -251,13 +252,3 @@ def _decode(path: Path, side: int) -> UInt8:
     if not small:
         raise ValueError(f"background: {path} has no frames in it")
     return np.stack(small)
-
-
-def _import(module: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"backgrounds from files need {module.partition('.')[0]}: "
-            f'pip install "genreward-wrappers[{extra}]"'
-        ) from error

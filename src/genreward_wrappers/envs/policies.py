@@ -20,7 +20,7 @@ from genreward_wrappers.envs.families import find_family, find_script
 Act: TypeAlias = Callable[[Any], Any]
 """From an observation to an action."""
 
-POLICIES = ("random", "scripted", "noisy", "planned")
+POLICIES = ("random", "still", "scripted", "noisy", "planned")
 
 
 class Wander:
@@ -46,9 +46,9 @@ def make_policy(policy: str, env: Any, env_id: str, seed: int) -> Act:
     """The policy for one episode.
 
     Args:
-        policy: "random"; "scripted" or "noisy", for Meta-World; "planned", for
-            dm_control; or "<module>:<function>", a function of (env, seed) that gives a
-            function from observations to actions.
+        policy: "random"; "still", which does nothing; "scripted" or "noisy", for
+            Meta-World; "planned", for dm_control; or "<module>:<function>", a function
+            of (env, seed) that gives a function from observations to actions.
         env: The environment.
         env_id: Its id.
         seed: Of the episode.
@@ -59,6 +59,8 @@ def make_policy(policy: str, env: Any, env_id: str, seed: int) -> Act:
     rng = np.random.default_rng(seed)
     if policy == "random":
         return random_policy(env.action_space, rng)
+    if policy == "still":
+        return lambda observation: np.zeros(env.action_space.shape, np.float32)
     if policy == "planned":
         return _planner(env_id)(env, seed)
     if policy in ("scripted", "noisy"):

@@ -10,16 +10,11 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
-from genreward_wrappers.core import UInt8
+from genreward_wrappers.core import Bool, UInt8
 from genreward_wrappers.data.episodes import succeeded
 from genreward_wrappers.data.frames import TAP
-from genreward_wrappers.hosts.arguments import (
-    FrameLevelArguments,
-    GenRewardArguments,
-    RewardModelArguments,
-    VideoLevelArguments,
-)
-from genreward_wrappers.hosts.host import Host, Inside, marked
+from genreward_wrappers.hosts.attach import Inside
+from genreward_wrappers.hosts.host import Host
 
 
 class GymnasiumHost(Host, gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs):
@@ -35,12 +30,12 @@ class GymnasiumHost(Host, gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
             env.observation_space,
             env.action_space,
             env.render_mode,
-            1,
+            num_envs=1,
         )
 
     def _wrap(self, env: gym.Env[Any, Any], space: spaces.Space[Any] | None) -> None:
         gym.Wrapper.__init__(self, env)
-        self.metadata = marked(env.metadata, self)
+        self.metadata = self._marked(env.metadata)
         if space is not None:
             self.observation_space = space
 
@@ -49,48 +44,48 @@ class GymnasiumHost(Host, gym.Wrapper[Any, Any, Any, Any], RecordConstructorArgs
     ) -> tuple[Any, dict[str, Any]]:
         """Resets the environment and begins a new episode of the reward."""
         observation, info = self.env.reset(seed=seed, options=options)
-        frames, info = self._look(observation, info, wanted=True)
+        frames = self._look(observation, info, np.ones(1, np.bool_))
         self._head.begin(frames, seed=seed, states=self._states(observation, 0))
         # The keys of a step, with nothing paid yet.
-        opening = {key: _only(values) for key, values in self._head.opening().items()}
-        return self._observed(observation, axes=0), {**info, **opening}
+        info = self._told(info, self._head.opening())
+        return self._progress.add(observation, self.session.steps[0]), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Steps the environment, and pays."""
         self.session.check_running()
         observation, env_reward, terminated, truncated, info = self.env.step(action)
-        wanted = bool(self.session.wanted)
-        frames, info = self._look(observation, info, wanted)
         paid = self._head.pay(
             np.asarray(action)[None],
-            frames,
+            self._look(observation, info, self.session.wanted),
             np.array([env_reward], np.float64),
             np.array([terminated], np.bool_),
             np.array([truncated], np.bool_),
             next_states=self._states(observation, 0),
-            looked=wanted,
             success=succeeded(info),
         )
-        info = {**info, **{key: _only(values) for key, values in paid.infos.items()}}
-        observation = self._observed(observation, axes=0)
+        info = self._told(info, paid.infos)
+        observation = self._progress.add(observation, self.session.steps[0])
         return observation, float(paid.rewards[0]), terminated, truncated, info
 
-    def _look(
-        self, observation: Any, info: dict[str, Any], wanted: bool
-    ) -> tuple[UInt8, dict[str, Any]]:
-        """The frame of this step as a batch of one, and info without tapped frames."""
-        source = self._frames.source
-        frame: Any = None
-        if source.kind == "obs":
-            frame = source.of_observation(observation)
-        elif source.kind == "info":
-            frame = info.get(str(source.key))
-            if source.key == TAP:
-                info = {name: value for name, value in info.items() if name != TAP}
-        elif wanted:
-            frame = self.env.render()
-        found = self._frames.rows([frame], np.array([wanted]), self.session.steps)
-        return found, info
+    def _look(self, observation: Any, info: dict[str, Any], wanted: Bool) -> UInt8:
+        """The frame of this step as a batch of one."""
+        return self._frames.take(
+            observation,
+            wanted,
+            self.session.steps,
+            infos=lambda key: [info.get(key)],
+            render=lambda: [self.env.render()],
+            axes=0,
+        )
+
+    def _told(
+        self, info: dict[str, Any], logged: dict[str, NDArray[Any]]
+    ) -> dict[str, Any]:
+        """The info with what the reward says, and without frames tapped for it."""
+        told = {**info, **{key: _only(values) for key, values in logged.items()}}
+        if self._frames.source.key == TAP:
+            told.pop(TAP, None)
+        return told
 
     def _play(self, actions: spaces.Space[Any] | None) -> None:
         if actions is None or not self.session.running.all():
@@ -119,50 +114,3 @@ def _rebuild(
     make: Any = cls
     wrapper: GymnasiumHost = make(env, **arguments)
     return wrapper
-
-
-class RewardModelWrapper(RewardModelArguments, GymnasiumHost):
-    """Rewards an agent by any `RewardModel`.
-
-    Example:
-        >>> import gymnasium as gym
-        >>> from genreward_wrappers import RewardModelWrapper
-        >>> from genreward_wrappers.testing import Brightness, PointMass
-        >>> env = RewardModelWrapper(PointMass(), Brightness())
-        >>> _ = env.reset(seed=0)
-        >>> *_, info = env.step(env.action_space.sample())
-        >>> sorted(key for key in info if key.startswith("reward"))
-        ['reward_brightness', 'reward_brightness_due', 'reward_env']
-    """
-
-
-class VideoLevelReward(VideoLevelArguments, GymnasiumHost):
-    """Rewards an agent for following a goal video.
-
-    Example:
-        >>> from genreward_wrappers import VideoLevelReward, make
-        >>> env = VideoLevelReward(make("metaworld/pick-place"), encoder="pixels")
-        >>> _ = env.reset(seed=0)
-        >>> _, reward, _, _, info = env.step(env.action_space.sample())
-        >>> bool(reward == info["reward_video"]), bool(info["reward_video_due"])
-        (True, True)
-        >>> env.close()
-    """
-
-
-class FrameLevelReward(FrameLevelArguments, GymnasiumHost):
-    """Rewards an agent for actions that lead to a goal video's key frame."""
-
-
-class GenRewardWrapper(GenRewardArguments, GymnasiumHost):
-    """Both rewards of GenReward, in place of the environment's own or beside it.
-
-    Example:
-        >>> from genreward_wrappers import GenRewardWrapper, make
-        >>> env = GenRewardWrapper(make("metaworld/pick-place"), frame_weight=0)
-        >>> _ = env.reset(seed=0)
-        >>> _, reward, _, _, info = env.step(env.action_space.sample())
-        >>> bool(reward == info["reward_video"]), float(info["weight_env"])
-        (True, 0.0)
-        >>> env.close()
-    """

@@ -83,6 +83,7 @@ class RewardHead:
         self.held: dict[str, NDArray[Any]] = {}
         self._versions: dict[str, int] = {}
         self._measured: list[NDArray[np.float64]] | None = None
+        self._ones = np.ones(num_envs)
         self._watch = Watch(num_envs, horizon)
         self.recorder = recorder
         self.steps = 0
@@ -148,48 +149,59 @@ class RewardHead:
         *,
         active: Bool | None = None,
         next_states: Float32 | None = None,
-        looked: bool = True,
         success: bool = False,
     ) -> Paid:
-        """Scores one step of every row, and adds it up.
+        """Scores one step of every row, and adds it up; see `Session.score`.
 
         Args:
-            actions: (N, ...) what was done.
-            next_frames: (N, H, W, 3) what came of it.
+            actions: (N, ...) the actions taken.
+            next_frames: (N, H, W, 3) the frames that came of them.
             env_rewards: (N,) what the environments paid.
-            terminated: (N,) as they reported.
-            truncated: (N,) as they reported.
-            active: (N,) False in rows in which nothing happened.
-            next_states: (N, S) the numbers that came of it, if a model sees them.
-            looked: Whether the first row's frame is this step's, for the recorder.
-            success: Whether the first row succeeded, likewise.
+            terminated: (N,) as the environments reported.
+            truncated: (N,) as the environments reported.
+            active: (N,) False for rows in which nothing happened, which are paid
+                nothing; None means all did.
+            next_states: (N, S) the numbers that came of them, if a model sees them.
+            success: Whether the first row succeeded, for the recorder.
+
+        Raises:
+            FloatingPointError: A part that counts is not finite. The session is as it
+                was before the step.
         """
         _check_actions(actions, active)
-        before = self.session.snapshot() if self.session.running.any() else None
-        scores = self.session.score(
+        session = self.session
+        before, looked = session.snapshot(), self.recorder and session.wanted[0]
+        scores = session.score(
             actions, next_frames, terminated, truncated, active, next_states
         )
         weights = self.weights
         env_rewards = np.asarray(env_rewards, np.float64)
+        if active is not None:
+            env_rewards = np.where(active, env_rewards, 0.0)
+            terminated, truncated = terminated & active, truncated & active
         try:
             paid, counted = self._finite(env_rewards, scores, weights)
         except FloatingPointError:
-            if before is not None:
-                self.session.restore(before)
+            session.restore(before)
             raise
-        total = weigh(paid, weights[ENV], counted, weights)
-        on = np.ones(len(total), np.bool_) if active is None else active
         if self._measured is not None:
             models = weigh(paid, 0.0, counted, weights)
+            on = slice(None) if active is None else active
             self._measured.append(np.stack([paid, models])[:, on])
-        shares: dict[str, Any] = {ENV: weights[ENV] * paid} if weights[ENV] else {}
-        for name, score in counted.items():
-            if weights[name]:
-                shares[name] = weights[name] * score.value
-        self._watch.step(shares, on & terminated, on & truncated, self.session.steps)
-        self._record(actions, next_frames, scores, paid, terminated, truncated, looked,
-                     success)  # fmt: skip
+        values: dict[str, NDArray[Any]] = {ENV: paid}
+        values |= {name: score.value for name, score in counted.items()}
+        self._watch.step(weights, values, terminated, truncated, session.steps)
+        if self.recorder is not None:
+            self.recorder.step(
+                actions[0],
+                next_frames[0] if looked else None,
+                {ENV: float(paid[0]), **_due_in_first(scores)},
+                success,
+                bool(terminated[0]),
+                bool(truncated[0]),
+            )
         self.steps += 1
+        total = weigh(paid, weights[ENV], counted, weights)
         return Paid(total, self._infos(env_rewards, scores, weights))
 
     def opening(self) -> dict[str, NDArray[Any]]:
@@ -248,7 +260,7 @@ class RewardHead:
 
     def _checked(self, name: str, who: str, values: NDArray[Any]) -> NDArray[Any]:
         fine = np.isfinite(values)
-        if fine.all():
+        if np.count_nonzero(fine) == len(fine):
             if self._hold:
                 self.held[name] = values
             return values
@@ -263,34 +275,6 @@ class RewardHead:
         self.held[name] = np.where(fine, values, held)
         return self.held[name]
 
-    def _record(
-        self,
-        actions: NDArray[Any],
-        frames: UInt8,
-        scores: Mapping[str, Score],
-        env_rewards: NDArray[np.float64],
-        terminated: Bool,
-        truncated: Bool,
-        looked: bool,
-        success: bool,
-    ) -> None:
-        """Tells the recorder what happened in the first environment."""
-        if self.recorder is None:
-            return
-        rewards = {ENV: float(env_rewards[0])} | {
-            name: float(score.value[0]) if score.due[0] else float("nan")
-            for name, score in scores.items()
-        }
-        # What is noted of an autoreset row is dropped by the episode that begins.
-        self.recorder.step(
-            actions[0],
-            frames[0] if looked else None,
-            rewards,
-            success,
-            bool(terminated[0]),
-            bool(truncated[0]),
-        )
-
     def _infos(
         self,
         env_rewards: NDArray[np.float64],
@@ -302,7 +286,7 @@ class RewardHead:
             infos[f"reward_{name}"] = score.value.astype(np.float64)
             infos[f"reward_{name}_due"] = score.due
         for name, weight in weights.items():
-            infos[f"weight_{name}"] = np.full(len(env_rewards), weight)
+            infos[f"weight_{name}"] = self._ones * weight
         for name, version in self._versions.items():
             infos[f"reward_{name}_version"] = np.full(len(env_rewards), version)
         return {**infos, **self.session.notes()}
@@ -321,3 +305,11 @@ def _check_actions(actions: NDArray[Any], active: Bool | None) -> None:
                 f"the actions of environments {np.flatnonzero(rows).tolist()} hold "
                 "NaN: the agent that chose them has diverged"
             )
+
+
+def _due_in_first(scores: Mapping[str, Score]) -> dict[str, float]:
+    """What each model pays in the first row; NaN where nothing is due."""
+    return {
+        name: float(score.value[0]) if score.due[0] else float("nan")
+        for name, score in scores.items()
+    }

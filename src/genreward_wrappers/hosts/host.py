@@ -9,107 +9,29 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.envs.registration import EnvSpec
 
-from genreward_wrappers.core import (
-    Bool,
-    Float32,
-    RewardModel,
-    Session,
-    warn_caller,
-)
+from genreward_wrappers.core import Bool, Float32, RewardModel, Session
 from genreward_wrappers.data.episodes import Recorder
-from genreward_wrappers.data.frames import find_source, flat_state, position_in_clip
+from genreward_wrappers.data.frames import flat_state
+from genreward_wrappers.hosts.attach import MARK, Inside, attach
 from genreward_wrappers.hosts.frames import Frames
 from genreward_wrappers.hosts.head import RewardHead, Weight
-from genreward_wrappers.hosts.horizon import known_horizon
+from genreward_wrappers.hosts.options import HostOptions
 from genreward_wrappers.hosts.state import HostSnapshot, read_state, write_state
-from genreward_wrappers.hosts.time_feature import check_observe, extend, extend_space
-from genreward_wrappers.rewards.facts import Built, Facts
-from genreward_wrappers.rewards.options import Options, option
+from genreward_wrappers.hosts.time_feature import TimeFeature
+from genreward_wrappers.rewards.facts import Built
 from genreward_wrappers.rewards.spec import BALANCED, PRESET_WEIGHTS, RewardSpec
 
-#: In an environment's metadata: the class that pays a reward there already.
-MARK = "reward_wrapper"
 #: Those that have an argument of their own in a constructor.
 PRESET_PARTS = tuple(PRESET_WEIGHTS["default"])
 #: Steps of random actions that a balanced weight is measured over, in all rows.
 BALANCE_STEPS = 512
-
-
-@dataclass(frozen=True)
-class HostOptions(Options):
-    """What all reward wrappers can be told, whatever the reward."""
-
-    frames: str = option(
-        "auto",
-        'Where the pixels come from: "auto", "obs", "obs:<key>", "render" or '
-        '"info:<key>".',
-    )
-    observe: str | None = option(
-        None,
-        '"progress" adds the place in the episode to the observation: a reward that '
-        "depends on the time is not Markov without it.",
-    )
-    horizon: int | None = option(
-        None, "Steps of an episode; None takes the environment's time limit."
-    )
-    record: Any = option(  # noqa: RUF009
-        None,
-        "A folder for some of the episodes, to look at with ``genreward live``; see "
-        "`episodes.Recorder`.",
-    )
-    device: str = option(
-        "auto", '"auto" (a GPU where there is one), "cpu", "cuda" or "cuda:<index>".'
-    )
-    dtype: str | None = option(
-        None, 'What encoders compute in: "float32", "bfloat16" or "float16".'
-    )
-    nonfinite: str = option(
-        "raise",
-        'What happens where a part with a weight is not finite: "raise", or "hold", '
-        "which pays its last finite value and warns.",
-        choices=("raise", "hold"),
-    )
-    other_task: bool = option(
-        False, "True if a goal that was made for another task is meant to be used."
-    )
-
-    def given(self) -> dict[str, Any]:
-        """Those that differ from their defaults, as JSON can hold them."""
-        found = super().given()
-        if "record" in found:
-            found["record"] = fspath(found["record"])
-        return found
-
-
-class Inside(NamedTuple):
-    """One of the environments, as seen by its host.
-
-    Attributes:
-        env: Itself; None where it lives in another process.
-        spec: Its spec, if it has one.
-        metadata: Its metadata.
-        observation_space: Of this one environment.
-        action_space: Likewise.
-        render_mode: Likewise.
-        num_envs: How many there are.
-    """
-
-    env: Any
-    spec: EnvSpec | None
-    metadata: Mapping[str, Any]
-    observation_space: spaces.Space[Any]
-    action_space: spaces.Space[Any]
-    render_mode: str | None
-    num_envs: int
 
 
 class Host:
@@ -121,8 +43,9 @@ class Host:
     _kind: ClassVar[tuple[type, str]]
     _head: RewardHead
     _frames: Frames
+    _progress: TimeFeature
+    _everyone: Bool
     _ended: Bool
-    _inner_space: spaces.Space[Any]
 
     @abstractmethod
     def _inside(self, env: Any) -> Inside:
@@ -136,9 +59,6 @@ class Host:
     def _play(self, actions: Any) -> None:
         """Takes a step, or resets where one has to; None begins."""
 
-    def _check(self, inside: Inside) -> None:
-        """Raises if the frames cannot be had from where they would be taken."""
-
     def _attach(
         self,
         env: Any,
@@ -149,10 +69,10 @@ class Host:
         """Wraps an environment.
 
         Args:
-            env: What to wrap.
-            reward: What to pay.
-            options: How.
-            recorded: What to make this wrapper with again, beside the options.
+            env: The environment.
+            reward: The reward to pay.
+            options: The options of the host.
+            recorded: The arguments that make this wrapper again, beside the options.
         """
         name, (kind, expected) = type(self).__name__, self._kind
         if not isinstance(env, kind):
@@ -163,55 +83,14 @@ class Host:
                 "stable-baselines3's those of genreward_wrappers.sb3"
             )
         inside = self._inside(env)
-        there = inside.metadata.get(MARK)
-        if there:
-            raise ValueError(
-                f"the environment is in a {there} already, whose reward {name} would "
-                "throw away: wrap the environment inside it, or add rewards up in one "
-                "wrapper (GenRewardWrapper, or RewardModelWrapper with a WeightedSum)"
-            )
-        horizon = known_horizon(options.horizon, inside.env, inside.spec)
-        check_observe(options.observe, horizon)
-        source = find_source(
-            options.frames,
-            inside.observation_space,
-            render_mode=inside.render_mode,
-            metadata=dict(inside.metadata),
-        )
-        self._frames = Frames(source, inside.num_envs)
-        self._observe, self._horizon = options.observe, horizon
-        self._inner_space = inside.observation_space
-        self._check(inside)
-        space = extend_space(self._inner_space) if options.observe else None
-        if isinstance(reward, RewardSpec):
-            built = reward.build(
-                Facts(
-                    env_id=inside.spec.id if inside.spec else None,
-                    horizon=horizon,
-                    camera=inside.metadata.get("camera"),
-                    action_space=inside.action_space,
-                    device=options.device,
-                    dtype=options.dtype,
-                    other_task=options.other_task,
-                )
-            )
-        else:
-            built = reward
-        for remark in built.remarks:
-            warn_caller(remark)
-        stretched = [part.model.stretch for part in built.parts if part.model.stretch]
-        self._head = RewardHead(
-            built,
-            inside.num_envs,
-            horizon=horizon if options.observe else next(iter(stretched), None),
-            nonfinite=options.nonfinite,
-            recorder=self._recorder(options.record, inside, built),
-        )
-        self._ended = np.zeros(inside.num_envs, np.bool_)
+        attached = attach(inside, reward, options, name)
+        self._head, self._frames, self._progress, built = attached
+        self._everyone = np.ones(inside.num_envs, np.bool_)
+        self._ended = ~self._everyone
         if "_saved_kwargs" not in vars(self):
             # A subclass may have recorded arguments of its own.
             self._saved_kwargs = {**recorded, **options.given()}
-        self._wrap(env, space)
+        self._wrap(env, self._progress.space)
         if built.env_weight == BALANCED:
             self._head.balance(self._play_randomly)
 
@@ -335,16 +214,6 @@ class Host:
             )
         super().__setattr__(name, value)
 
-    def _recorder(self, folder: Any, inside: Inside, built: Built) -> Recorder | None:
-        if folder is None:
-            return None
-        recorder = Recorder(folder, {"env_id": inside.spec.id if inside.spec else ""})
-        for part in built.parts:
-            if part.model.goal is not None:
-                # For `genreward live`, to show beside the episodes.
-                part.model.goal.save(recorder.folder / "goal.safetensors")
-        return recorder
-
     def _play_randomly(self) -> None:
         """Some steps of random actions, the same ones every time."""
         session = self._head.session
@@ -371,18 +240,15 @@ class Host:
             )
         return states if axes else states[None]
 
-    def _observed(self, observation: Any, rows: Any = None, axes: int = 1) -> Any:
-        """An observation with the progress of its episode, if that was asked for."""
-        if not self._observe:
-            return observation
-        assert self._horizon is not None
-        steps = self.session.steps if rows is None else self.session.steps[rows]
-        progress = position_in_clip(steps, self._horizon)
-        return extend(
-            self._inner_space, observation, progress[:, None] if axes else progress
-        )
+    def _answers(self, name: str, args: Any, kwargs: Any) -> bool:
+        """Whether a call through the environments was for this wrapper."""
+        if name == "compute_reward":
+            self.compute_reward()
+        if name != "set_weights":
+            return False
+        self.set_weights(*args, **kwargs)
+        return True
 
-
-def marked(metadata: Mapping[str, Any], host: Host) -> dict[str, Any]:
-    """Metadata that say which wrapper pays a reward there."""
-    return {**metadata, MARK: type(host).__name__}
+    def _marked(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        """Metadata that say which wrapper pays a reward there."""
+        return {**metadata, MARK: type(self).__name__}

@@ -25,7 +25,7 @@ def register_rewarded() -> None:
             continue
         reward = WrapperSpec(
             "GenRewardWrapper",
-            "genreward_wrappers.hosts.gymnasium:GenRewardWrapper",
+            "genreward_wrappers.wrappers:GenRewardWrapper",
             {"goal": goal},
         )
         gym.registry[env_id] = replace(

@@ -6,38 +6,17 @@ Its vector environments reset a row within its last step, whose true observation
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
-try:
-    from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
-except ImportError as error:
-    raise ImportError(
-        "genreward_wrappers.sb3 needs stable-baselines3: "
-        'pip install "genreward-wrappers[sb3]"'
-    ) from error
-
-from genreward_wrappers.core import Bool, UInt8
+from genreward_wrappers.core import Bool, Float32, UInt8
 from genreward_wrappers.data.episodes import succeeded
-from genreward_wrappers.data.frames import TAP, spoiled
-from genreward_wrappers.hosts.arguments import (
-    FrameLevelArguments,
-    GenRewardArguments,
-    RewardModelArguments,
-    VideoLevelArguments,
-)
-from genreward_wrappers.hosts.host import MARK, Host, Inside
-
-__all__ = [
-    "VecFrameLevelReward",
-    "VecGenReward",
-    "VecRewardModel",
-    "VecVideoLevelReward",
-]
+from genreward_wrappers.hosts import sb3_infos
+from genreward_wrappers.hosts.attach import Inside
+from genreward_wrappers.hosts.host import Host
 
 
 class SB3Host(Host, VecEnvWrapper):  # type: ignore[misc]
@@ -46,186 +25,93 @@ class SB3Host(Host, VecEnvWrapper):  # type: ignore[misc]
     _kind = (VecEnv, "stable_baselines3 VecEnv")
 
     def _inside(self, env: VecEnv) -> Inside:
-        metadata = dict(env.get_attr("metadata")[0])
-        around: Any = env
-        while isinstance(around, VecEnvWrapper):
-            if isinstance(around, SB3Host):
-                metadata[MARK] = type(around).__name__
-            around = around.venv
-        self._processes = tuple(getattr(around, "processes", ()))
-        if any(getattr(p, "_start_method", "") == "fork" for p in self._processes):
-            warnings.warn(
-                'SubprocVecEnv(start_method="fork") waits for ever when a worker dies, '
-                'and its workers cannot draw: use start_method="forkserver"',
-                UserWarning,
-                stacklevel=4,
-            )
-        return Inside(
-            next(iter(getattr(around, "envs", ())), None),
-            env.get_attr("spec")[0],
-            metadata,
-            env.observation_space,
-            env.action_space,
-            env.render_mode,
-            env.num_envs,
-        )
-
-    def _check(self, inside: Inside) -> None:
-        if self._frames.source.kind == "render":
-            cause = spoiled(inside.observation_space)
-            raise ValueError(
-                (
-                    f"{cause}. Put {type(self).__name__} below VecFrameStack, "
-                    "VecTransposeImage and VecNormalize, and those around it: "
-                    if cause
-                    else ""
-                )
-                + "frames from render() cannot be used in stable-baselines3's vector "
-                "environments: after the last step of an episode render() shows the "
-                "next one. Use pixel observations, or TapFrames in each environment"
-            )
+        self._processes, inside = sb3_infos.look_inside(env, type(self).__name__)
+        return inside
 
     def _wrap(self, env: VecEnv, space: spaces.Space[Any] | None) -> None:
         VecEnvWrapper.__init__(self, env, observation_space=space)
-        self._actions: NDArray[Any] | None = None
 
     def reset(self) -> Any:
         """Resets all environments and begins new episodes of the reward."""
         # Used up by the reset, and the reward's noise follows them.
         seeds = list(self.venv.unwrapped._seeds)
         observations = self.venv.reset()
-        everyone = np.ones(self.num_envs, np.bool_)
-        frames = self._look(observations, self._reset_infos(), everyone)
-        self._head.begin(frames, seed=seeds, states=self._states(observations))
-        self._write_notes(everyone)
-        return self._observed(observations)
+        self._begin(observations, self._everyone, seeds)
+        return self._progress.add(observations, self.session.steps)
 
-    def step_async(self, actions: NDArray[Any]) -> None:
+    def step_async(self, actions: Any) -> None:
         """Remembers the actions, which the reward may ask about."""
         self.session.check_running()
         self._actions = np.array(actions)
         self.venv.step_async(actions)
 
-    def step_wait(
-        self,
-    ) -> tuple[Any, NDArray[np.float32], Bool, list[dict[str, Any]]]:
+    def step_wait(self) -> tuple[Any, Float32, Bool, list[dict[str, Any]]]:
         """Pays."""
-        wanted = self.session.wanted
         observations, env_rewards, dones, infos = self.venv.step_wait()
-        infos = list(infos)
-        ended = np.asarray(dones, np.bool_)
+        infos, ended = list(infos), np.asarray(dones, np.bool_)
         cut = np.array([bool(info.get("TimeLimit.truncated")) for info in infos])
         # In a row that ended, info belongs to the last step: its frame is the true
         # last one, and that of the new episode is in reset_infos.
-        frames = self._look(observations, infos, wanted)
-        next_frames, source = frames, self._frames.source
-        if ended.any() and source.kind == "obs":
-            next_frames = np.array(frames)
-            for row in np.flatnonzero(ended).tolist():
-                last = source.of_observation(infos[row]["terminal_observation"])
-                next_frames[row] = self._frames.checked(last)
-        assert self._actions is not None
+        frames = self._look(observations, infos, self.session.wanted)
+        if self._frames.source.kind == "obs":
+            last_frame = sb3_infos.last_frame(infos, self._frames)
+            frames = self._frames.put_last(ended, last_frame)
         paid = self._head.pay(
             self._actions,
-            next_frames,
+            frames,
             env_rewards,
             ended & ~cut,
             ended & cut,
             next_states=self._states(observations),
-            looked=bool(wanted[0]),
             success=succeeded(infos[0]),
         )
-        if ended.any():
-            for row in np.flatnonzero(ended).tolist():
-                infos[row]["terminal_observation"] = self._observed(
-                    infos[row]["terminal_observation"], slice(row, row + 1), axes=0
-                )
-            begun = self._look(observations, self._reset_infos(), ended, only=ended)
-            self._head.begin(begun, ended, states=self._states(observations))
-            self._write_notes(ended)
-        for row, info in enumerate(infos):
-            info.update({key: value[row].item() for key, value in paid.infos.items()})
-        rewards = paid.rewards.astype(np.float32)
-        return self._observed(observations), rewards, dones, infos
+        for row in np.flatnonzero(ended).tolist():
+            info, steps = infos[row], self.session.steps[row]
+            self._progress.add_in(info, "terminal_observation", steps)
+        if np.count_nonzero(ended):
+            self._begin(observations, ended)
+        sb3_infos.add(infos, paid.infos, self._everyone)
+        observations = self._progress.add(observations, self.session.steps)
+        return observations, paid.rewards.astype(np.float32), dones, infos
 
     def close(self) -> None:
         """Closes the environments; workers do not wait for one that has died."""
-        if any(not process.is_alive() for process in self._processes):
-            for process in self._processes:
-                process.terminate()
-            self.venv.unwrapped.closed = True
+        sb3_infos.let_go_of_dead(self._processes, self.venv)
         super().close()
 
     def env_method(
         self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any
     ) -> Any:
         """Calls a method of the environments, or one of this wrapper's own."""
-        if method_name == "compute_reward":
-            self.compute_reward()
-        if method_name == "set_weights":
-            self.set_weights(*args, **kwargs)
+        if self._answers(method_name, args, kwargs):
             return [None] * self.num_envs
         return self.venv.env_method(method_name, *args, indices=indices, **kwargs)
 
-    def _look(
-        self,
-        observations: Any,
-        infos: list[dict[str, Any]],
-        wanted: Bool,
-        only: Bool | None = None,
-    ) -> UInt8:
-        """(N, H, W, 3); rows without a frame, or not in ``only``, keep the one before.
+    def _begin(self, observations: Any, rows: Bool, seeds: Any = None) -> None:
+        """Begins episodes in some rows, whose infos get the models' notes."""
+        infos = self.venv.unwrapped.reset_infos
+        # Those of other rows are of an episode that has gone on since.
+        new = [info if row else {} for info, row in zip(infos, rows, strict=True)]
+        frames = self._look(observations, new, rows)
+        self._head.begin(frames, rows, seeds, self._states(observations))
+        sb3_infos.add(infos, self.session.notes(), rows)
 
-        The infos of a reset stay around for the whole episode, hence ``only``.
-        """
-        source = self._frames.source
-        if source.kind == "obs":
-            return self._frames.batch(source.of_observation(observations))
-        found: list[Any] = [
-            info.get(str(source.key)) if only is None or only[row] else None
-            for row, info in enumerate(infos)
-        ]
-        if source.key == TAP:
-            for info in infos:
-                info.pop(TAP, None)
-        return self._frames.rows(found, wanted, self.session.steps)
-
-    def _write_notes(self, begun: Bool) -> None:
-        """Adds what the models note of the episodes that begin to their reset_infos."""
-        notes = self.session.notes()
-        for row in np.flatnonzero(begun).tolist():
-            own = {key: values[row].item() for key, values in notes.items()}
-            self._reset_infos()[row].update(own)
-
-    def _reset_infos(self) -> list[dict[str, Any]]:
-        infos: Any = self.venv.unwrapped.reset_infos
-        return list(infos)
-
-    def _play_randomly(self) -> None:
-        # What a user has seeded is used up by the first reset.
-        seeds = list(self.venv.unwrapped._seeds)
-        super()._play_randomly()
-        self.venv.unwrapped._seeds = seeds
+    def _look(self, observations: Any, infos: Any, wanted: Bool) -> UInt8:
+        """(N, H, W, 3) the frames beside the observations."""
+        return self._frames.take(
+            observations,
+            wanted,
+            self.session.steps,
+            infos=lambda key: sb3_infos.rows(infos, key),
+            render=self.venv.render,
+        )
 
     def _play(self, actions: spaces.Space[Any] | None) -> None:
-        if actions is None:
-            self.venv.seed(0)
-            self.reset()
-        else:
+        if actions is not None:
             self.step(np.stack([actions.sample() for _ in range(self.num_envs)]))
-
-
-class VecRewardModel(RewardModelArguments, SB3Host):
-    """Rewards the agents of a stable-baselines3 `VecEnv` by any `RewardModel`."""
-
-
-class VecVideoLevelReward(VideoLevelArguments, SB3Host):
-    """Rewards the agents of a `VecEnv` for following a goal video."""
-
-
-class VecFrameLevelReward(FrameLevelArguments, SB3Host):
-    """Rewards the agents of a `VecEnv` for leading to the key frame."""
-
-
-class VecGenReward(GenRewardArguments, SB3Host):
-    """Both rewards of GenReward, in place of the environments' own or beside it."""
+            return
+        # What a user has seeded is used up by the first reset.
+        seeds = list(self.venv.unwrapped._seeds)
+        self.venv.seed(0)
+        self.reset()
+        self.venv.unwrapped._seeds = seeds

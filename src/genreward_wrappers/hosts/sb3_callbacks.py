@@ -13,14 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-try:
-    from stable_baselines3.common.callbacks import BaseCallback
-except ImportError as error:
-    raise ImportError(
-        "genreward_wrappers.sb3 needs stable-baselines3: "
-        'pip install "genreward-wrappers[sb3]"'
-    ) from error
+from stable_baselines3.common.callbacks import BaseCallback
 
 from genreward_wrappers.core import (
     Bool,

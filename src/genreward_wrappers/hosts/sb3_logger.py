@@ -7,14 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-
-try:
-    from stable_baselines3.common.callbacks import BaseCallback
-except ImportError as error:
-    raise ImportError(
-        "genreward_wrappers.sb3 needs stable-baselines3: "
-        'pip install "genreward-wrappers[sb3]"'
-    ) from error
+from stable_baselines3.common.callbacks import BaseCallback
 
 #: The weighted sum of all parts, which is what the agent is paid.
 TOTAL = "total"

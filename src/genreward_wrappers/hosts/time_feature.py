@@ -11,22 +11,57 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from genreward_wrappers.core import Float32
+from genreward_wrappers.core import Float32, Int64
+from genreward_wrappers.data.frames import position_in_clip
 
 KEY = "progress"
 #: Under which key an observation that cannot hold a number moves into a Dict.
 REST = "observation"
 
 
-def check_observe(observe: str | None, horizon: int | None) -> None:
-    """Raises unless ``observe`` is something this package can add."""
-    if observe not in (None, KEY):
-        raise ValueError(f'observe={observe!r}: expected None or "progress"')
-    if observe == KEY and horizon is None:
-        raise ValueError(
-            'observe="progress" needs to know how long an episode is: the environment '
-            "has no time limit, so give horizon="
-        )
+class TimeFeature:
+    """Adds the place in the episode to observations, if that was asked for.
+
+    Attributes:
+        space: The space of observations that carry it; None where nothing is added.
+    """
+
+    def __init__(
+        self, observe: str | None, space: spaces.Space[Any], horizon: int | None
+    ) -> None:
+        """Checks what was asked for.
+
+        Args:
+            observe: "progress", or None to add nothing.
+            space: The observation space of one environment.
+            horizon: Steps of an episode, if that is known.
+        """
+        if observe not in (None, KEY):
+            raise ValueError(f'observe={observe!r}: expected None or "progress"')
+        if observe == KEY and horizon is None:
+            raise ValueError(
+                'observe="progress" needs to know how long an episode is: the '
+                "environment has no time limit, so give horizon="
+            )
+        self._inner, self._horizon = space, horizon
+        self.space = extend_space(space) if observe else None
+
+    def add(self, observation: Any, steps: Int64) -> Any:
+        """An observation with its progress.
+
+        Args:
+            observation: One observation, or those of all rows.
+            steps: How many steps their episodes have had: one number, or (N,).
+        """
+        if self.space is None:
+            return observation
+        assert self._horizon is not None
+        progress = np.asarray(position_in_clip(steps, self._horizon))
+        return extend(self._inner, observation, progress[..., None])
+
+    def add_in(self, where: Any, key: Any, steps: Int64) -> None:
+        """The same for an observation that stands under some key."""
+        where[key] = self.add(where[key], steps)
 
 
 def extend_space(space: spaces.Space[Any]) -> spaces.Space[Any]:

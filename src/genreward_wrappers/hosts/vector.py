@@ -9,74 +9,32 @@ the single wrapper would give inside each environment; that is the central test.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
 from genreward_wrappers.core import Bool, UInt8
-from genreward_wrappers.data.frames import TAP
-from genreward_wrappers.hosts.arguments import (
-    FrameLevelArguments,
-    GenRewardArguments,
-    RewardModelArguments,
-    VideoLevelArguments,
-)
-from genreward_wrappers.hosts.host import Host, Inside, marked
-
-__all__ = [
-    "FrameLevelReward",
-    "GenRewardWrapper",
-    "RewardModelWrapper",
-    "VideoLevelReward",
-]
+from genreward_wrappers.hosts import vector_infos
+from genreward_wrappers.hosts.attach import Inside
+from genreward_wrappers.hosts.host import Host
 
 
-if TYPE_CHECKING:
-    _VectorWrapper = VectorWrapper[Any, Any, Any, Any, Any]
-else:
-    # It is generic from Gymnasium 1.4 on.
-    _VectorWrapper = VectorWrapper
-
-
-class VectorHost(Host, _VectorWrapper, RecordConstructorArgs):
+class VectorHost(Host, VectorWrapper, RecordConstructorArgs):
     """Scores every step of a vector environment."""
 
     _kind = (VectorEnv, "gymnasium.vector.VectorEnv")
 
     def _inside(self, env: VectorEnv[Any, Any, Any]) -> Inside:
-        self._mode = _autoreset_mode(env)
-        spec = env.spec
-        if spec is None and hasattr(env.unwrapped, "get_attr"):
-            spec = env.unwrapped.get_attr("spec")[0]
-        return Inside(
-            next(iter(getattr(env.unwrapped, "envs", ())), None),
-            spec if isinstance(spec, EnvSpec) else None,
-            env.metadata,
-            env.single_observation_space,
-            env.single_action_space,
-            env.render_mode,
-            env.num_envs,
-        )
-
-    def _check(self, inside: Inside) -> None:
-        source = self._frames.source
-        if source.kind == "render" and self._mode == AutoresetMode.SAME_STEP:
-            raise ValueError(
-                "frames from render() cannot be used under AutoresetMode.SAME_STEP: "
-                "after the last step of an episode render() shows the next one. Use "
-                "pixel observations, TapFrames in each environment, or "
-                "AutoresetMode.NEXT_STEP"
-            )
+        self._mode, inside = vector_infos.look_inside(env)
+        return inside
 
     def _wrap(self, env: VectorEnv[Any, Any, Any], space: Any) -> None:
         VectorWrapper.__init__(self, env)
-        self.metadata = marked(env.metadata, self)
+        self.metadata = self._marked(env.metadata)
         # TorchRL asks the environment itself.
         self.autoreset_mode = self._mode
         if space is not None:
@@ -90,152 +48,73 @@ class VectorHost(Host, _VectorWrapper, RecordConstructorArgs):
         options: dict[str, Any] | None = None,
     ) -> tuple[Any, dict[str, Any]]:
         """Resets all environments, or those in ``options["reset_mask"]``."""
-        mask: Bool = np.ones(self.num_envs, np.bool_)
-        if options is not None and "reset_mask" in options:
-            # Read before it is forwarded: the environment takes it out of the options.
-            mask = np.array(options["reset_mask"], np.bool_)
+        # Read before it is forwarded: the environment takes it out of the options.
+        mask = (options or {}).get("reset_mask", self._everyone)
+        mask = np.array(mask, np.bool_)
         observations, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
         frames = self._look(observations, infos, mask)
         self._head.begin(frames, mask, seed, self._states(observations))
         self._ended = self._ended & ~mask
         # The keys of a step, with nothing paid yet.
-        for key, values in self._head.opening().items():
-            infos[key] = np.where(mask, values, np.zeros_like(values))
-            infos[f"_{key}"] = mask
-        return self._observed(observations), infos
+        infos = vector_infos.add(infos, self._head.opening(), mask)
+        return self._progress.add(observations, self.session.steps), infos
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Steps all environments, and pays."""
-        same_step = self._mode == AutoresetMode.SAME_STEP
         # A row that NEXT_STEP is about to reset has no transition in this step.
         resetting = self._ended & (self._mode == AutoresetMode.NEXT_STEP)
-        active = ~resetting
+        active = ~resetting if np.count_nonzero(resetting) else None
         self.session.check_running(active)
         wanted = self.session.wanted | resetting
         observations, env_rewards, terminated, truncated, infos = self.env.step(actions)
         ended = np.asarray(terminated | truncated)
-        # Under SAME_STEP the frames of rows that ended are in final_info.
-        frames = self._look(observations, infos, wanted & ~(ended & same_step))
-        next_frames = frames
-        if same_step and ended.any():
-            next_frames = self._final_frames(frames, infos, ended & wanted)
+        # A row that SAME_STEP has reset shows the next episode, and keeps the end of
+        # this one in its final_obs and final_info.
+        over = ended & (self._mode == AutoresetMode.SAME_STEP)
+        frames = self._look(observations, infos, wanted & ~over)
+        last_frame = vector_infos.last_frame(infos, self._frames)
         paid = self._head.pay(
             np.asarray(actions),
-            next_frames,
+            self._frames.put_last(over & wanted, last_frame),
             np.asarray(env_rewards, np.float64),
             np.asarray(terminated),
             np.asarray(truncated),
             active=active,
-            # Where a row ended it is the next episode that these belong to, which
-            # begins below.
+            # Where a row is over they belong to the next episode, which begins below.
             next_states=self._states(observations),
-            looked=bool(wanted[0]),
-            success=_success(
-                infos.get("final_info", {}) if ended[0] and same_step else infos
-            ),
+            success=vector_infos.success(infos, over),
         )
-        if same_step:
-            resetting = ended
-            if self._observe:
-                for row in np.flatnonzero(ended):
-                    last = infos["final_obs"]
-                    last[row] = self._observed(last[row], slice(row, row + 1), axes=0)
-        if resetting.any():
-            self._head.begin(frames, resetting, states=self._states(observations))
+        for row in np.flatnonzero(over).tolist():
+            self._progress.add_in(infos["final_obs"], row, self.session.steps[row])
+        begins = resetting | over
+        if np.count_nonzero(begins):
+            self._head.begin(frames, begins, states=self._states(observations))
         self._ended = ended
-        # As in `VectorEnv._add_info`: each key beside a mask of the rows that have it.
-        # An autoreset row says what the single wrapper says after a reset.
-        logged = paid.infos
-        if not active.all():
-            opening = self._head.opening()
-            logged = {k: np.where(active, v, opening[k]) for k, v in logged.items()}
-        logged |= self.session.notes()
-        everyone = np.ones(self.num_envs, np.bool_)
-        infos = {**infos, **logged, **{f"_{key}": everyone for key in logged}}
-        observations = self._observed(observations)
+        logged = {**paid.infos, **self.session.notes()}
+        infos = vector_infos.add(infos, logged, self._everyone)
+        observations = self._progress.add(observations, self.session.steps)
         return observations, paid.rewards, terminated, truncated, infos
 
     def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """Calls a method of the environments, or one of this wrapper's own."""
-        if name == "compute_reward":
-            self.compute_reward()
-        if name == "set_weights":
-            self.set_weights(*args, **kwargs)
+        if self._answers(name, args, kwargs):
             return (None,) * self.num_envs
         return self.env.call(name, *args, **kwargs)  # type: ignore[attr-defined]
 
     def _look(self, observations: Any, infos: dict[str, Any], wanted: Bool) -> UInt8:
         """(N, H, W, 3) the frames beside the observations."""
-        source = self._frames.source
-        if source.kind == "obs":
-            return self._frames.batch(source.of_observation(observations))
-        if source.kind == "render":
-            if wanted.any():
-                self._frames.batch(np.stack(self.env.render()))  # type: ignore[arg-type]
-            return self._frames.last
-        found = _rows(infos, source.key, self.num_envs)
-        return self._frames.rows(found, wanted, self.session.steps)
-
-    def _final_frames(self, frames: UInt8, infos: dict[str, Any], rows: Bool) -> UInt8:
-        """The frames with those of the rows that ended put back to their true last."""
-        final, source = np.array(frames), self._frames.source
-        last = _rows(infos.get("final_info", {}), source.key, self.num_envs)
-        for row in np.flatnonzero(rows).tolist():
-            frame = last[row]
-            if source.kind == "obs":
-                frame = source.of_observation(infos["final_obs"][row])
-            final[row] = self._frames.checked(frame)
-        return final
+        return self._frames.take(
+            observations,
+            wanted,
+            self.session.steps,
+            infos=lambda key: vector_infos.rows(infos, key, self.num_envs),
+            render=self.env.render,
+        )
 
     def _play(self, actions: spaces.Space[Any] | None) -> None:
         if actions is None:
             self.reset(seed=0)
-            return
-        if self._mode == AutoresetMode.DISABLED and self._ended.any():
+        elif self._mode == AutoresetMode.DISABLED and self._ended.any():
             self.reset(options={"reset_mask": self._ended.copy()})
-        self.step(actions.sample())
-
-
-def _rows(infos: dict[str, Any], key: str | None, count: int) -> Sequence[Any]:
-    """What each row has under a key; tapped frames are taken out."""
-    if key is None or key not in infos:
-        return [None] * count
-    values, there = infos[key], infos[f"_{key}"]
-    if key == TAP:
-        del infos[key], infos[f"_{key}"]
-    return [values[row] if there[row] else None for row in range(count)]
-
-
-def _success(infos: dict[str, Any]) -> bool:
-    """Whether the first environment calls this step a success."""
-    for key in ("is_success", "success"):
-        if key in infos:
-            return bool(infos[key][0])
-    return False
-
-
-def _autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
-    mode = env.metadata.get("autoreset_mode")
-    if mode is None:
-        raise ValueError(
-            f"{env} does not say how it resets: its metadata needs an "
-            '"autoreset_mode", one of '
-            f"{[f'AutoresetMode.{m.name}' for m in AutoresetMode]}"
-        )
-    return AutoresetMode(mode)
-
-
-class RewardModelWrapper(RewardModelArguments, VectorHost):
-    """Rewards the agents of a vector environment by any `RewardModel`."""
-
-
-class VideoLevelReward(VideoLevelArguments, VectorHost):
-    """Rewards the agents of a vector environment for following a goal video."""
-
-
-class FrameLevelReward(FrameLevelArguments, VectorHost):
-    """Rewards the agents of a vector environment for leading to the key frame."""
-
-
-class GenRewardWrapper(GenRewardArguments, VectorHost):
-    """Both rewards of GenReward, in place of the environments' own or beside it."""
+        if actions is not None:
+            self.step(actions.sample())

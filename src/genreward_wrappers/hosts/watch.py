@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,20 +50,22 @@ class Watch:
 
     def step(
         self,
-        amounts: Mapping[str, NDArray[np.float64]],
+        weights: Mapping[str, float],
+        values: Mapping[str, NDArray[Any]],
         terminated: Bool,
         truncated: Bool,
         steps: Int64,
     ) -> None:
         """Parts of the reward were paid, and some episodes ended."""
-        if truncated.any():
+        if np.count_nonzero(truncated):
             self._short(int(steps[truncated].max()), "was truncated")
-        if "shares" in self._said or len(amounts) < 2:
+        if "shares" in self._said or sum(map(bool, weights.values())) < 2:
             return
-        for name, amount in amounts.items():
-            total = self._amounts.get(name, 0.0) + float(np.abs(amount).sum())
-            self._amounts[name] = total
-        self._episodes += int((terminated | truncated).sum())
+        for name, weight in weights.items():
+            if weight:
+                amount = abs(weight) * float(np.abs(values[name]).sum())
+                self._amounts[name] = self._amounts.get(name, 0.0) + amount
+        self._episodes += int(np.count_nonzero(terminated | truncated))
         everything = sum(self._amounts.values())
         if self._episodes < EPISODES or everything <= 0:
             return

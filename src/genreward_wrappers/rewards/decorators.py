@@ -47,6 +47,11 @@ class Around(RewardModel[Any]):
         self.stretch = model.stretch
 
     @property
+    def about(self) -> str:
+        """Of both."""
+        return f"{type(self).__name__} of {self.model.about}"
+
+    @property
     def identity(self) -> str:
         """Of both."""
         return f"{type(self).__qualname__} {self.name} of {self.model.identity}"

@@ -220,6 +220,15 @@ class FrameLevel(RewardModel[FrameMemory]):
         """Goal, features and options."""
         return f"{super().identity} {self.features.card} {self.options}"
 
+    @property
+    def about(self) -> str:
+        """What is asked of the nets, and what they see."""
+        sees = "states" if self.encoder is None else repr(self.encoder.source)
+        return (
+            "how likely the action is to lead to the goal's key frame: "
+            f"form={self.options.form!r}, nets on {sees}"
+        )
+
     def reset(
         self, memory: FrameMemory | None, frames: UInt8, mask: Bool, seeds: UInt64
     ) -> FrameMemory:

@@ -160,6 +160,17 @@ class VideoLevel(RewardModel[VideoMemory]):
         about = (self._maker, self.encoder.fingerprint, self.options, self.stretch)
         return f"{super().identity} {about}"
 
+    @property
+    def about(self) -> str:
+        """What is compared, and when it is paid."""
+        how = self.options
+        which = "the goal video" if self._maker is None else "its own generated goal"
+        return (
+            f"how closely the episode follows {which}: score={how.score!r}, "
+            f"reading={how.reading!r}, payment={how.payment!r}, "
+            f"encoder={self.encoder.source!r}"
+        )
+
     def with_goal(self, goal: GoalBundle) -> VideoLevel:
         """The same reward for another goal."""
         return VideoLevel(

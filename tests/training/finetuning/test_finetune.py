@@ -22,6 +22,7 @@ from genreward_wrappers.data.files import FileError
 from genreward_wrappers.data.video_files import read_video
 from genreward_wrappers.generators.pipeline import Generator
 from genreward_wrappers.generators.settings import Model, Sampling
+from genreward_wrappers.training.finetuning import begin
 from genreward_wrappers.training.finetuning import finetune as module
 from genreward_wrappers.training.finetuning.finetune import finetune
 from genreward_wrappers.training.finetuning.settings import Finetuning, Plan
@@ -406,13 +407,13 @@ def test_nothing_is_encoded_twice(base, data, tmp_path, monkeypatch):
     kinds = [path.name.partition("-")[0] for path in files]
     assert kinds == ["clip"] * 4 + ["prompt"] * 3
     loaded = []
-    load = module.load_pipeline
+    load = begin.load_pipeline
 
     def noted(found, dtype, without=()):
         loaded.append(without)
         return load(found, dtype, without=without)
 
-    monkeypatch.setattr(module, "load_pipeline", noted)
+    monkeypatch.setattr(begin, "load_pipeline", noted)
     stamps = [path.stat().st_mtime_ns for path in files]
     tuned(base, data, tmp_path / "second", cache, steps=1)
     assert loaded == [("text_encoder", "tokenizer")]

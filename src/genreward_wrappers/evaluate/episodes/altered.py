@@ -19,8 +19,8 @@ def altered(episodes: Sequence[Episode], wanted: Sequence[int] = ()) -> list[Epi
 
     Args:
         episodes: The test episodes.
-        wanted: Steps whose frames will be looked at. What was recorded without those
-            at the other end cannot be played backwards.
+        wanted: The steps whose frames are looked at. An episode that was recorded
+            without the frames at the other end cannot be played backwards.
     """
     changed = []
     for episode in episodes:

@@ -1,25 +1,24 @@
 """Test episodes of known worth, recorded once and kept.
 
-A reward is judged on episodes whose order anyone can name: successes, failures that
-look right, noise, nothing at all, and successes that were tampered with. In Meta-World
-the scripted policies play them; for other environments the user gives episodes
-(`evaluate.given`).
+A reward is judged on episodes that anyone can rank: successes, failures that look
+right, noise, no motion at all, and altered successes. In Meta-World the scripted
+policies play them; for other environments users give their own (`user_episodes`).
 
 What each kind is for:
 
 - ``success``: the scripted policy, where it succeeds.
 - ``near-miss``: the same motion some centimetres higher, so that nothing is touched.
-- ``half-way``: the scripted policy until half of its way to success, then still. A
-  reward that is content with this one teaches to hover.
-- ``noisy``: the scripted policy with noise; whether it succeeds is the environment's
-  to say.
+- ``half-way``: the scripted policy for half of its way to success, then no motion. A
+  reward that pays well for this one teaches an agent to hover.
+- ``noisy``: the scripted policy with noise; the environment says whether it
+  succeeded.
 - ``random``, ``static``: noise alone, and an arm that does not move.
-- ``other-task``: the success of another task, in its own scene.
+- ``other-task``: a success at another task, in that task's scene.
 - ``reversed``, ``shifted``, ``brightness``: the successes again, played backwards,
-  moved by some pixels, made darker or brighter.
+  moved by some pixels, and made darker or brighter.
 
-Their seeds begin at `FIRST_SEED`; `check_seeds` holds them against those of everything
-that was trained or recorded for the goal.
+Their seeds start at `FIRST_SEED`. `check_seeds` compares them with the seeds of
+everything that was trained or recorded for the goal.
 """
 
 from __future__ import annotations
@@ -84,9 +83,9 @@ class Job:
 
     Attributes:
         env_id: The environment's registered id.
-        options: What to make it with, as sorted pairs.
+        options: The arguments to make it with, as sorted pairs.
         kind: What the policy does.
-        seed: Of the episode.
+        seed: The seed of the episode.
         frame_steps: The steps whose frames are kept.
     """
 
@@ -111,12 +110,12 @@ def record_rollouts(
 
     Args:
         env_id: A Meta-World environment of this package.
-        frame_steps: The steps whose frames are rendered, 0 among them.
-        options: What else to make the environment with, such as ``camera``.
-        counts: How many of each kind; see `COUNTS`.
+        frame_steps: The steps whose frames are rendered, including 0.
+        options: More arguments of the environment, such as ``camera``.
+        counts: The number of episodes of each kind; see `COUNTS`.
         cache: A folder for finished episodes; None keeps none.
-        processes: How many to play at a time.
-        on_progress: Called with how many episodes are done, and of how many.
+        processes: The number of episodes to play at a time.
+        on_progress: Called with the number of episodes done, and their total.
 
     Raises:
         ValueError: The environment has no scripted policy.
@@ -158,8 +157,8 @@ def check_seeds(goal: GoalBundle, encoder_steps: Sequence[Mapping[str, Any]]) ->
     """Raises if the goal, its nets or its encoder were made from test seeds.
 
     Args:
-        goal: Its provenance says which seeds were recorded and trained on.
-        encoder_steps: The same of the encoder's training, if known.
+        goal: The goal, whose provenance says which seeds were recorded and trained on.
+        encoder_steps: The provenance of the encoder, if it is known.
     """
     for step in (*goal.provenance, *encoder_steps):
         seeds = step.get("seeds") or _starts(step)
@@ -195,7 +194,7 @@ def scripted_task(env_id: str) -> str:
 
 
 def default_cache() -> Path:
-    """Where test episodes are kept; see `data.cache`."""
+    """The folder that test episodes are kept in; see `data.cache`."""
     return cache_folder("rollouts")
 
 

@@ -25,12 +25,12 @@ def load_rollouts(
         source: A folder with a folder of videos for each kind ("success", "failure",
             "near-miss", ...), or of episodes that a wrapper recorded; or
             "minari:<dataset id>".
-        frames: How many frames of a video are used; a video is an episode of one step
-            less, since it does not say how many there were.
-        size: (height, width) that larger videos are shrunk to.
+        frames: The number of frames used of a video. A video does not say how many
+            steps there were: it is an episode of one step less.
+        size: The (height, width) that larger videos are shrunk to.
 
     Raises:
-        ValueError: There is nothing to read, or its labels are of one class.
+        ValueError: There is nothing to read, or all labels are the same.
     """
     if source.startswith(MINARI):
         episodes = _minari(source.removeprefix(MINARI))

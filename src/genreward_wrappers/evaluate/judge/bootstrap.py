@@ -1,4 +1,4 @@
-"""Estimates with intervals, and the statistics that can be resampled in one go.
+"""Estimates with intervals, from statistics that can be resampled all at once.
 
 A resample is a row of weights: how often each episode was drawn. A `Statistic` takes
 many such rows at once and gives one number for each, so that a thousand resamples are
@@ -37,9 +37,9 @@ class Estimate:
 
     Attributes:
         value: The figure; None where it is not defined, and then `flag` says why.
-        low: Lower end of the 95 % interval, None where there is none.
-        high: Upper end.
-        n: How many episodes went in.
+        low: The lower end of the 95 % interval; None where there is none.
+        high: The upper end.
+        n: The number of episodes behind it.
         flag: What a reader has to know before believing the value.
     """
 
@@ -72,10 +72,10 @@ def estimate(
 
     Args:
         statistic: What to estimate.
-        groups: (n,) where each episode comes from. Episodes made from the same source
-            say the same thing twice, so they are drawn together.
-        seed: Makes the interval repeatable.
-        resamples: How many.
+        groups: (n,) the source of each episode. Episodes made from the same source are
+            not independent, so they are drawn together.
+        seed: The seed of the resamples.
+        resamples: The number of resamples.
         missing: The flag if the statistic of all episodes is not defined.
         flag: A flag for the estimate in any case.
     """
@@ -114,12 +114,12 @@ def cluster_weights(
 
 
 def join(*flags: str) -> str:
-    """Flags in one line."""
+    """Joins flags into one line."""
     return "; ".join(flag for flag in flags if flag)
 
 
 def comparable(scores: Float64) -> Float64:
-    """Scores in which equal means equal, in some unit."""
+    """Scores rounded so that equal ones compare equal, in some unit."""
     scale = float(np.abs(scores).max(initial=0.0)) or 1.0
     rounded: Float64 = np.round(scores / scale, DIGITS)
     return rounded

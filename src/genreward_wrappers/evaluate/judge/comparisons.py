@@ -1,4 +1,4 @@
-"""What a reward is held against beside its controls: the own reward, other tasks."""
+"""What a reward is compared with beside its controls: the own reward, other tasks."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def epic_distance(one: Contestant, episodes: Sequence[Episode]) -> dict[str, Est
 def _transitions(
     episodes: Sequence[Episode], of_states: bool
 ) -> tuple[Any, Any, Any, Any]:
-    """Some steps whose frames (or states) before and after are there, from all over."""
+    """Transitions from all episodes that have frames (or states) on both sides."""
     found = []
     for episode in episodes:
         if "env" not in episode.rewards or episode.info["kind"] not in ORDINARY:

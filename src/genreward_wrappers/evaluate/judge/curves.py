@@ -11,7 +11,7 @@ from genreward_wrappers.core import Int64
 from genreward_wrappers.evaluate.episodes.altered import ALTERED
 from genreward_wrappers.evaluate.judge.bootstrap import Float64
 
-#: Episodes as they were rolled out, and what was made of them afterwards.
+#: Episodes as they were rolled out; `ALTERED` ones are made from some of these.
 ORDINARY = (
     "failure",
     "success",
@@ -22,8 +22,7 @@ ORDINARY = (
     "static",
     "other-task",
 )
-DERIVED = ALTERED
-KINDS = ORDINARY + DERIVED
+KINDS = ORDINARY + ALTERED
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,7 @@ class NotMarkov(ValueError):
 class TabularReward(Protocol):
     """A reward of single transitions, for many at once: s, a and s' share an axis.
 
-    One that depends on more than them says so by an attribute ``markov = False`` and
+    One that depends on more says so by an attribute ``markov = False`` and
     a sentence ``why``.
     """
 
@@ -47,7 +47,7 @@ def epic_distance(
     coverage_states: NDArray[Any],
     coverage_actions: NDArray[Any],
 ) -> float:
-    """0 for rewards with the same optimal policies by shape and scale, 1 for opposites.
+    """0 for rewards that differ by shaping and scale alone, 1 for opposites.
 
     Args:
         reward_a: One reward.
@@ -56,9 +56,9 @@ def epic_distance(
         actions: (n, ...) their actions.
         next_states: (n, ...) what came of them.
         gamma: The discount.
-        coverage_states: (m, ...) states to take the means of canonical shaping over.
-            Potential shaping goes away exactly, whatever they are.
-        coverage_actions: (k, ...) actions for the same means.
+        coverage_states: (m, ...) the states that canonical shaping averages over.
+            Whatever they are, potential shaping cancels exactly.
+        coverage_actions: (k, ...) the actions that it averages over.
 
     Raises:
         NotMarkov: One of them depends on the history.
@@ -138,7 +138,7 @@ def canonical(
 
 
 def refuse_epic(name: str, reason: str) -> NoReturn:
-    """Says why a reward has no EPIC distance, and what to look at instead."""
+    """Raises; says why there is no EPIC distance, and what to look at instead."""
     raise NotMarkov(
         f"EPIC compares rewards of a single transition, and {name!r} is not one: it "
         f"{reason}. Compare what it says about whole episodes instead (AUC), or what "

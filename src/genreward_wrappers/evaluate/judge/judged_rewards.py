@@ -1,8 +1,8 @@
 """The rewards to be judged: what a `RewardSpec` makes, with labels and controls.
 
-A contestant is a weighted sum of reward models and perhaps the environment's own
-reward: one model alone is the simplest one. Controls are made beside every video-level
-reward, since a figure says little without them.
+A `Contestant` is a weighted sum of reward models and, if it has a weight, the
+environment's own reward. Every video-level reward comes with controls, since a figure
+says little without them.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Contestant:
 
     Attributes:
         name: Its name in tables and files.
-        role: What it is there for.
-        about: One line that says what it is.
+        role: Why it is there: under test, a control, a reference.
+        about: A description in one line.
         parts: Models and their weights.
         env_weight: The weight of the environment's own reward.
         why_not_markov: Why a step's reward depends on more than the step; empty if it
             does not.
-        thinned: Whether its first part is looked at less often here than in training.
+        thinned: Whether its first part sees fewer steps here than in training.
     """
 
     name: str
@@ -64,12 +64,13 @@ class Maker:
 
     Attributes:
         goal: The goal bundle; None if only the environment's own reward is judged.
-        horizon: Steps of an episode.
-        frames: How many frames of an episode the per-frame reading looks at.
-        device: Of the encoders.
-        dtype: What they compute in.
-        action_space: Of the environment, to check nets against; None if not known.
-        env_id: Of the environment; None if not known.
+        horizon: The number of steps of an episode.
+        frames: The number of frames of an episode that the per-frame reading looks at.
+        device: The device of the encoders.
+        dtype: The dtype that they compute in.
+        action_space: The environment's action space, to check nets against; None if it
+            is not known.
+        env_id: The environment's id; None if it is not known.
     """
 
     goal: GoalBundle | None
@@ -217,7 +218,7 @@ def needs_goal(text: str) -> bool:
 
 
 def _label(name: str, options: Mapping[str, Any]) -> str:
-    """How to ask for a reward."""
+    """The text that asks for a reward."""
     tail = ",".join(f"{key}={value}" for key, value in options.items())
     return f"{name}:{tail}" if tail else name
 

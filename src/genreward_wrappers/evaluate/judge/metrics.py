@@ -1,8 +1,8 @@
 """What recorded test episodes say about a reward: pure arithmetic, no environment.
 
-`measure` takes the scores of one reward and what is known about the episodes, and gives
-every figure of `METRICS` with an interval. It never raises on odd scores and never
-fills in: a figure that is not defined is None, and its flag says why.
+`measure` takes the scores of one reward and what is known about the episodes, and
+returns every figure of `METRICS` with an interval. Odd scores never raise and nothing
+is filled in: an undefined figure is None, and its flag says why.
 """
 
 from __future__ import annotations
@@ -107,12 +107,12 @@ def measure(
     """Every figure of `METRICS` for one reward.
 
     Args:
-        curves: Its scores, one curve an episode.
+        curves: The scores of the reward, one curve an episode.
         labels: What is known about the same episodes.
-        env_curves: The environment's own reward in the same episodes. Without it the
+        env_curves: The environment's own reward in the same episodes. Without it,
             figures that compare with it are left out.
-        seed: Makes the intervals repeatable.
-        resamples: How many times the episodes are drawn again for the intervals.
+        seed: The seed of the intervals.
+        resamples: The number of bootstrap resamples.
     """
     check_labels(curves, labels)
     table = Table(curves, labels, seed, resamples)
@@ -171,16 +171,15 @@ def differences(
 ) -> dict[str, Estimate]:
     """How much higher the AUCs of one reward are than those of another.
 
-    Both are judged on the same drawn episodes, so the interval is that of the
-    difference: two AUCs whose intervals overlap may well differ surely, and the other
-    way round.
+    Both are judged on the same resampled episodes, so the interval is that of the
+    difference. Two AUCs whose intervals overlap may still differ for certain.
 
     Args:
         curves: The scores of one reward, one curve an episode.
         others: The scores of the other in the same episodes.
         labels: What is known about the episodes.
-        seed: Makes the intervals repeatable.
-        resamples: How many times the episodes are drawn again.
+        seed: The seed of the intervals.
+        resamples: The number of bootstrap resamples.
     """
     check_labels(curves, labels)
     check_labels(others, labels)
@@ -199,12 +198,13 @@ def differences(
 
 
 class Confusion(NamedTuple):
-    """How well tasks are told apart; both None where a score is not finite.
+    """How well a reward tells tasks apart; both are None where a score is not finite.
 
     Attributes:
-        diagonal_minus_off: How much more a task's own goal gives than the others do.
-        argmax_accuracy: The share of tasks whose own goal gives most; a tie for the
-            most is not a hit.
+        diagonal_minus_off: How much higher the score is under a task's own goal than
+            under the others.
+        argmax_accuracy: The share of tasks that score highest under their own goal; a
+            tie is not a hit.
     """
 
     diagonal_minus_off: float | None

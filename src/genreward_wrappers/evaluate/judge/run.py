@@ -1,8 +1,9 @@
 """`evaluate`: test episodes, rewards and their controls, figures, verdicts, one page.
 
-Data flows one way: episodes (`rollouts`, `given`) are scored (`score`) under every
-contestant (`contestants`); the scores become figures (`metrics`), the figures a
-sentence (`verdict`), and all of it a page (`report`).
+Data flows one way: episodes (`rollouts`, `user_episodes`) are scored (`score`) by every
+reward under test and its controls (`judged_rewards`); the scores become figures
+(`metrics`), the figures become a sentence (`verdict`), and all of it becomes a page
+(`page.output`).
 """
 
 from __future__ import annotations
@@ -55,10 +56,10 @@ class Scored:
 
     Attributes:
         contestant: The reward.
-        paid: (T,) what it paid in each episode, NaN where nothing was due.
+        paid: (T,) what it paid in each episode; NaN where nothing was due.
         metrics: The figures, by name.
-        verdict: What they come to; None for controls and the environment's reward.
-        confusion: Other tasks' successes against other tasks' goals, if there are any.
+        verdict: The verdict on it; None for controls and the environment's own reward.
+        confusion: Each task's successes under each task's goal, if there are others.
     """
 
     contestant: Contestant
@@ -70,15 +71,15 @@ class Scored:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that `evaluate` found out.
+    """Everything that `evaluate` found.
 
     Attributes:
         env_id: The environment.
         goal: The goal bundle, if one was needed.
-        horizon: Steps of the longest episode.
-        episodes: The test episodes, the altered ones included.
-        scored: The rewards under test, their controls, the environment's own.
-        facts: Versions and settings, to be shown.
+        horizon: The number of steps of the longest episode.
+        episodes: The test episodes, including the altered ones.
+        scored: The rewards under test, their controls, and the environment's own.
+        facts: Versions and settings, for the page.
     """
 
     env_id: str
@@ -108,21 +109,21 @@ def evaluate(
     """Judges rewards on episodes of known worth.
 
     Args:
-        env_id: The environment; one of Meta-World's has scripted test episodes.
-        rewards: Their names and options, see `contestants.REWARDS`; or reward models
-            of one's own.
-        goal: As for the wrappers; None is the environment's embedded one.
-        rollouts: Test episodes of one's own; see `given.load_rollouts`.
-        frames: Frames of an episode that the per-frame reading looks at. It pays at
-            these steps what it pays there in training.
-        counts: Test episodes of each kind.
-        cache: Where recorded test episodes are kept; None is `default_cache`.
-        processes: How many episodes to record at a time.
-        camera: The environment's; None is its default one.
-        device: Of the encoders.
-        dtype: What they compute in.
-        resamples: Of the bootstrap.
-        on_progress: Called with what is being done, how far it is, and of how much.
+        env_id: The environment's id; those of Meta-World have scripted test episodes.
+        rewards: The names and options of rewards, see `judged_rewards.REWARDS`, or
+            reward models.
+        goal: The goal, as for the wrappers; None is the environment's embedded one.
+        rollouts: Test episodes of your own; see `user_episodes.load_rollouts`.
+        frames: The number of frames of an episode that the per-frame reading looks at.
+            At these steps it pays what it pays in training.
+        counts: The number of test episodes of each kind.
+        cache: The folder for recorded test episodes; None is `default_cache`.
+        processes: The number of episodes to record at a time.
+        camera: The environment's camera; None is its default one.
+        device: The device of the encoders.
+        dtype: The dtype that they compute in.
+        resamples: The number of bootstrap resamples.
+        on_progress: Called with what is being done, the amount done, and the total.
     """
     given = None
     bundle: GoalBundle | None = None
@@ -199,7 +200,7 @@ def labels(episodes: Sequence[Episode]) -> list[Labelled]:
 
 
 def curve(paid: Float32) -> Curve:
-    """The steps at which something was due, and the scores there."""
+    """The steps at which a score was due, and the scores."""
     due = np.flatnonzero(~np.isnan(paid))
     return Curve(due + 1, paid[due].astype(np.float64))
 
@@ -215,7 +216,7 @@ def _wins(episode: Episode) -> bool:
 def _contestants(
     maker: Maker, rewards: Sequence[str | RewardModel[Any]]
 ) -> list[Contestant]:
-    """Those asked for, their controls, and the environment's own; each once."""
+    """The rewards asked for, their controls, and the environment's own, each once."""
     made: dict[str, Contestant] = {}
     for spec in rewards:
         for one in maker.make(spec) if isinstance(spec, str) else [_own(spec)]:
@@ -238,7 +239,7 @@ def _own(model: RewardModel[Any]) -> Contestant:
 
 
 def _pay(contestant: Contestant, episodes: Sequence[Episode]) -> list[Float32]:
-    """(T,) what the whole of a contestant pays in each episode."""
+    """(T,) the weighted sum that a contestant pays in each episode."""
     totals: list[Any] = [np.full(len(e), np.nan) for e in episodes]
     for model, weight in contestant.parts:
         for i, paid in enumerate(score_episodes(model, episodes)):
@@ -261,7 +262,7 @@ def _pay(contestant: Contestant, episodes: Sequence[Episode]) -> list[Float32]:
 
 
 def _add(total: Any, more: Any) -> Any:
-    """Where either is due; what is not due counts as nothing."""
+    """A sum that is due where either is; what is not due counts as 0."""
     due = ~(np.isnan(total) & np.isnan(more))
     return np.where(due, np.nan_to_num(total) + np.nan_to_num(more), np.nan)
 
@@ -329,7 +330,7 @@ def _judge(
 def _action_space(
     env_id: str, goal: GoalBundle | None, given: Sequence[Episode] | None
 ) -> spaces.Space[Any] | None:
-    """What nets are checked against, as in the wrappers, where that is known."""
+    """The action space that nets are checked against, where it is known."""
     import gymnasium as gym
 
     if goal is None or not goal.nets:
@@ -356,7 +357,7 @@ def _horizon(env_id: str) -> int:
 
 
 def _given_horizon(env_id: str, episodes: Sequence[Episode]) -> int:
-    """The environment's time limit where it has one: episodes may all end early."""
+    """The environment's time limit, if it has one: all episodes may end early."""
     import gymnasium as gym
 
     longest = max(map(len, episodes))
@@ -369,7 +370,7 @@ def _given_horizon(env_id: str, episodes: Sequence[Episode]) -> int:
 def _options(
     env_id: str, goal: GoalBundle | None, camera: str | None
 ) -> dict[str, Any]:
-    """What the environment has to be made with."""
+    """The arguments that the environment is made with."""
     from genreward_wrappers.envs.metaworld import CAMERAS
 
     shown = camera or CAMERAS[0]
@@ -388,7 +389,7 @@ def _options(
 
 
 def training_of(goal: GoalBundle) -> list[dict[str, Any]]:
-    """What is known of the training of the goal's encoder, if it came with us."""
+    """The provenance of the goal's encoder, if it comes with this package."""
     import json
 
     from genreward_wrappers.encoders.registry import MARKERS

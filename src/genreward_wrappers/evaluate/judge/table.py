@@ -1,4 +1,4 @@
-"""Scores of many episodes in one table, and the figures that are read off it."""
+"""The scores of many episodes in one table, and the figures read off it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FEW = 5
 
 
 class Table:
-    """One row an episode: what is known about it, and its curve in single numbers."""
+    """One row an episode: what is known about it, and its curve in a few numbers."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Table:
         statistic: Callable[[Float64, Bool], Statistic] = bootstrap.roc_auc,
         names: tuple[str, str] = ("successes", "failures"),
     ) -> Estimate:
-        """How well a score tells one lot of episodes from another."""
+        """How well a score tells one group of episodes from another."""
         which = positive | negative
         lacking = self._lacking(which, silence_counts=score == "sum")
         if not lacking:
@@ -101,7 +101,7 @@ class Table:
         return self._estimate(statistic(scores, positive[which]), which, flag=flag)
 
     def ahead(self, other: Table, positive: Bool, negative: Bool) -> Estimate:
-        """How much better the mean score separates than another reward's does."""
+        """How much better the mean score separates them than another reward's."""
         which = positive | negative
         lacking = join(self._lacking(which), other._lacking(which))
         if not positive.any() or not negative.any():
@@ -119,7 +119,7 @@ class Table:
     ) -> Estimate:
         """The mean correlation of the score with time.
 
-        A constant curve has none. It counts as 0, for that is what it teaches.
+        A constant curve has none and counts as 0, since it teaches nothing.
         """
         n = int(which.sum())
         if lacking := self._lacking(which, f"{kind} episodes"):
@@ -211,7 +211,7 @@ class Table:
         return self._estimate(lambda w: np.sqrt(variances(w)[:, 0]), heard)
 
     def beside(self, env_curves: Sequence[Curve], which: Bool) -> dict[str, Estimate]:
-        """How the scores go with the environment's own reward."""
+        """How the scores correlate with the environment's own reward."""
         names = ("env_correlation_step", "env_correlation_episode", "scale")
         env = [Curve(c.steps, c.values.astype(np.float64)) for c in env_curves]
         # Recordings may lack it, altered ones always do. What is missing is not 0.
@@ -283,8 +283,8 @@ class Table:
     ) -> str:
         """Why these episodes give no figure; empty if they do.
 
-        Leaving out the episodes that cannot be scored would be a choice of episodes by
-        their score.
+        Leaving out episodes that cannot be scored would select episodes by their
+        score.
         """
         if not which.any():
             return f"no {what}"

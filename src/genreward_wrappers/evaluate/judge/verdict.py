@@ -17,17 +17,16 @@ Level = Literal["good", "weak", "misleading", "dead"]
 
 #: What a coin gets.
 CHANCE = 0.5
-#: One failure in five above a success is more than a learner's noise: rewards that
-#: teach were all above it, and so were some that do not, hence a sieve.
+#: One failure in five above a success is more than a learner's noise. Every reward that
+#: taught was above it, and so were some that did not: it is a sieve.
 LOW_AUC = 0.8
 #: An interval wider than this holds both a useful reward and a poor one.
 WIDE = 0.2
-#: A mean correlation with time below this is what a random walk has on average over
-#: some dozens of episodes.
+#: The mean correlation with time of random walks, over some dozens of episodes.
 FLAT_VOC = 0.1
 #: Rising backwards at least half as steadily as forwards is following the clock.
 CLOCK = 0.5
-#: An optimiser takes the easy pay if it is nine tenths of all the pay there is.
+#: An optimiser settles for easy pay if that is nine tenths of all the pay there is.
 HOVER = 0.9
 #: ... and the figure must not be chance: its interval stays above half of the pay.
 HOVER_LOW = 0.5
@@ -75,9 +74,9 @@ class Verdict:
 
     Attributes:
         level: ``dead`` says nothing, ``misleading`` pays for the wrong thing, ``weak``
-            says little or nothing that a control does not, ``good`` passed the sieve.
-        headline: Why, in one sentence.
-        findings: One sentence or two each, with figures, and what to do.
+            says little that a control does not, ``good`` passed the sieve.
+        headline: The reason, in one sentence.
+        findings: One or two sentences each: figures, and what to do about them.
     """
 
     level: Level
@@ -104,12 +103,12 @@ def verdict(
 
     Args:
         metrics: The figures of the reward, from `metrics.measure`.
-        controls: How far the reward's AUCs are ahead of those of simpler rewards on
-            the same episodes, from `metrics.differences`, by their names: pooled
-            pixels, a random encoder.
-        base: How far they are ahead of the environment's own reward, where that is a
-            part of the sum. A sum is judged for what it adds, and an even score is not
-            ahead.
+        controls: How much higher the reward's AUCs are than those of simpler rewards
+            (pooled pixels, a random encoder) on the same episodes, by their names; from
+            `metrics.differences`.
+        base: How much higher they are than those of the environment's own reward, where
+            that is a part of the sum. A sum is judged for what it adds: equal is not
+            enough.
     """
     compared = [
         _compare(metrics, name, control) for name, control in (controls or {}).items()
@@ -201,7 +200,7 @@ class _Comparison:
 def _compare(
     metrics: Mapping[str, Estimate], name: str, ahead: Mapping[str, Estimate]
 ) -> _Comparison:
-    """Wins where the interval of the difference is above 0, and loses likewise."""
+    """Wins where the interval of the difference is above 0, and losses below."""
     pairs = [
         (words, mine.value, difference)
         for key, words in COMPARED.items()
@@ -357,7 +356,7 @@ def _undefined(metrics: Mapping[str, Estimate]) -> Iterator[str]:
 
 
 def _no_slope(metrics: Mapping[str, Estimate]) -> bool:
-    """Whether a correlation with time was looked for and not found."""
+    """Whether there is a correlation with time, and it is flat."""
     voc = _get(metrics, "voc_spearman")
     if voc.value is None:
         return False
@@ -376,7 +375,7 @@ def _get(metrics: Mapping[str, Estimate], name: str) -> Estimate:
 
 
 def _ends(estimate: Estimate) -> tuple[float, float]:
-    """The interval; the value itself where there is none."""
+    """The ends of the interval; the value itself where there is no interval."""
     assert estimate.value is not None
     low = estimate.value if estimate.low is None else estimate.low
     high = estimate.value if estimate.high is None else estimate.high

@@ -1,7 +1,7 @@
 """An SBX agent in a safetensors file, so that a run can stop and resume.
 
-SBX's own files hold pickles, which are never read here. What is kept is everything
-that the next update depends on: weights, optimisers, replay buffer, and the states of
+SBX's own files hold pickles, which are never read here. The file keeps everything that
+the next update depends on: weights, optimisers, the replay buffer, and the states of
 the random number generators.
 """
 
@@ -44,12 +44,12 @@ BUFFER = (
 
 
 def save_agent(agent: Any, path: Path, notes: dict[str, Any]) -> None:
-    """Writes an off-policy agent, all or nothing.
+    """Writes an off-policy agent atomically.
 
     Args:
         agent: SBX's `SAC`, between two calls of its `learn`.
-        path: Where to.
-        notes: What else to keep, as JSON.
+        path: The file to write.
+        notes: Anything else to keep, as JSON.
     """
     import jax
 
@@ -79,10 +79,10 @@ def save_agent(agent: Any, path: Path, notes: dict[str, Any]) -> None:
 
 
 def restore_agent(agent: Any, path: Path) -> dict[str, Any]:
-    """Puts an agent, newly made with the same arguments, where the saved one was.
+    """Restores a saved agent into a new one that was made with the same arguments.
 
     Returns:
-        The notes that were kept with it.
+        The notes that were saved with it.
 
     Raises:
         FileError: The file is missing or damaged, or holds an agent of another shape.

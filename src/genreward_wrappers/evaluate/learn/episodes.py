@@ -1,4 +1,4 @@
-"""The episodes of a learning run: states and the time, paid by one reward alone."""
+"""The episodes of a learning run: states and the time, and one reward alone."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ FIRST_SEED = 3_000_000
 
 
 def make_env(run: Run, record: Path | None = None) -> gym.Env[Any, Any]:
-    """The environment of a run: states and the time, paid by the reward alone."""
-    from genreward_wrappers.hosts.gymnasium import RewardModelWrapper
+    """The environment of a run: states and the time, and its reward alone."""
+    from genreward_wrappers.wrappers import RewardModelWrapper
 
     check_offers_state(run.env_id)
     spec = RewardSpec.parse(run.reward)
@@ -49,7 +49,7 @@ def make_env(run: Run, record: Path | None = None) -> gym.Env[Any, Any]:
 
 
 def check_offers_state(env_id: str) -> None:
-    """Raises `ValueError` unless an environment can be learned from."""
+    """Raises `ValueError` unless an environment offers states to learn from."""
     if not env_id.startswith("metaworld/"):
         raise ValueError(
             f"env {env_id!r}: learning runs need an environment that offers its "
@@ -74,7 +74,7 @@ def _alone(spec: RewardSpec, bundle: GoalBundle) -> RewardSpec:
 
 
 class Episodes(gym.Wrapper[Any, Any, Any, Any]):
-    """Seeds every episode by its number, and keeps the score."""
+    """Seeds every episode by its number, and keeps its outcome."""
 
     def __init__(self, env: gym.Env[Any, Any], seed: int) -> None:
         super().__init__(env)

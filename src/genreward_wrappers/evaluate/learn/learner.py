@@ -1,8 +1,8 @@
-"""The one learner that every reward is put before: SBX's soft actor-critic.
+"""The learner that every reward is tried on: SBX's soft actor-critic.
 
-Three settings differ from the published ones, and they decide whether pixels teach at
-all: 3-step returns, a discount of 0.95 and a faster critic. The documentation's page
-on rewards has the table. A verdict on a reward from a poor learner is one on the
+Three settings differ from the published ones: 3-step returns, a discount of 0.95 and a
+faster critic. They decide whether pixels teach at all; the documentation's page on
+rewards has the table. With a poor learner, a verdict on the reward would be one on the
 learner.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-EXTRA = 'pip install "genreward-wrappers[learn]"'
+from genreward_wrappers.extras import require
 
 
 @dataclass(frozen=True)
@@ -19,17 +19,17 @@ class Learner:
     """How an agent learns.
 
     Attributes:
-        n_steps: Rewards that a target sums before it asks the critic.
-        discount: Of a decision; 0.95 looks about 20 decisions ahead.
+        n_steps: The number of rewards that a target sums before it asks the critic.
+        discount: The discount of a decision; 0.95 looks about 20 decisions ahead.
         rate: The actor's learning rate.
-        critic_rate: The critic's.
-        entropy: The weight of the policy's entropy at first; it is learned from there
-            on. SAC's 1.0 drowns rewards below 1 for as long as it takes to fall, which
-            is thousands of decisions.
-        batch: Transitions in an update.
-        warm_up: Decisions drawn at random before the first update.
-        every: Decisions between two calls of the optimiser, which then makes as many
-            updates: fewer calls are cheaper.
+        critic_rate: The critic's learning rate.
+        entropy: The initial weight of the policy's entropy, which is then learned.
+            SAC's 1.0 drowns rewards below 1 until it has fallen, which takes thousands
+            of decisions.
+        batch: The number of transitions in an update.
+        warm_up: The number of random decisions before the first update.
+        every: The number of decisions between two calls of the optimiser, which then
+            makes as many updates: fewer calls are cheaper.
     """
 
     n_steps: int = 3
@@ -42,28 +42,23 @@ class Learner:
     every: int = 4
 
     def make(self, env: Any, seed: int, memory: int) -> Any:
-        """An untrained agent.
+        """Makes an untrained agent.
 
         Args:
             env: A Gymnasium environment with flat observations.
-            seed: Of its weights, actions and batches.
-            memory: Decisions that its replay buffer holds.
+            seed: The seed of its weights, actions and batches.
+            memory: The number of decisions that its replay buffer holds.
 
         Raises:
             ImportError: SBX is not installed; the message names the extra.
         """
-        try:
-            from sbx import SAC
-        except ImportError as error:
-            raise ImportError(
-                f"learning runs need SBX (sbx-rl): {EXTRA} ({error})"
-            ) from error
+        sac = require("sbx", "learn", "learning runs need SBX (sbx-rl)").SAC
         import torch
 
         # The reward's encoder shares a core with the agent; on more threads than one
         # the small networks of both wait for one another.
         torch.set_num_threads(1)
-        return SAC(
+        return sac(
             "MlpPolicy",
             env,
             seed=seed,
@@ -80,5 +75,5 @@ class Learner:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Its settings, for names and files."""
+        """The settings, for names and files."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""What an agent of a learning run does: one episode of it, without exploration."""
+"""One episode of a learning run's agent, without exploration."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from genreward_wrappers.evaluate.learn.train import checkpoint_of
 
 
 def play(run: Run, folder: Path) -> Episode:
-    """Plays the episode after a run's last one with the agent that it has now.
+    """Plays one more episode with the agent of a run as it is now.
 
     Args:
-        run: Which run; its reward has to look at pictures.
-        folder: Holds its checkpoint.
+        run: The run, whose reward has to look at pictures.
+        folder: The folder of its checkpoint.
 
     Raises:
         FileError: There is no checkpoint of this run, or it is damaged.

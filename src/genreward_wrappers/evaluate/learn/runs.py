@@ -21,12 +21,17 @@ HORIZON, REPEAT = 128, 2
 #: Episodes that a rate is taken over.
 WINDOW = 40
 
-#: A rise in the success rate that counts as one: 40 episodes against 40 have a
-#: standard error of up to 0.11.
+#: Fewer than two windows of so many episodes say nothing.
+LEAST = 10
+#: A rise in the success rate that counts as one.
 RISE = 0.2
 #: A rise in the return that counts as one, in standard deviations of the first
-#: episodes' returns: their mean has an error of a sixth.
+#: episodes' returns.
 GAIN = 1.0
+#: A rate that was this high from the beginning cannot rise by much.
+SOLVED = 0.8
+#: Standard errors that a rise must differ by: an interval of 95 %.
+SURE = 1.96
 
 Outcome = Literal["teaches", "farmed", "nothing"]
 
@@ -36,11 +41,11 @@ class Run:
     """One learning run.
 
     Attributes:
-        env_id: A Meta-World environment.
-        reward: Its name and options; see `judged_rewards.REWARDS`.
-        seed: Of the agent and the episodes.
+        env_id: The id of a Meta-World environment.
+        reward: The reward's name and options; see `judged_rewards.REWARDS`.
+        seed: The seed of the agent and the episodes.
         goal: The goal bundle's path or address; None is the embedded one.
-        learner: What learns.
+        learner: The settings of the agent.
     """
 
     env_id: str
@@ -51,7 +56,7 @@ class Run:
 
     @cached_property
     def name(self) -> str:
-        """Tells this run from all others in a folder's file names."""
+        """The name of its files, which no other run in the folder has."""
         key = canonical({**self.as_dict(), "goal": self.goal_digest})
         task = self.env_id.rpartition("/")[2]
         readable = self.reward.replace(":", "-").replace(",", "-").replace("=", "-")
@@ -60,7 +65,7 @@ class Run:
 
     @cached_property
     def goal_digest(self) -> str:
-        """The goal's content, not its name: a goal made anew begins a new run."""
+        """The digest of the goal: another goal under the same name is another run."""
         spec = RewardSpec.parse(self.reward)
         if spec.name == ENV:
             return ""
@@ -70,7 +75,7 @@ class Run:
         return goal.digest
 
     def as_dict(self) -> dict[str, Any]:
-        """What it was made of, for files."""
+        """The run as JSON, for files."""
         return {
             "env_id": self.env_id,
             "reward": self.reward,
@@ -86,8 +91,8 @@ class Progress:
 
     Attributes:
         success: Whether each episode succeeded at any of its steps.
-        returns: What the reward under test paid in each.
-        seconds: Of a processor that they took.
+        returns: The sum that the reward under test paid in each.
+        seconds: The CPU time that they took.
     """
 
     success: Sequence[bool]
@@ -116,25 +121,39 @@ class Progress:
 
 
 def outcome(progress: Progress) -> tuple[Outcome, str]:
-    """What a run says about its reward, in a word and in a sentence."""
+    """What a run says about its reward, in a word and in a sentence.
+
+    It compares the last episodes with the first. Both words need evidence:
+
+    - "teaches": the success rate rose by `RISE` or more, and its interval does not
+      reach 0; or it was high at both ends;
+    - "farmed": the return rose by `GAIN` or more, its interval does not reach 0, and
+      that of the success rate does not reach `RISE`. In a few episodes it does, even
+      if none of them was a success.
+    """
     count = min(WINDOW, len(progress.success) // 2)
-    if count < 5:
+    if count < LEAST:
         return (
             "nothing",
             f"{len(progress.success)} episodes are too few to say anything",
         )
-    first, last = slice(0, count), slice(-count, None)
-    before, after = (float(np.mean(progress.success[s])) for s in (first, last))
+    success = np.asarray(progress.success, np.float64)
     returns = np.asarray(progress.returns, np.float64)
-    noise = max(float(returns[first].std()), 1e-9)
-    gain = float(returns[last].mean() - returns[first].mean()) / noise
+    first, last = slice(0, count), slice(-count, None)
+    before, after = float(success[first].mean()), float(success[last].mean())
+    rise, paid = after - before, float(returns[last].mean() - returns[first].mean())
+    # A success and a failure more in each window: rates of 0 and 1 are not certain.
+    rates = [(count * rate + 1) / (count + 2) for rate in (before, after)]
+    unsure = SURE * sum(rate * (1 - rate) / (count + 2) for rate in rates) ** 0.5
+    spread = SURE * float((returns[first].var() + returns[last].var()) / count) ** 0.5
+    gain = paid / max(float(returns[first].std()), 1e-9)
     told = (
         f"success {before:.2f} to {after:.2f}, return {returns[first].mean():.1f} to "
         f"{returns[last].mean():.1f} ({gain:+.1f} standard deviations)"
     )
-    if after - before >= RISE or min(before, after) >= 0.8:
+    if (rise >= RISE and rise > unsure) or min(before, after) >= SOLVED:
         return "teaches", f"teaches: {told}"
-    if gain >= GAIN:
+    if gain >= GAIN and paid > spread and rise + unsure < RISE:
         return "farmed", (
             f"farmed: {told}. The agent is paid more and more without solving the "
             "task: it has found something else that this reward pays for"

@@ -1,9 +1,9 @@
 """What an optimiser finds: training runs on one reward alone.
 
-A score that separates recorded episodes can still be farmed, so a reward is also put
-before an agent: soft actor-critic on state observations and the place in the episode,
-rewarded by the reward under test and nothing else. Success and reward are then held
-side by side. A run can be stopped at any time and resumes where it was.
+A score that separates recorded episodes can still be farmed, so a reward is also tried
+on an agent: soft actor-critic on state observations and the place in the episode, paid
+by the reward under test and nothing else. Success is then compared with reward. A run
+can be stopped at any time, and resumes.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def learn(
     """Trains, or resumes training, until the agent has made this many steps.
 
     Args:
-        run: Which run.
-        folder: Holds its checkpoint, its progress, and some of its episodes.
-        steps: Rounded up to whole episodes.
-        on_progress: Told after every stretch.
-        enough: Asked after every stretch whether the run is over before that.
-        chunk: Episodes in a stretch, which ends with a checkpoint; `CHUNK` by default.
+        run: The run.
+        folder: The folder of its checkpoint, its progress, and some of its episodes.
+        steps: The number of steps, rounded up to whole episodes.
+        on_progress: Called with the progress at every checkpoint.
+        enough: Called at every checkpoint; True ends the run early.
+        chunk: The number of episodes between checkpoints; `CHUNK` by default.
     """
     total = -(-steps // HORIZON) * HORIZON
     checkpoint = checkpoint_of(run, folder)
@@ -78,14 +78,14 @@ def learn_all(
     processes: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[Run, Progress]:
-    """Several runs, so many at a time, each in a process of its own.
+    """Trains several runs in parallel, each in its own process.
 
     Args:
-        runs: Which runs.
-        folder: Where they keep their files.
-        steps: For each.
-        processes: How many at a time.
-        on_progress: Told how many steps of all are done.
+        runs: The runs.
+        folder: The folder of their files.
+        steps: The number of steps of each.
+        processes: The number of runs at a time.
+        on_progress: Called with the number of steps done, over all runs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with workers(processes) as pool:
@@ -101,12 +101,12 @@ def learn_all(
 
 
 def checkpoint_of(run: Run, folder: Path) -> Path:
-    """Where a run keeps its agent."""
+    """The file of a run's agent."""
     return folder / f"{run.name}{CHECKPOINT}"
 
 
 def load_progress(run: Run, folder: Path) -> Progress:
-    """How far a run is, from its file; nothing yet if there is none."""
+    """The progress of a run, from its file; none without a file."""
     path = folder / f"{run.name}.json"
     if not path.is_file():
         return Progress((), ())

@@ -15,16 +15,12 @@ from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.frames import evenly
 from genreward_wrappers.data.goals import GoalBundle, load_goal
+from genreward_wrappers.extras import require
 
-try:
-    from matplotlib.figure import Figure
-except ImportError as error:
-    raise ImportError(
-        f'pictures need matplotlib: pip install "genreward-wrappers[demo]" ({error})'
-    ) from error
+figure = require("matplotlib.figure", "demo", "pictures need matplotlib")
 
 
-class EpisodeFigure(Figure):
+class EpisodeFigure(figure.Figure):  # type: ignore[misc, name-defined]
     """A figure that notebooks show, whether or not pyplot is imported."""
 
     def _repr_png_(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Limits that figures must not fall below, for an exit status."""
+"""Limits that figures must reach, for an exit status."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_limits(limits: Mapping[str, float]) -> None:
 
 
 def below(evaluation: Evaluation, limits: Mapping[str, float]) -> list[str]:
-    """Which of the rewards under test miss which limit."""
+    """The limits that rewards under test miss."""
     missed = []
     for name, limit in limits.items():
         metric = "auc_mean" if name == "auc" else name

@@ -1,7 +1,7 @@
 """The reward inspector over a folder that a training run is writing to.
 
 The wrappers' ``record=`` leaves one file an episode in a folder. `serve` shows that
-folder in a browser on this machine, and goes on showing what comes. Nothing leaves the
+folder in a browser on this machine, and updates it as episodes come. Nothing leaves the
 machine, and nothing but episodes and their goal is ever read.
 """
 
@@ -48,7 +48,7 @@ GONE = (ConnectionError, TimeoutError)
 
 
 class FileGone(LookupError):
-    """An episode that is not, or no longer, in the folder."""
+    """The episode is not in the folder, or no longer."""
 
 
 @dataclass(frozen=True)
@@ -134,10 +134,10 @@ class Folder:
             return True
 
     def episode(self, name: str) -> dict[str, Any]:
-        """All the player needs of an episode.
+        """Everything that the player needs of an episode.
 
         Raises:
-            FileGone: It is not in the folder; nothing outside of it ever is.
+            FileGone: It is not in the folder. Nothing outside the folder is read.
         """
         # Looked up among the files there are, so that no name leads anywhere else.
         if name not in self._files():
@@ -162,7 +162,7 @@ class Folder:
             return None, str(error)
 
     def _files(self) -> dict[str, tuple[int, int]]:
-        """Time and size of each episode's file, by its name without suffix."""
+        """The time and size of each episode's file, by its name without suffix."""
         files = {}
         with os.scandir(self.path) as items:
             for item in items:
@@ -254,9 +254,9 @@ def serve(folder: Path, port: int = 8000, host: str = "127.0.0.1") -> Live:
     Args:
         folder: What a wrapper's ``record=`` writes to. A ``goal.safetensors`` in it is
             shown beside the episodes.
-        port: The port; 0 is any that is free.
-        host: The address. Another than this machine's own shows the episodes to
-            everybody who reaches it, by this very name.
+        port: The port; 0 takes any free one.
+        host: The address. Any but this machine's own shows the episodes to everybody
+            who can reach it by that name.
 
     Returns:
         The server, listening but not yet answering: see `Live.serve_forever`.
@@ -282,7 +282,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Says nothing of a browser that has closed its side."""
+        """Ignores a browser that has closed the connection."""
         if not isinstance(sys.exc_info()[1], GONE):
             super().handle_error(request, client_address)
 
@@ -350,7 +350,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Says nothing: a page that asks every two seconds would fill the terminal."""
+        """Logs nothing: a page that asks every two seconds would fill the terminal."""
 
 
 def _page(folder: Folder) -> str:

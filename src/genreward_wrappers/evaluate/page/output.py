@@ -50,12 +50,12 @@ def write(
     """Writes ``report.json`` and ``report.html``.
 
     Args:
-        evaluation: What was found.
-        folder: Where to; made if need be.
-        learned: Learning runs, if there were any.
+        evaluation: The evaluation.
+        folder: The folder to write to; it is made if it does not exist.
+        learned: The learning runs, if there were any.
         runs: The folder of their episodes.
-        command: What made the report, to be shown.
-        on_progress: Called with how many episodes are prepared, and of how many.
+        command: The command that made the report, for the page.
+        on_progress: Called with the number of episodes prepared, and their total.
     """
     report = make_report(evaluation, learned, runs, command, on_progress)
     figures = report_json(report)
@@ -189,7 +189,7 @@ def _first_video(scored: Sequence[Scored]) -> tuple[str, VideoLevel] | None:
 
 
 def _trained(learned: Learned, runs: Path, evaluation: Evaluation) -> list[Shown]:
-    """What agents did that were trained on the rewards, early and late."""
+    """Early and late episodes of agents that were trained on the rewards."""
     shown = []
     for run in learned:
         for path in sorted((runs / run.name).glob("episode-*.safetensors")):
@@ -212,7 +212,7 @@ def _trained(learned: Learned, runs: Path, evaluation: Evaluation) -> list[Shown
 
 
 def _total(episode: Episode, run: Run) -> Episode:
-    """Under the name of the reward that was trained on."""
+    """The episode's reward, under the name of the reward that it was trained on."""
     rewards = dict(episode.rewards)
     if "video" in rewards and run.reward not in rewards:
         rewards[run.reward] = rewards.pop("video")

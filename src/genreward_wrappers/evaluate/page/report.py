@@ -1,10 +1,10 @@
-"""The reward inspector: one HTML file in which a dead reward is seen in minutes.
+"""The reward inspector: one HTML file that shows a dead reward in minutes.
 
-An episode plays beside the goal video, its reward curves run under it, and what was
-measured stands in tables. The file holds everything it shows and asks the network for
+An episode plays beside the goal video with its reward curves below, and tables hold
+what was measured. The file contains everything it shows and asks the network for
 nothing. ``report.html`` is the skeleton; ``report.css``, ``figures.js`` (charts),
-``tables.js``, ``player.js`` (an episode in time) and ``report.js`` (the rest) are put
-into it here.
+``tables.js``, ``player.js`` (an episode in time) and ``report.js`` (the rest) are
+inserted here.
 """
 
 from __future__ import annotations
@@ -73,12 +73,12 @@ class Shown:
 
     Attributes:
         episode: What happened.
-        id: A name of its own.
-        kind: The policy's kind, "scripted" say; the picker filters by it.
+        id: Its unique name.
+        kind: The kind of policy, for example "scripted"; the picker filters by it.
         label: Its name for people.
-        goal: The goal video it is compared with; -1 if there is none.
+        goal: The index of its goal video; -1 if there is none.
         matrix: Latent similarities by reward, (agent time, goal time).
-        checkpoint: Where in training it is from, "seed 0 at 10k" say.
+        checkpoint: Where in training it is from, for example "seed 0 at 10k".
     """
 
     episode: Episode
@@ -147,7 +147,7 @@ def page(report: Report) -> str:
 
 
 def write_page(path: str | PathLike[str], report: Report) -> None:
-    """Writes the page, all or nothing."""
+    """Writes the page atomically."""
     write_atomic(Path(path), page(report).encode())
 
 
@@ -245,9 +245,9 @@ def detail(shown: Shown) -> dict[str, Any]:
 
 
 def sheet(frames: UInt8) -> dict[str, Any]:
-    """All frames of a video in one WebP picture, and where each of them lies.
+    """All frames of a video in one WebP picture, and the place of each.
 
-    One picture a video is drawn frame by frame: exact frames, and no seeking.
+    A canvas draws it frame by frame: frames are exact, and there is nothing to seek.
     """
     Image = require("PIL.Image", "evaluate", "the report needs Pillow for its pictures")
     count, height, width, _ = frames.shape

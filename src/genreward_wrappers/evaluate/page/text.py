@@ -1,4 +1,4 @@
-"""An `Evaluation` for a terminal or a pipe: every figure whole, in any width."""
+"""An `Evaluation` for a terminal or a pipe, at any width."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def lines(evaluation: Evaluation, learned: Learned, width: int = 80) -> Iterator
     """The figures that matter most, the verdicts, and what agents learned.
 
     Args:
-        evaluation: What was found.
-        learned: Learning runs, if there were any.
-        width: Characters of a line. Figures are never cut: with more rewards than fit
-            side by side there are several tables.
+        evaluation: The evaluation.
+        learned: The learning runs, if there were any.
+        width: The width of a line. Figures are never cut: rewards that do not fit side
+            by side are shown in several tables.
     """
     yield f"{evaluation.env_id}: {len(evaluation.episodes)} test episodes"
     first = max(map(len, SHORT))

@@ -25,6 +25,7 @@ from genreward_wrappers.core import UInt8
 from genreward_wrappers.encoders.base import as_frames, resolve_device, resolve_dtype
 from genreward_wrappers.encoders.strict_loading import WeightsError, load_pipeline
 from genreward_wrappers.encoders.texts import as_texts, report_cut, report_unknown
+from genreward_wrappers.extras import require
 
 DENOISERS = ("UNet2DConditionModel", "PixArtTransformer2DModel", "UNetMotionModel")
 NEEDED = ("vae", "tokenizer", "text_encoder", "scheduler")
@@ -231,13 +232,11 @@ class Denoiser:
 
 
 def _load(source: str, revision: str | None) -> Any:
-    try:
-        import diffusers
-    except ImportError as error:
-        raise ImportError(
-            "TADPoLe needs diffusers and transformers: "
-            'pip install "genreward-wrappers[video]" transformers'
-        ) from error
+    diffusers = require(
+        "diffusers",
+        '"genreward-wrappers[video]" transformers',
+        "TADPoLe needs diffusers and transformers",
+    )
     try:
         folder = Path(source).expanduser()
         if not folder.is_dir():

@@ -37,6 +37,7 @@ from genreward_wrappers.core import (
 )
 from genreward_wrappers.encoders.base import resolve_device
 from genreward_wrappers.encoders.texts import as_texts
+from genreward_wrappers.extras import require
 from genreward_wrappers.rewards.peers.history import History, add, begin, sample
 
 #: The models of a video and a text, and those of one frame.
@@ -148,22 +149,14 @@ def _load(
     variant: str, path: str | None, device: torch.device, prompt: str | None
 ) -> Callable[[Tensor], float]:
     """A function from a uint8 video (T, H, W, 3) to its reward."""
-    try:
-        from lerobot.configs.rewards import RewardModelConfig
-        from lerobot.rewards import (
-            make_reward_model,
-            make_reward_model_config,
-            make_reward_pre_post_processors,
-        )
-    except ImportError as error:
-        raise ImportError(
-            "reward models of LeRobot need lerobot 0.6 or later (Python 3.12): "
-            f'pip install "genreward-wrappers[lerobot]" ({error})'
-        ) from error
+    # Its older versions have no such module.
+    needs = "reward models of LeRobot need lerobot 0.6 or later (Python 3.12)"
+    rewards = require("lerobot.rewards", "lerobot", needs)
+    configs = require("lerobot.configs.rewards", "lerobot", needs)
     if path is None:
-        config = make_reward_model_config(variant, device=str(device))
+        config = rewards.make_reward_model_config(variant, device=str(device))
     else:
-        config = RewardModelConfig.from_pretrained(path)
+        config = configs.RewardModelConfig.from_pretrained(path)
         if config.type != variant:
             raise ValueError(
                 f"{path!r} holds a {config.type!r} of LeRobot, not a {variant!r}"
@@ -171,11 +164,11 @@ def _load(
         config.device, config.pretrained_path = str(device), path
     # TOPReward has no weights of its own and uses a language model.
     strict = {"strict": True} if config.pretrained_path else {}
-    model = make_reward_model(config, **strict).eval()
+    model = rewards.make_reward_model(config, **strict).eval()
     keys = [config.image_key] if prompt is not None else _cameras(config)
     prepare = None
     if prompt is not None:
-        prepare, _ = make_reward_pre_post_processors(config)
+        prepare, _ = rewards.make_reward_pre_post_processors(config)
 
     @torch.inference_mode()
     def reward(video: Tensor) -> float:

@@ -5,48 +5,32 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from genreward_wrappers.data.cache import cache_folder
 from genreward_wrappers.encoders.base import resolve_device
-from genreward_wrappers.generators.checkpoints import load_pipeline
 from genreward_wrappers.generators.memory import memory_limit
 from genreward_wrappers.generators.pipeline import Generator
 from genreward_wrappers.generators.settings import Model, Sampling
 from genreward_wrappers.progress import OnProgress, no_progress
-from genreward_wrappers.training.finetuning.clips import CaptionedClip, find_clips
-from genreward_wrappers.training.finetuning.denoising import Denoising
-from genreward_wrappers.training.finetuning.latents import (
-    Latents,
-    LatentsCache,
-    Recipe,
-    digest_of,
-)
-from genreward_wrappers.training.finetuning.objective import Objective
-from genreward_wrappers.training.finetuning.place import Place, find_place
+from genreward_wrappers.training.finetuning.begin import Job, Shape, begin
+from genreward_wrappers.training.finetuning.clips import find_clips
+from genreward_wrappers.training.finetuning.place import find_place
 from genreward_wrappers.training.finetuning.settings import Finetuning, Plan
 from genreward_wrappers.training.finetuning.tuner import Tuner, split
-from genreward_wrappers.training.finetuning.vae import Reconstruction
-from genreward_wrappers.training.finetuning.validate import Samples
 from genreward_wrappers.training.finetuning.weights import (
-    Weights,
-    cast,
     check_output,
     import_peft,
 )
 
 #: The class of pipelines that can be fine-tuned.
 KIND = "CogVideoXImageToVideoPipeline"
-TEXT_PARTS = ("text_encoder", "tokenizer")
 
-Shape = tuple[int, tuple[int, int]]
 Figures = dict[str, float]
 
 
@@ -122,9 +106,8 @@ def finetune(
     beside = output.with_name(f"{output.name}.validation")
     folder = cache_folder("latents") if cache is None else Path(cache)
     with memory_limit(generator.model.source, _ways(training, generator.model, shape)):
-        begin = _begin_vae if training.method == "vae" else _begin
         begun = begin(
-            generator, clips, shape, training, plan, place, folder, on_progress
+            Job(generator, clips, shape, training, plan, place, folder, on_progress)
         )
         tuner = begun.tuner
         if plan.videos and not (begun.samples and len(tuner.held_rows)):
@@ -167,80 +150,6 @@ def finetune(
         tuner.weights.save(generator.found, generator.found.kind, output, card)
     place.wait()
     return output
-
-
-@dataclass(frozen=True)
-class _Begun:
-    """A run that is ready to start or to resume."""
-
-    tuner: Tuner
-    digest: str
-    samples: Callable[[Path], Samples] | None = None
-
-
-def _begin(
-    generator: Generator,
-    clips: list[CaptionedClip],
-    shape: Shape,
-    training: Finetuning,
-    plan: Plan,
-    place: Place,
-    folder: Path,
-    on_progress: OnProgress,
-) -> _Begun:
-    """A transformer, on the latents of the clips."""
-    store = LatentsCache(folder, _recipe(generator, shape, training))
-    pipeline, latents = _encode(generator, store, clips, training, place, on_progress)
-    objective = Objective(pipeline, *shape, place.device)
-    transformer = pipeline.transformer.to(place.device)
-    weights = Weights(transformer, training, generator.dtype)
-    _save_memory(transformer, training, place)
-    task = Denoising(
-        transformer, objective, latents, training, place.device, generator.dtype
-    )
-    tuner = Tuner(weights, task, len(clips), training, place)
-    held = tuner.held_rows.tolist()
-
-    def samples(beside: Path) -> Samples:
-        return Samples(pipeline, task, held, shape, plan, beside)
-
-    return _Begun(tuner, latents.digest, samples if plan.videos else None)
-
-
-def _begin_vae(
-    generator: Generator,
-    clips: list[CaptionedClip],
-    shape: Shape,
-    training: Finetuning,
-    plan: Plan,
-    place: Place,
-    folder: Path,
-    on_progress: OnProgress,
-) -> _Begun:
-    """A VAE, on the clips themselves."""
-    # It encodes eight frames at a time and decodes two latents at a time, the rest with
-    # the first ones: clips of other lengths do not come back as they went in.
-    chunk = 2 * int(generator.found.config("vae").get("temporal_compression_ratio", 4))
-    if shape[0] % chunk != 1:
-        raise ValueError(
-            f"frames={shape[0]}: the VAE gives back clips of {chunk} k + 1 frames, as "
-            f"{chunk + 1} or {2 * chunk + 1}"
-        )
-    pipeline = load_pipeline(
-        generator.found, torch.float32, without=(*TEXT_PARTS, "transformer")
-    )
-    vae = pipeline.vae.to(place.device)
-    _save_memory(vae, training, place)
-    videos = []
-    for done, clip in enumerate(clips):
-        on_progress(done, len(clips))
-        videos.append(clip.frames(*shape))
-    on_progress(len(clips), len(clips))
-    weights = Weights(vae, training, torch.float32)
-    task = Reconstruction(vae, videos, place.device, generator.dtype)
-    tuner = Tuner(weights, task, len(clips), training, place)
-    digest = digest_of([[clip.digest for clip in clips], shape])
-    return _Begun(tuner, digest)
 
 
 def _fit(
@@ -344,64 +253,6 @@ def _shape(
     settings = generator.settings(Sampling("a video", frames=frames, size=size))
     height, width = int(settings["height"]), int(settings["width"])
     return int(settings["num_frames"]), (height, width)
-
-
-def _recipe(generator: Generator, shape: Shape, training: Finetuning) -> Recipe:
-    found = generator.found
-    return Recipe(
-        vae=found.hash_of("vae"),
-        text=found.hash_of(*TEXT_PARTS),
-        tokens=int(found.config("transformer").get("max_text_seq_length", 226)),
-        frames=shape[0],
-        size=shape[1],
-        noised=training.noised,
-        dtype=str(_encoding_dtype(generator)).removeprefix("torch."),
-    )
-
-
-def _encoding_dtype(generator: Generator) -> torch.dtype:
-    # On a CPU, half precision is no faster for the VAE, and only less exact.
-    return torch.float32 if generator.device.type == "cpu" else generator.dtype
-
-
-def _encode(
-    generator: Generator,
-    store: LatentsCache,
-    clips: Sequence[CaptionedClip],
-    training: Finetuning,
-    place: Place,
-    on_progress: OnProgress,
-) -> tuple[Any, Latents]:
-    """The pipeline without its text encoder, and the encoded clips."""
-    device, dtype = generator.device, _encoding_dtype(generator)
-    texts = [clip.prompt for clip in clips]
-    # What is trained as a whole is trained in full precision.
-    loaded = torch.float32 if training.method == "full" else dtype
-    with place.first():
-        without = () if store.lacks_prompts(texts) else TEXT_PARTS
-        pipeline = load_pipeline(generator.found, loaded, without=without)
-        if not without:
-            cast(pipeline.text_encoder, dtype)
-            store.encode_prompts(pipeline, texts, device)
-            pipeline.text_encoder = None
-    vae = cast(pipeline.vae, dtype).to(device)
-    if generator.model.tiling:
-        vae.enable_tiling()
-    if generator.model.slicing:
-        vae.enable_slicing()
-    # Each process encodes its share.
-    store.encode_clips(vae, clips[place.rank :: place.count], device, on_progress)
-    place.wait()
-    vae.to("cpu")
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    return pipeline, store.latents(clips)
-
-
-def _save_memory(module: Any, training: Finetuning, place: Place) -> None:
-    on_gpu = place.device.type == "cuda"
-    if on_gpu if training.checkpointing is None else training.checkpointing:
-        module.enable_gradient_checkpointing()
 
 
 def _ways(
