@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 Reward = RewardSpec | Mapping[str, Any] | str
 
 
-#: Of a spec as a mapping: what no argument says.
+#: Keys of a spec that no argument sets.
 BESIDE = ("version", "name")
 
 
@@ -82,11 +82,12 @@ class GenRewardArguments(Host):
                 actions that are played when the wrapper is made.
             preset: "default", or "paper" for the paper's sum with its own weights,
                 in which the environment's reward has the weight 1.
-            encoder: Of the video-level reward: None loads the bundle's own; "pixels" is
-                the control. The frame-level reward sees what its nets were trained on.
+            encoder: The encoder of the video-level reward: None loads the bundle's own,
+                "pixels" is the control. The frame-level reward always uses the one that
+                its nets were trained on.
             frame_options: Fields of `rewards.frame_level.FrameOptions`.
-            reward: The whole reward as one value, in place of all that is named above:
-                a `RewardSpec`, its JSON, or its text.
+            reward: The whole reward as one value, in place of the arguments above: a
+                `RewardSpec`, its JSON, or its text.
             **options: Fields of `HostOptions` (``frames``, ``observe``, ``horizon``,
                 ``record``, ``device``, ``dtype``, ``nonfinite``, ``other_task``) and of
                 `rewards.video_level.VideoOptions`, and ``every``.
@@ -116,13 +117,13 @@ class VideoLevelArguments(Host):
 
         Args:
             env: The environment, with pixels somewhere.
-            goal: As for `GenRewardWrapper`.
+            goal: The goal, as for `GenRewardWrapper`.
             weight: The weight of the score; None is the preset's own, usually 1.
             env_weight: The weight of the environment's own reward; None is 0. May be
                 "balanced", as for `GenRewardWrapper`.
             preset: "default", or "paper" for the released code's configuration.
-            encoder: None loads the bundle's own; "pixels" is the control.
-            reward: The whole reward as one value, in place of all that is named above.
+            encoder: The encoder: None loads the bundle's own, "pixels" is the control.
+            reward: The whole reward as one value, in place of the arguments above.
             **options: Fields of `HostOptions` and of
                 `rewards.video_level.VideoOptions`, and ``every``.
         """
@@ -155,8 +156,8 @@ class FrameLevelArguments(Host):
             weight: The weight of the score; None is 1.
             env_weight: The weight of the environment's own reward; None is 0. May be
                 "balanced", as for `GenRewardWrapper`.
-            encoder: None loads the bundle's own.
-            reward: The whole reward as one value, in place of all that is named above.
+            encoder: The encoder: None loads the bundle's own.
+            reward: The whole reward as one value, in place of the arguments above.
             **options: Fields of `HostOptions` and of
                 `rewards.frame_level.FrameOptions`.
         """
@@ -185,8 +186,9 @@ class RewardModelArguments(Host):
             env: The environment, with pixels somewhere.
             model: The reward model, which may serve any number of wrappers, or the name
                 of one that `load_reward` makes here, or a whole reward as one value.
-            options: The model's own, beside a name. What the environment knows (the
-                time limit as ``horizon``, the action space) comes by itself.
+            options: The options of a model that is given by its name. What the
+                environment knows (the time limit as ``horizon``, the action space) is
+                added.
             weight: The weight of the model's score.
             env_weight: The weight of the environment's own reward, or "balanced", as
                 for `GenRewardWrapper`.
@@ -220,7 +222,7 @@ def _start(
     reward: Reward | None,
     options: Mapping[str, Any],
 ) -> None:
-    """Attaches a host to an environment, with the reward that its arguments say."""
+    """Attaches a host to an environment, with the reward that its arguments name."""
     told, own = split(type(host), options, accepted_options(said.name))
     spec = replace(said, options={**said.options, **own})
     if reward is not None:
@@ -232,7 +234,7 @@ def _start(
 
 
 def read(reward: Reward, options: Mapping[str, Any]) -> RewardSpec:
-    """A reward as one value, however it is written, with more options."""
+    """A reward as one value, from whatever it is written as, with more options."""
     if isinstance(reward, str):
         name, own = parse(reward)
         return RewardSpec.of(name, {**own, **options})
@@ -262,5 +264,5 @@ def split(
 
 
 def some(**given: Any) -> dict[str, Any]:
-    """What is not None."""
+    """The arguments that are not None."""
     return {name: value for name, value in given.items() if value is not None}
