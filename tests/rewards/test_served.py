@@ -91,7 +91,7 @@ def test_it_pays_what_a_local_model_pays(text, bundle, monkeypatch):
     spec, facts = RewardSpec.parse(text), Facts(horizon=HORIZON, goal=bundle)
     local = [part.model for part in spec.build(facts).parts]
     model = served_by(Scorer(spec, facts), monkeypatch)
-    assert model.name == local[0].name
+    assert (model.name, model.about) == (local[0].name, local[0].about)
     assert model.stretch == local[0].stretch
     assert play([model]) == play(local)
 

@@ -133,7 +133,7 @@ def broken(cluster):
 
     class Broken:
         async def card(self):
-            part = PartCard("broken", "broken", 1.0, False, None)
+            part = PartCard("broken", "broken", "", 1.0, False, None)
             return Card((part,), None, None)
 
         async def wants(self, identity, steps):

@@ -58,7 +58,13 @@ class ServedModel(RewardModel[ServedMemory]):
         self.name, self.stretch = card.name, card.stretch
         self.sees_states = card.sees_states
         self._connection, self._identity = connection, card.identity
+        self._about = card.about
         self._wanted = np.zeros(0, np.bool_)
+
+    @property
+    def about(self) -> str:
+        """What the model that is asked says of itself."""
+        return self._about
 
     @property
     def identity(self) -> str:

@@ -28,6 +28,7 @@ class PartCard:
     Attributes:
         name: The model's own.
         identity: Likewise; every request names it.
+        about: Likewise.
         weight: In the reward that is served.
         sees_states: Whether it looks at states.
         stretch: Steps of an episode that its goal is stretched over.
@@ -35,6 +36,7 @@ class PartCard:
 
     name: str
     identity: str
+    about: str
     weight: float
     sees_states: bool
     stretch: int | None
@@ -123,6 +125,7 @@ class Scorer:
             PartCard(
                 name=model.name,
                 identity=model.identity,
+                about=model.about,
                 weight=weight,
                 sees_states=model.sees_states,
                 stretch=model.stretch,
