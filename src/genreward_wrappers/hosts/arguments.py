@@ -7,7 +7,7 @@ in stable-baselines3. A public class is one of these over one of the hosts.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,18 @@ from genreward_wrappers.rewards.spec import ENV, RewardSpec, accepted_options
 from genreward_wrappers.rewards.spec_text import parse
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from genreward_wrappers.data.goal_maker import GoalMaker
     from genreward_wrappers.data.goals import GoalBundle
     from genreward_wrappers.encoders.base import VideoEncoder
     from genreward_wrappers.generators.episode_goals import GeneratedGoals
+    from genreward_wrappers.hosts.option_types import (
+        FrameFields,
+        FrameKwargs,
+        HostKwargs,
+        VideoKwargs,
+    )
 
     GoalLike = (
         str
@@ -32,6 +40,7 @@ if TYPE_CHECKING:
         | GoalBundle
         | GoalMaker
         | GeneratedGoals
+        | Sequence[str | PathLike[str]]
         | Mapping[str, Any]
         | None
     )
@@ -60,16 +69,17 @@ class GenRewardArguments(Host):
         env_weight: float | str | None = None,
         preset: str = "default",
         encoder: VideoEncoder | str | None = None,
-        frame_options: Mapping[str, Any] | None = None,
+        frame_options: FrameFields | None = None,
         reward: Reward | None = None,
-        **options: Any,
+        **options: Unpack[VideoKwargs],
     ) -> None:
         """Wraps an environment, whose own reward is replaced unless it has a weight.
 
         Args:
             env: The environment, with pixels somewhere.
             goal: A goal bundle, its path, "hf://owner/repo/file.safetensors@revision",
-                None for the embedded goal of the environment's id, or
+                a video of your own or a list of them, which are packed as `genreward
+                pack` does it, None for the embedded goal of the environment's id, or
                 `GeneratedGoals` (its fields as a mapping; "generated" for its defaults)
                 to make each episode's goals from its own first frame.
             video_weight: The weight of the video-level score; None is the preset's
@@ -111,7 +121,7 @@ class VideoLevelArguments(Host):
         preset: str = "default",
         encoder: VideoEncoder | str | None = None,
         reward: Reward | None = None,
-        **options: Any,
+        **options: Unpack[VideoKwargs],
     ) -> None:
         """Wraps an environment, whose own reward is replaced unless it has a weight.
 
@@ -145,7 +155,7 @@ class FrameLevelArguments(Host):
         env_weight: float | str | None = None,
         encoder: VideoEncoder | str | None = None,
         reward: Reward | None = None,
-        **options: Any,
+        **options: Unpack[FrameKwargs],
     ) -> None:
         """Wraps an environment, whose own reward is replaced unless it has a weight.
 
@@ -178,7 +188,7 @@ class RewardModelArguments(Host):
         options: Mapping[str, Any] | None = None,
         weight: float = 1.0,
         env_weight: float | str = 0.0,
-        **host_options: Any,
+        **host_options: Unpack[HostKwargs],
     ) -> None:
         """Wraps an environment, whose own reward is replaced unless it has a weight.
 
