@@ -56,10 +56,12 @@ def vlm_rm() -> Pair:
     from torchvision.transforms import Compose, InterpolationMode, Normalize, Resize
 
     from genreward_wrappers import load_encoder
+    from genreward_wrappers.envs.stages import sentences
     from genreward_wrappers.rewards.peers.vlm_rm import VLMRM
 
     clip: Any = load_encoder("embedded:clip-64", device="cpu")
-    reward = VLMRM("a closed drawer", "an open drawer", encoder=clip)
+    begins, *_, ends = sentences(TASK)
+    reward = VLMRM(ends, begins, encoder=clip)
     how = clip.pictures
     prepare = Compose(
         [
