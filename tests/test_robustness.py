@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from benchmarks.robust.files import KINDS
+from benchmarks.robust.kinds import KINDS
 from benchmarks.robust.mutants import attack
 
 #: Mutants of each kind: those whose reading builds a net take longer.

@@ -8,6 +8,7 @@ the end it runs to its end, and its files must be those of the undisturbed run.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -26,7 +27,6 @@ from genreward_wrappers import GoalBundle
 from genreward_wrappers.cli.main import main
 from genreward_wrappers.data.episodes import LAYOUT as EPISODE
 from genreward_wrappers.data.episodes import Episode
-from genreward_wrappers.data.files import hash_file
 
 TOY = "toy/point-mass-v0"
 if TOY not in gym.registry:
@@ -34,8 +34,16 @@ if TOY not in gym.registry:
         TOY,
         "genreward_wrappers.testing:PointMass",
         max_episode_steps=8,
-        kwargs={"size": 16, "horizon": 8},
+        kwargs={"size": 64, "horizon": 8},
     )
+
+
+DIFFUSERS = (
+    "diffusers.pipelines.cogvideo.pipeline_cogvideox_image2video",
+    "transformers.models.t5.modeling_t5",
+    "genreward_wrappers.goal_pipeline.generate",
+)
+FB = ("genreward_wrappers.training.forward_backward.fit",)
 
 
 @dataclass(frozen=True)
@@ -45,14 +53,38 @@ class Command:
     Attributes:
         name: What it is called in the table.
         arguments: Of an output folder and the folder of inputs.
+        imports: Modules that it needs. They are imported before it is forked off, since
+            most kills would fall into the imports otherwise.
+        shorten: Called in its process, to make it shorter than its arguments can.
         passing: Names of files that come and go while it runs.
+        varying: Patterns of files that are not the same in any two runs.
         compared: Endings of the files that an undisturbed run has with the same bytes.
     """
 
     name: str
     arguments: Callable[[Path, Path], list[str]]
+    imports: tuple[str, ...] = ()
+    shorten: Callable[[], None] = lambda: None
     passing: tuple[str, ...] = ()
-    compared: tuple[str, ...] = (".safetensors",)
+    varying: tuple[str, ...] = ()
+    compared: tuple[str, ...] = (".safetensors", ".json", ".mp4", ".png", ".md")
+
+
+def _few_test_episodes() -> None:
+    from genreward_wrappers.evaluate.episodes import rollouts
+
+    counts: dict[str, int] = dict.fromkeys(rollouts.COUNTS, 1)
+    rollouts.COUNTS.update(counts)  # type: ignore[attr-defined]
+
+
+def _short_episodes() -> None:
+    """Learning runs of some short episodes, with a checkpoint after each."""
+    from genreward_wrappers.cli import train as command
+    from genreward_wrappers.evaluate.learn import episodes, runs, train
+
+    for module in (runs, episodes, train):
+        module.HORIZON = 16  # type: ignore[attr-defined]
+    command.CHUNK = 1
 
 
 COMMANDS = (
@@ -65,6 +97,7 @@ COMMANDS = (
         "pack",
         lambda out, given: ["pack", str(given / "video.npy"), "--length", "33",
                             "--output", str(out / "goal.safetensors")],
+        imports=("genreward_wrappers.encoders.video_vae",),
     ),
     Command(
         "train-viper",
@@ -72,6 +105,10 @@ COMMANDS = (
                             "--codec-steps", "8", "--steps", "8", "--every", "1",
                             "--device", "cpu", "--output",
                             str(out / "prior.safetensors")],
+        imports=(
+            "diffusers.models.autoencoders.vq_model",
+            "genreward_wrappers.training.priors.train",
+        ),
         passing=("prior.safetensors.checkpoint",),
     ),
     Command(
@@ -80,8 +117,8 @@ COMMANDS = (
                             "--data", str(given / "episodes"), "--features", "pixels",
                             "--hidden", "16", "--backward-hidden", "16", "--z", "4",
                             "--batch", "16", "--updates", "8", "--device", "cpu",
-                            "--cache", str(out / "cache"), "--output",
-                            str(out / "goal.safetensors")],
+                            "--output", str(out / "goal.safetensors")],
+        imports=FB,
         passing=("goal.safetensors.checkpoint",),
     ),
     Command(
@@ -90,7 +127,7 @@ COMMANDS = (
                             "--prompt", "reach", "--image", str(given / "first.png"),
                             "--candidates", "3", "--steps", "1", "--device", "cpu",
                             "--output", str(out / "candidates")],
-        compared=(".safetensors", ".json", ".mp4"),
+        imports=DIFFUSERS,
     ),
     Command(
         "finetune",
@@ -98,8 +135,39 @@ COMMANDS = (
                             "--data", str(given / "clips"), "--prompt", "reach",
                             "--steps", "3", "--every", "1", "--rank", "2",
                             "--held-out", "0", "--device", "cpu",
-                            "--cache", str(out / "cache"),
                             "--output", str(out / "lora")],
+        imports=("peft", *DIFFUSERS, "genreward_wrappers.training.finetuning.finetune"),
+        compared=(".safetensors",),
+    ),
+    Command(
+        "make-goal",
+        lambda out, _: ["make-goal", "--env", TOY, "--prompt", "reach", "--starts", "1",
+                        "--candidates", "2", "--steps", "1", "--device", "cpu",
+                        "--videos", "1", "--encoder", "pixels", "--features", "pixels",
+                        "--episodes", "3", "--updates", "8", "--check", "2",
+                        "--processes", "1", "--output", str(out / "goal.safetensors")],
+        imports=(*DIFFUSERS, *FB, "open_clip", "scipy.stats",
+                 "genreward_wrappers.goal_pipeline.make_goal"),
+        passing=("nets.safetensors.checkpoint",),
+    ),
+    Command(
+        "evaluate",
+        lambda out, _: ["evaluate", "--env", "metaworld/reach", "--reward", "pixels",
+                        "--frames", "9", "--device", "cpu", "--processes", "1",
+                        "--output", str(out / "report")],
+        imports=("metaworld", "scipy.stats", "genreward_wrappers.evaluate.judge.run",
+                 "genreward_wrappers.evaluate.page.output"),
+        shorten=_few_test_episodes,
+    ),
+    Command(
+        "train",
+        lambda out, _: ["train", "--env", "metaworld/reach", "--steps", "64",
+                        "--output", str(out / "agent")],
+        imports=("metaworld", "sbx", "matplotlib.figure", "av",
+                 "genreward_wrappers.evaluate.learn.train"),
+        shorten=_short_episodes,
+        # Checkpoints hold how long it took, and episodes the name of the process.
+        varying=("*.checkpoint.safetensors", "episode-*", "reach-*.json"),
     ),
 )  # fmt: skip
 
@@ -113,10 +181,9 @@ def make_inputs(folder: Path) -> None:
     video = rng.integers(0, 256, (33, 64, 64, 3)).astype(np.uint8)
     np.save(folder / "video.npy", video)
     Image.fromarray(video[0]).save(folder / "first.png")
-    small = np.ascontiguousarray(video[:, :16, :16])
-    GoalBundle(small[None], env_id=TOY).save(folder / "goal.safetensors")
+    GoalBundle(video[None], env_id=TOY).save(folder / "goal.safetensors")
     for i, (part, frames) in enumerate(
-        [("episodes", small[:9]), ("clips", video[:17])] * 3
+        [("episodes", video[:9]), ("clips", video[:17])] * 3
     ):
         steps = len(frames) - 1
         Episode(
@@ -148,7 +215,6 @@ def torture(
         Kills by command; and what was lost or left behind.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    _import_once()
     given = folder / "given"
     make_inputs(given)
     rng = np.random.default_rng(seed)
@@ -156,9 +222,11 @@ def torture(
     found: list[str] = []
     shares = np.array_split(np.arange(count), len(commands))
     for command, share in zip(commands, shares, strict=True):
+        for module in command.imports:
+            importlib.import_module(module)
         whole = folder / command.name / "whole"
         begun = time.monotonic()
-        status, renames = _run(command.arguments(whole, given))
+        status, renames = _run(command, whole, given)
         took = time.monotonic() - begun
         if status != 0:
             found.append(f"{command.name} ends with {status} undisturbed")
@@ -174,14 +242,14 @@ def torture(
                     at: dict[str, Any] = {"rename": int(rng.integers(2 * renames))}
                 else:
                     at = {"seconds": float(rng.uniform(0, took))}
-                _run(command.arguments(out, given), **at)
+                _run(command, out, given, **at)
                 done += 1
                 killed[command.name] += 1
                 found += [
                     f"{command.name}, killed at {at}: {said}"
                     for said in _faults(out, before, command)
                 ]
-            status, _ = _run(command.arguments(out, given))
+            status, _ = _run(command, out, given)
             if status != 0:
                 found.append(f"{command.name} ends with {status} after kills")
             found += [
@@ -191,30 +259,19 @@ def torture(
     return killed, found
 
 
-def _import_once() -> None:
-    """What the commands import, before they are forked off: that takes longest."""
-    import diffusers
-    import peft  # noqa: F401
-    import transformers
-
-    import genreward_wrappers.encoders.video_vae
-    import genreward_wrappers.goal_pipeline.generate
-    import genreward_wrappers.training.finetuning.finetune
-    import genreward_wrappers.training.forward_backward.fit
-    import genreward_wrappers.training.priors.train  # noqa: F401
-
-    assert diffusers.CogVideoXImageToVideoPipeline
-    assert diffusers.VQModel
-    assert transformers.T5EncoderModel
-
-
 def _run(
-    arguments: list[str], seconds: float | None = None, rename: int | None = None
+    command: Command,
+    out: Path,
+    given: Path,
+    seconds: float | None = None,
+    rename: int | None = None,
 ) -> tuple[int, int]:
     """The exit status of a command, and how many files it renamed.
 
     Args:
-        arguments: Of ``genreward``.
+        command: Which.
+        out: Where it writes to.
+        given: The folder of inputs.
         seconds: When to kill it.
         rename: Before (even) or after (odd) which rename it kills itself.
     """
@@ -222,7 +279,8 @@ def _run(
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _in_child(arguments, rename, writer)
+        os.environ["GENREWARD_CACHE"] = str(out / "cache")
+        _in_child(command, command.arguments(out, given), rename, writer)
     os.close(writer)
     if seconds is not None:
         time.sleep(seconds)
@@ -233,7 +291,9 @@ def _run(
     return os.waitstatus_to_exitcode(status), int(said or 0)
 
 
-def _in_child(arguments: list[str], rename: int | None, pipe: int) -> None:
+def _in_child(
+    command: Command, arguments: list[str], rename: int | None, pipe: int
+) -> None:
     status = 1
     try:
         quiet = os.open(os.devnull, os.O_RDWR)
@@ -250,6 +310,7 @@ def _in_child(arguments: list[str], rename: int | None, pipe: int) -> None:
             renames[0] += 1
 
         os.replace = counted
+        command.shorten()
         status = main(arguments)
         os.write(pipe, str(renames[0]).encode())
     finally:
@@ -307,15 +368,29 @@ def _check(path: Path) -> None:
             Episode.load(path)
 
 
+def _lasting(folder: Path, command: Command) -> dict[str, Path]:
+    """What is to be the same in any two runs."""
+    return {
+        name: path
+        for name, path in _seen(folder).items()
+        if not any(path.match(pattern) for pattern in command.varying)
+    }
+
+
+def _content(path: Path, folder: Path) -> bytes:
+    """A file without the name of the folder that it was written to."""
+    return path.read_bytes().replace(str(folder).encode(), b"out")
+
+
 def _unlike(out: Path, whole: Path, command: Command) -> list[str]:
     """How a run that was killed differs from the undisturbed one."""
-    one, other = _seen(out), _seen(whole)
+    one, other = (_lasting(folder, command) for folder in (out, whole))
     found = [f"{name} is on one side only" for name in one.keys() ^ other.keys()]
     found += [
         f"{name} has other bytes than undisturbed"
         for name in one.keys() & other.keys()
         if name.endswith(command.compared)
-        and hash_file(one[name]) != hash_file(other[name])
+        and _content(one[name], out) != _content(other[name], whole)
     ]
     hidden = [path for path in out.rglob(".*") if ".genreward-" in path.name]
     return found + [f"{path.name} was left behind" for path in hidden]

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.robust.files import KINDS, Kind, joined, signed, split
+from benchmarks.robust.files import Kind, joined, signed, split
+from benchmarks.robust.kinds import KINDS
 
 Rng = np.random.Generator
 

@@ -16,8 +16,8 @@ from genreward_wrappers.testing import PointMass
 SIZE, HORIZON = 16, 25
 
 
-def soak(steps: int) -> Iterator[tuple[str, float]]:
-    """The growth of each host, in MiB; needs psutil."""
+def soak(steps: int) -> Iterator[dict[str, Any]]:
+    """A row for each host; needs psutil."""
     import psutil
 
     process = psutil.Process()
@@ -30,7 +30,9 @@ def soak(steps: int) -> Iterator[tuple[str, float]]:
                 gc.collect()
                 middle = process.memory_info().rss
         gc.collect()
-        yield name, (process.memory_info().rss - middle) / 2**20
+        more = (process.memory_info().rss - middle) / 2**20
+        told = {"host": name, "steps": steps, "environments": 1 + (name != "single")}
+        yield {**told, "MiB in the second half": round(more, 1)}
 
 
 def _step(host: Any, actions: Any, number: int) -> None:

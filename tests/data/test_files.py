@@ -18,7 +18,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.robust.files import KINDS, joined, signed, split
+from benchmarks.robust.files import joined, signed, split
+from benchmarks.robust.kinds import KINDS
 from genreward_wrappers import GoalBundle, GoalError
 from genreward_wrappers.data import episodes, files, goals
 from genreward_wrappers.data.episodes import Episode, Recorder

@@ -33,6 +33,8 @@ MAKE = {
 STEP = {
     "import": "import genreward_wrappers",
     "torch": "import torch",
+    # Which imports dm_control, which opens a display.
+    "rllib": "from ray.rllib.algorithms.ppo import PPOConfig",
     "make": "env = {make}",
     "render": "env.reset(seed=0); assert env.render().std() > 1",
     "wrap": """
@@ -67,6 +69,14 @@ ORDERS = (
     "import make wrap render agent",
 )
 
+#: The same with RLlib. Every one of its runners begins with the first.
+RLLIB = (
+    "rllib make wrap render optimize",
+    "import rllib make render wrap agent",
+    "make render rllib wrap optimize",
+    "import make render wrap rllib agent",
+)
+
 #: Each environment with two orders, each order with two environments.
 CASES = [
     ("gymnasium", ORDERS[0], "egl"),
@@ -78,6 +88,11 @@ CASES = [
     ("own", ORDERS[1], "egl"),
     ("own", ORDERS[3], "egl"),
     ("gymnasium", ORDERS[0], "osmesa"),
+    *(("gymnasium", order, "egl") for order in RLLIB),
+    ("metaworld", RLLIB[0], "egl"),
+    ("shimmy", RLLIB[2], "egl"),
+    ("own", RLLIB[0], "egl"),
+    ("gymnasium", RLLIB[0], "osmesa"),
 ]
 
 
@@ -98,6 +113,8 @@ def test_any_order_survives(package, order, backend):
         pytest.importorskip(needed)
     if package == "own":
         pytest.importorskip("metaworld")
+    if "rllib" in order:
+        pytest.importorskip("ray.rllib")
     for needed in ("diffusers", "stable_baselines3"):
         pytest.importorskip(needed)
     head = "import gymnasium as gym\nsize = {'width': 64, 'height': 64}"

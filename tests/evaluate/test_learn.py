@@ -15,10 +15,15 @@ pytest.importorskip("sbx")
 
 from safetensors.numpy import load_file
 
+from benchmarks.robust.files import signed, split
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.files import FileError
 from genreward_wrappers.evaluate.learn import episodes, runs, train
-from genreward_wrappers.evaluate.learn.checkpoint import restore_agent
+from genreward_wrappers.evaluate.learn.checkpoint import (
+    LAYOUT,
+    restore_agent,
+    save_agent,
+)
 from genreward_wrappers.evaluate.learn.episodes import FIRST_SEED, Episodes, make_env
 from genreward_wrappers.evaluate.learn.learner import Learner
 from genreward_wrappers.evaluate.learn.runs import HORIZON, Progress, Run, outcome
@@ -169,8 +174,27 @@ def test_an_agent_of_another_shape_is_refused(short, tmp_path):
     learn(PIXELS, tmp_path, 16)
     path = tmp_path / f"{PIXELS.name}.checkpoint.safetensors"
     agent = EARLY.make(PointMass(size=16, obs="state", horizon=2), 0, 100)
-    with pytest.raises(FileError, match=r"another agent: .* should have the shape"):
+    with pytest.raises(FileError, match=r"another agent: .* should be float32"):
         restore_agent(agent, path)
+
+
+def test_lies_in_a_checkpoint_are_refused(tmp_path):
+    agent = EARLY.make(PointMass(size=16, obs="state", horizon=2), 0, 8)
+    path = tmp_path / "agent.safetensors"
+    save_agent(agent, path, {})
+    good = path.read_bytes()
+    about = json.loads(split(good)[0]["__metadata__"][LAYOUT.key])
+    lies = {
+        "buffer": [8, False],
+        "numpy": ["MT", *about["numpy"][1:]],
+        "actions": {**about["actions"], "state": {"state": "x", "inc": 1}},
+    }
+    for field, value in lies.items():
+        path.write_bytes(signed(LAYOUT, {**about, field: value}, good))
+        with pytest.raises(FileError, match="no valid checkpoint of a learning run"):
+            restore_agent(agent, path)
+    path.write_bytes(good)
+    assert restore_agent(agent, path) == {}
 
 
 def test_settings_reach_the_agent():

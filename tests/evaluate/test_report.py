@@ -938,6 +938,7 @@ def test_a_closed_socket_is_no_error(tmp_path, capsys):
 
 
 def test_a_connection_that_says_nothing_is_closed(tmp_path, monkeypatch):
+    assert 0 < live_module._Handler.timeout <= 60
     monkeypatch.setattr(live_module._Handler, "timeout", 0.1)
     record(tmp_path, 1)
     with serving(tmp_path) as server:

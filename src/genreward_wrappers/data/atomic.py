@@ -1,9 +1,8 @@
-"""Files and folders that are there whole or not at all, whenever the process dies.
+"""Atomic writes: a file or folder is complete or absent, whenever the process dies.
 
-What is written goes to a hidden name beside the target, and takes the target's place
-when it is complete. The name holds the machine and the process that writes, so that
-what a killed process left behind is recognised, and removed by the next one that writes
-there.
+Data is written under a hidden name next to the target, which it replaces when it is
+complete. The hidden name contains the machine and the process, so that leftovers of
+killed processes are recognised and removed by the next process that writes there.
 """
 
 from __future__ import annotations
@@ -26,28 +25,28 @@ _NAME = re.compile(
     r"\..+\.genreward-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}(\.\w+)?"
 )
 
-#: Scratch of a process that cannot be asked about, on another machine perhaps, is left
-#: alone for so many seconds.
+#: Seconds for which scratch files are kept if their process cannot be looked up, for
+#: example because it runs on another machine.
 PATIENCE = 24 * 60 * 60.0
 
-#: Folders that this process has tidied already.
+#: Folders that this process has already tidied.
 _tidied: set[tuple[int, Path]] = set()
 
 
 def write_atomic(path: Path, payload: bytes) -> None:
-    """Writes a file beside the target and renames it: no reader sees half of it."""
+    """Writes next to the target and renames: readers see all of the file or nothing."""
     with replacing(path) as scratch:
         scratch.write_bytes(payload)
 
 
 @contextmanager
 def replacing(path: Path, ending: str = "") -> Iterator[Path]:
-    """A file to write to that takes the place of another if the block ends well.
+    """A scratch file that replaces another file if the block succeeds.
 
     Args:
-        path: The other file.
-        ending: What the name of the first has to end with, where a library chooses the
-            format by it. Without one, nobody who lists files of a kind finds it.
+        path: The file to replace.
+        ending: The suffix of the scratch file, for libraries that choose the format by
+            it. Without a suffix, listings by suffix do not find the scratch file.
 
     Yields:
         An empty file.
@@ -55,18 +54,18 @@ def replacing(path: Path, ending: str = "") -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = _scratch_beside(path, ending)
     try:
-        # The system applies the umask, which nobody can read without changing it.
+        # The system applies the umask, which cannot be read without changing it.
         os.close(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         mode = scratch.stat().st_mode & 0o777
         yield scratch
-        # A library that makes the file itself may make it private.
+        # A library that recreates the file may make it private.
         scratch.chmod(mode)
         with scratch.open("r+b") as file:
             os.fsync(file.fileno())
         os.replace(scratch, path)
     except OSError as error:
         scratch.unlink(missing_ok=True)
-        # A full disk does not say which file it had no room for.
+        # The error of a full disk does not name the file.
         raise OSError(error.errno, error.strerror, str(path)) from error
     except BaseException:
         scratch.unlink(missing_ok=True)
@@ -75,13 +74,13 @@ def replacing(path: Path, ending: str = "") -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """As `replacing`, for a folder. One of the two is there at any moment."""
+    """Like `replacing`, for a folder. One of the two exists at any moment."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = _scratch_beside(path)
     scratch.mkdir()
     try:
         yield scratch
-        # What libraries have made private is as public as the folder.
+        # Files that libraries made private become as public as the folder.
         mode = scratch.stat().st_mode & 0o777
         for inside in scratch.rglob("*"):
             inside.chmod(mode if inside.is_dir() else mode & 0o666)
@@ -92,10 +91,10 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def recover_folder(path: Path) -> None:
-    """Puts back a folder that was moved away for another that never came.
+    """Restores a folder that was moved aside for a replacement that never came.
 
-    Where the system cannot exchange two folders at once there is a moment without
-    either, and a process may die in it.
+    On systems that cannot swap two folders atomically there is a moment without either,
+    and the process may die in it.
     """
     kept = _kept(path)
     if kept.is_dir() and not path.exists():
@@ -105,14 +104,14 @@ def recover_folder(path: Path) -> None:
 
 
 def _scratch_beside(path: Path, ending: str = "") -> Path:
-    """A hidden name beside a path, that nobody else uses."""
+    """A unique hidden name next to a path."""
     remove_stale(path.parent)
     mark = f"genreward-{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
     return path.with_name(f".{path.name}.{mark}{ending}")
 
 
 def remove_stale(folder: Path) -> None:
-    """Removes what processes that were killed left in a folder; once a process."""
+    """Removes what killed processes left in a folder, once per process."""
     key = (os.getpid(), folder.absolute())
     if key in _tidied:
         return
@@ -133,7 +132,7 @@ def _is_stale(item: os.DirEntry[str]) -> bool:
     with suppress(OSError):
         if time.time() - item.stat(follow_symlinks=False).st_mtime > PATIENCE:
             return True
-    # On Windows, asking whether a process is there would end it.
+    # On Windows, os.kill would end the process.
     if match["host"] != _host() or os.name != "posix":
         return False
     try:
@@ -141,14 +140,14 @@ def _is_stale(item: os.DirEntry[str]) -> bool:
     except ProcessLookupError:
         return True
     except (OSError, OverflowError):
-        # It is there and somebody else's.
+        # It exists and belongs to somebody else.
         return False
     return False
 
 
 @cache
 def _host() -> str:
-    """Where process ids mean the same: a machine, or a container on it."""
+    """Identifies where process ids are valid: a machine, or a container on it."""
     name = socket.gethostname()
     with suppress(OSError):
         name += os.readlink("/proc/self/ns/pid")
@@ -160,7 +159,7 @@ def _kept(path: Path) -> Path:
 
 
 def _take_place(made: Path, path: Path) -> None:
-    """Puts a folder in the place of another, in one step where the system can."""
+    """Replaces a folder by another, atomically where the system can."""
     if not path.exists():
         os.replace(made, path)
     elif _exchange(made, path):
@@ -174,7 +173,7 @@ def _take_place(made: Path, path: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Exchanges two names at once; False where the system cannot."""
+    """Swaps two names atomically; False if the system cannot."""
     if not sys.platform.startswith("linux"):
         return False
     try:

@@ -1,13 +1,13 @@
-"""What can be made again, kept in files: one helper for every cache of this package.
+"""The cache: files that can be computed again.
 
-An entry is found by a name that is a hash of all that it depends on. It is checked when
-it is read, and made again if anything is wrong with it. Entries are written whole or
-not at all, so that several processes may use one cache; reading one marks it as used,
-and those that were not used for longest go first when the cache is trimmed.
+The name of an entry is a hash of everything that it depends on. An entry is checked
+when it is read, and computed again if anything is wrong with it. Writes are atomic, so
+several processes can share a cache; reading an entry marks it as used, and trimming
+removes the least recently used entries first.
 
 The cache is ``GENREWARD_CACHE``, or ``genreward`` below ``XDG_CACHE_HOME`` or
-``~/.cache``. If ``GENREWARD_CACHE_LIMIT`` is set, to ``20GB`` for example, it is
-trimmed to that size after something was added.
+``~/.cache``. If ``GENREWARD_CACHE_LIMIT`` is set, for example to ``20GB``, the cache is
+trimmed to that size when entries are added.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from genreward_wrappers.data.schema import Record
 T = TypeVar("T")
 Arrays = dict[str, NDArray[Any]]
 
-#: What is cached, and what it is for.
+#: The kinds of entries, and what they are for.
 KINDS: Mapping[str, str] = {
     "rollouts": "test episodes of `genreward evaluate`",
     "features": "encoded frames of `genreward train-fb`",
@@ -44,14 +44,13 @@ KINDS: Mapping[str, str] = {
     "generated": "goals of episodes' own first frames",
 }
 
-#: Entries that were used in so many last seconds are never trimmed: whoever uses them
-#: may read them again.
+#: Entries used within this many seconds are never trimmed, as they may be read again.
 IN_USE = 60 * 60.0
 
-#: Seconds between two looks at the size of the cache, which may have many entries.
+#: Seconds between two checks of the size of the cache, which may have many entries.
 _PAUSE = 60.0
 
-#: Marks a folder as a cache, for backups and for `remove`; see bford.info/cachedir.
+#: Marks a folder as a cache for backups and `remove`; see bford.info/cachedir.
 TAG = "CACHEDIR.TAG"
 _SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n"
 
@@ -67,7 +66,7 @@ _last_look = 0.0
 
 
 def cache_root() -> Path:
-    """Where everything is cached."""
+    """The folder of the cache."""
     own = os.environ.get("GENREWARD_CACHE")
     if own:
         return Path(own).expanduser()
@@ -76,7 +75,7 @@ def cache_root() -> Path:
 
 
 def cache_folder(kind: str) -> Path:
-    """Where things of one of the `KINDS` are cached."""
+    """The folder of one of the `KINDS`."""
     return cache_root() / kind
 
 
@@ -85,9 +84,10 @@ class Cache(Generic[T]):
     """A folder of entries.
 
     Attributes:
-        folder: Where they are.
-        read: Gives an entry's content; raises `FileError` if it is missing or wrong.
-        write: Writes an entry, whole or not at all.
+        folder: The folder.
+        read: Returns the content of an entry; raises `FileError` if it is missing or
+            invalid.
+        write: Writes an entry atomically.
     """
 
     folder: Path
@@ -99,14 +99,14 @@ class Cache(Generic[T]):
         return self.folder / f"{name}.safetensors"
 
     def get(self, name: str) -> T | None:
-        """An entry; None if there is none, or anything is wrong with it."""
+        """The content of an entry; None if it is missing or invalid."""
         path = self.path(name)
         try:
             found = self.read(path)
         except FileError:
             return None
         with suppress(OSError):
-            # When it was written stays, and says whether it was made again.
+            # The time of writing is kept, to tell whether an entry was made again.
             os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
         return found
 
@@ -121,12 +121,12 @@ class Cache(Generic[T]):
 
 
 def array_cache(folder: Path, fault: Callable[[Arrays], str]) -> Cache[Arrays]:
-    """A cache of arrays by name.
+    """A cache of named arrays.
 
     Args:
-        folder: Where it is.
-        fault: What is wrong with an entry, in its names, shapes or types; empty if
-            nothing is. That floats are finite is looked at here.
+        folder: The folder.
+        fault: Returns what is wrong with the names, shapes or types of an entry, or an
+            empty text. Floats are always checked to be finite.
     """
 
     def checked(path: Path, arrays: Arrays) -> Arrays:
@@ -148,11 +148,11 @@ def array_cache(folder: Path, fault: Callable[[Arrays], str]) -> Cache[Arrays]:
 
 
 def expected(arrays: Arrays, wanted: Mapping[str, tuple[Any, tuple[Any, ...]]]) -> str:
-    """What is wrong with arrays; empty if nothing is.
+    """What is wrong with some arrays, or an empty text.
 
     Args:
-        arrays: By name.
-        wanted: The type and shape of each; None for a side of any length.
+        arrays: The arrays by name.
+        wanted: The type and shape of each; None stands for any length.
     """
     if arrays.keys() != wanted.keys():
         return f"it has {sorted(arrays)}, expected {sorted(wanted)}"
@@ -179,15 +179,15 @@ class Entry(NamedTuple):
 
 
 def entries(kinds: Iterable[str] = KINDS) -> Iterator[Entry]:
-    """All entries of some kinds; links are not followed."""
+    """All entries of some kinds. Links are not followed."""
     for kind in kinds:
         for folder, _, names in os.walk(cache_folder(kind)):
             for name in names:
                 path = Path(folder, name)
-                # What is being written has another ending.
+                # Files still being written have another suffix.
                 if name.startswith(".") or path.suffix != ".safetensors":
                     continue
-                # Another process may remove it now.
+                # Another process may just have removed it.
                 with suppress(OSError):
                     about = path.lstat()
                     used = max(about.st_atime, about.st_mtime)
@@ -195,10 +195,10 @@ def entries(kinds: Iterable[str] = KINDS) -> Iterator[Entry]:
 
 
 def remove(kinds: Iterable[str] = KINDS) -> list[Entry]:
-    """Removes all entries of some kinds, and what killed processes left there.
+    """Removes all entries of some kinds, and leftovers of killed processes.
 
     Raises:
-        ValueError: ``GENREWARD_CACHE`` is a folder that nothing was cached in.
+        ValueError: ``GENREWARD_CACHE`` is a folder that is no cache.
     """
     _check_tag()
     gone = [entry for entry in entries(kinds) if _unlink(entry)]
@@ -206,23 +206,23 @@ def remove(kinds: Iterable[str] = KINDS) -> list[Entry]:
         for folder, _, _ in os.walk(cache_folder(kind), topdown=False):
             remove_stale(Path(folder))
             with suppress(OSError):
-                # Empty ones alone.
+                # Only empty folders.
                 Path(folder).rmdir()
     return gone
 
 
 def trim(limit: int, kinds: Iterable[str] = KINDS) -> list[Entry]:
-    """Removes those entries that were not used for longest, until the others fit.
+    """Removes the least recently used entries until the rest fits.
 
     Args:
-        limit: Bytes that entries may take together.
-        kinds: Which are counted, and removed. Those in use stay in any case.
+        limit: The maximum total size in bytes.
+        kinds: The kinds to count and remove. Entries in use are always kept.
 
     Returns:
-        What was removed.
+        The entries that were removed.
 
     Raises:
-        ValueError: ``GENREWARD_CACHE`` is a folder that nothing was cached in.
+        ValueError: ``GENREWARD_CACHE`` is a folder that is no cache.
     """
     _check_tag()
     there = sorted(entries(kinds), key=lambda entry: entry.used)
@@ -238,7 +238,7 @@ def trim(limit: int, kinds: Iterable[str] = KINDS) -> list[Entry]:
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a size such as ``20GB``, ``512 MiB`` or ``1000``.
+    """The number of bytes of a size such as ``20GB``, ``512 MiB`` or ``1000``.
 
     >>> parse_size("1.5 GB"), parse_size("2MiB"), parse_size("10")
     (1500000000, 2097152, 10)
@@ -262,7 +262,7 @@ def _unlink(entry: Entry) -> bool:
     try:
         entry.path.unlink()
     except OSError:
-        # Another process was faster, or holds it open where that matters.
+        # Another process removed it, or (on Windows) holds it open.
         return False
     return True
 
@@ -275,7 +275,7 @@ def _tag(root: Path) -> None:
 
 
 def _check_tag() -> None:
-    """Raises if the user's own folder may hold other things than this cache."""
+    """Raises if a folder chosen by the user may hold anything but this cache."""
     root = cache_root()
     if not os.environ.get("GENREWARD_CACHE") or not root.exists():
         return

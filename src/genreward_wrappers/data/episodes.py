@@ -1,8 +1,8 @@
-"""`Episode`: what happened in one episode, frames and rewards, in one file.
+"""`Episode`: frames, actions and rewards of one episode, in one file.
 
-The wrappers' ``record=`` writes them, the evaluator makes and scores them, the
-inspector shows them. Frames may be sparse: a host renders only what its reward looks
-at, so each frame says after which step it was seen.
+The wrappers' ``record=`` writes episodes, the evaluator records and scores them, and
+the inspector shows them. Frames may be sparse: a host renders only the frames that its
+reward needs, so each frame comes with the step after which it was seen.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LAYOUT = Layout(
             "codec": str,
             "shape": SHAPE,
             "terminated": bool,
-            # What is looked at later; the rest may be anything.
+            # The fields that are used later; any others are allowed.
             "info": Record(
                 optional={
                     **dict.fromkeys(("env_id", "kind", "group", "policy"), str),
@@ -58,7 +58,7 @@ LAYOUT = Layout(
     ),
 )
 
-#: Which episode of which run, in a recorder's file names.
+#: The file names of a recorder: the number of the episode, and the run.
 _NUMBERED = re.compile(r"episode-(\d+)(-[0-9a-f]+)?\.safetensors")
 
 
@@ -67,17 +67,17 @@ class Episode:
     """One episode of T steps.
 
     Attributes:
-        frames: (F, H, W, 3) the frames that were seen, the first one included.
-        frame_steps: (F,) after how many steps each was seen: 0 for the first frame;
+        frames: (F, H, W, 3) the frames, including the first one of the episode.
+        frame_steps: (F,) the number of steps before each frame: 0 for the first one;
             strictly increasing, at most T.
-        actions: (T, ...) what the agent did.
-        success: (T,) what the environment called a success, step by step.
-        rewards: Rewards by the name of their component, (T,) each; NaN where a
-            component had nothing to say.
-        terminated: Whether the episode ended in itself; else it was cut.
-        states: (T + 1, S) what the environment says of itself in numbers, before every
-            step and at the end; None where nobody noted it.
-        info: What else is known, as JSON: ``env_id``, ``seed``, ``kind``, ...
+        actions: (T, ...) the actions of the agent.
+        success: (T,) whether the environment reported success, step by step.
+        rewards: The components of the reward by name, (T,) each; NaN at steps without a
+            score.
+        terminated: Whether the episode terminated; otherwise it was truncated.
+        states: (T + 1, S) the numbers in the environment's observations, before every
+            step and at the end; None if they were not recorded.
+        info: Anything else that is known, as JSON: ``env_id``, ``seed``, ``kind``, ...
     """
 
     frames: UInt8
@@ -120,16 +120,16 @@ class Episode:
             )
 
     def __len__(self) -> int:
-        """T, its steps."""
+        """The number of steps, T."""
         return len(self.actions)
 
     @property
     def succeeded(self) -> bool:
-        """Whether any of its steps was a success."""
+        """Whether any step was a success."""
         return bool(self.success.any())
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Writes the episode, all or nothing."""
+        """Writes the episode atomically."""
         tensors: dict[str, NDArray[Any]] = {
             "frames": pack_video(self.frames),
             "frame_steps": self.frame_steps.astype(np.int64),
@@ -155,7 +155,7 @@ class Episode:
         """Reads an episode.
 
         Raises:
-            FileError: It is missing, damaged, or something else.
+            FileError: It is missing, damaged, or no episode.
         """
         tensors, header = load_tensors(Path(path), LAYOUT)
         rewards = {
@@ -183,7 +183,7 @@ def outcome(path: str | PathLike[str]) -> tuple[bool, Mapping[str, Any]]:
     """Whether a recorded episode succeeded, and its info, without its frames.
 
     Raises:
-        FileError: It is missing, damaged, or something else.
+        FileError: It is missing, damaged, or no episode.
     """
     tensors, header = load_tensors(Path(path), LAYOUT, only=("success",))
     success = tensors.get("success")
@@ -193,7 +193,7 @@ def outcome(path: str | PathLike[str]) -> tuple[bool, Mapping[str, Any]]:
 
 
 def _check_tensors(tensors: Mapping[str, NDArray[Any]], codec: str) -> None:
-    """Raises unless a file has the tensors of an episode, each in its type."""
+    """Raises unless a file has the tensors of an episode, with their types."""
     if codec != CODEC:
         raise ValueError(f"its codec is {codec!r}, expected {CODEC!r}")
     kinds = {"frame_steps": (np.int64, 1), "success": (np.bool_, 1)}
@@ -220,33 +220,33 @@ def _check_tensors(tensors: Mapping[str, NDArray[Any]], codec: str) -> None:
 
 
 def succeeded(info: Mapping[str, Any]) -> bool:
-    """Whether an environment calls a step a success, by either of the usual names."""
+    """Whether an info reports success, under either of the usual names."""
     return bool(info.get("is_success", info.get("success", False)))
 
 
 class Recorder:
-    """Writes some episodes of one environment to a folder while it is being used.
+    """Writes some episodes of an environment to a folder while it is being used.
 
-    Which ones: 0, 1, 8, 27, ... up to 1000, then every thousandth, as Gymnasium's
-    `RecordVideo`. Frames are those that the reward looked at anyway; none is rendered
-    for the recording. A recording that cannot be written, on a full disk for example,
-    ends with a warning, and what is recorded goes on.
+    Episodes 0, 1, 8, 27, ... up to 1000, then every thousandth, like Gymnasium's
+    `RecordVideo`. The frames are those that the reward looked at anyway; none is
+    rendered for the recording. If an episode cannot be written, for example because the
+    disk is full, recording stops with a warning and the environment continues.
 
     Attributes:
-        folder: Where they go, as ``episode-<number>-<run>.safetensors``. Numbers go on
-            from what is there.
-        run: What tells the episodes of this recorder from those of others that write
-            to the same folder.
+        folder: The folder of the files ``episode-<number>-<run>.safetensors``. Numbers
+            continue from those in the folder.
+        run: Distinguishes the episodes of this recorder from those of other recorders
+            in the same folder.
     """
 
     def __init__(
         self, folder: str | PathLike[str], info: Mapping[str, Any] | None = None
     ) -> None:
-        """Makes the folder.
+        """Creates the folder.
 
         Args:
-            folder: Where to write.
-            info: What to write with every episode.
+            folder: The folder to write to.
+            info: Information to save with every episode.
         """
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -263,11 +263,11 @@ class Recorder:
         self._rewards: dict[str, list[float]] = {}
 
     def begin(self, frame: UInt8, info: Mapping[str, Any] | None = None) -> None:
-        """A new episode begins; one that was not finished is dropped.
+        """Starts a new episode; an unfinished one is dropped.
 
         Args:
-            frame: What is seen first.
-            info: What else to write with this episode.
+            frame: The first frame.
+            info: More information to save with this episode.
         """
         if self._broken:
             return
@@ -276,7 +276,7 @@ class Recorder:
         self._actions, self._success, self._rewards = [], [], {}
 
     def drop(self) -> None:
-        """Writes nothing of the running episode: its beginning was not seen here."""
+        """Drops the running episode, whose beginning was not seen here."""
         self._frames = []
 
     def step(
@@ -288,7 +288,7 @@ class Recorder:
         terminated: bool,
         truncated: bool,
     ) -> None:
-        """Notes one step, and writes the episode if this was its last."""
+        """Adds one step, and writes the episode if it was the last one."""
         if self._due():
             self._actions.append(np.array(action))
             self._success.append(success)

@@ -1,10 +1,9 @@
-"""How this package keeps arrays in files: safetensors, one key of canonical JSON.
+"""The file format of this package: safetensors with one key of canonical JSON.
 
 Goal bundles, recorded episodes, caches, priors and checkpoints share it. Each kind of
-file is a `Layout`, which says what its header holds and how large it may be. Videos are
-packed without loss, equal content gives equal bytes, a hash finds any damage, and a
-save that is killed leaves the old file whole. Nothing here unpickles, and nothing here
-imports torch.
+file is a `Layout`, which defines its header and its maximum size. Videos are compressed
+losslessly, equal content gives equal bytes, a hash detects any damage, and a save that
+is killed leaves the old file intact. Nothing here unpickles or imports torch.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ from genreward_wrappers.data.schema import FileError, Record, Whole, fault, pars
 
 __all__ = ["FileError", "Layout", "load_tensors", "save_tensors", "write_atomic"]
 
-#: How each video is packed: differences in time (mod 256), then zlib. Lossless, and
-#: small, since little moves between two frames.
+#: How each video is packed: differences between frames (mod 256), then zlib. Lossless,
+#: and small because little changes from frame to frame.
 CODEC = "time-delta+zlib"
 
-#: The frames of one file take at most so many bytes when they are unpacked.
+#: Maximum size in bytes of the unpacked frames of one file.
 UNPACKED = 1 << 30
 
-#: A header takes at most so many bytes; those that are written here have some thousand.
+#: Maximum size in bytes of a header; those written here take a few thousand.
 HEADER = 1 << 22
 
-#: Bytes that are inflated at a time.
+#: Bytes inflated at a time.
 _BLOCK = 1 << 20
 
 SHA256 = "sha256"
@@ -48,14 +47,14 @@ class Layout:
     """A kind of file.
 
     Attributes:
-        key: The metadata key of its header.
-        kind: What it is, for messages: "goal bundle".
+        key: The metadata key of the header.
+        kind: The name of the kind in messages, for example "goal bundle".
         maker: What writes such files, for messages.
-        schema: The version of its layout.
-        header: What its header holds beside ``schema`` and ``sha256``.
-        limit: The most bytes of a file; what is larger is not read.
-        hashed: Whether the hash in the header is over header and tensors as they are
-            stored; False where whoever writes the file puts in another.
+        schema: The version of the layout.
+        header: The fields of the header besides ``schema`` and ``sha256``.
+        limit: The maximum file size in bytes; larger files are not read.
+        hashed: Whether the hash in the header covers header and tensors as stored;
+            False if the writer of the file provides another hash.
     """
 
     key: str
@@ -67,7 +66,7 @@ class Layout:
     hashed: bool = True
 
     def made_by(self, maker: str) -> Layout:
-        """The same layout, for another writer's messages."""
+        """The same layout with another writer in its messages."""
         return replace(self, maker=maker)
 
 
@@ -75,7 +74,7 @@ def pack_video(video: UInt8) -> UInt8:
     """The bytes of a (T, H, W, 3) video, packed by `CODEC`.
 
     Raises:
-        ValueError: It is too large to be read again.
+        ValueError: It is too large to be read back.
     """
     check_unpacked(video.nbytes)
     first = np.zeros_like(video[:1])
@@ -94,12 +93,12 @@ def unpack_videos(packed: Iterable[NDArray[Any]], shape: tuple[int, ...]) -> UIn
 
     Args:
         packed: (n,) uint8 for each video.
-        shape: That of the whole. It says how much is inflated; no more ever is.
+        shape: The shape of the result. No more than this is ever inflated.
 
     Raises:
         ValueError: The videos are larger than `UNPACKED`, or not of this shape.
     """
-    # In Python's integers, which do not overflow.
+    # Python integers do not overflow.
     size = 1
     for side in shape:
         size *= side
@@ -107,13 +106,13 @@ def unpack_videos(packed: Iterable[NDArray[Any]], shape: tuple[int, ...]) -> UIn
     videos: UInt8 = np.empty(shape, np.uint8)
     for video, stored in zip(videos, packed, strict=True):
         _inflate(stored, video.reshape(-1))
-        # In place: neither a second copy nor a third is held.
+        # In place, without a second copy.
         np.add.accumulate(video, axis=0, out=video)
     return videos
 
 
 def _inflate(packed: NDArray[Any], into: UInt8) -> None:
-    """Fills an array with the inflated bytes, which must be as many as it has."""
+    """Fills an array with the inflated bytes, which must fill it exactly."""
     if packed.dtype != np.uint8 or packed.ndim != 1:
         raise ValueError(f"a packed video is {packed.dtype} {packed.shape}")
     stream, rest, done = zlib.decompressobj(), packed.tobytes(), 0
@@ -134,7 +133,7 @@ def _inflate(packed: NDArray[Any], into: UInt8) -> None:
 
 
 def check_unpacked(size: int) -> None:
-    """Raises unless a file may hold frames of so many bytes."""
+    """Raises unless a file may hold frames of this many bytes."""
     if size > UNPACKED:
         raise ValueError(
             f"the frames take {size / 2**20:.0f} MiB, more than the "
@@ -144,7 +143,7 @@ def check_unpacked(size: int) -> None:
 
 
 def canonical(value: Any) -> str:
-    """JSON with one spelling for each value."""
+    """JSON with exactly one spelling for each value."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -154,13 +153,14 @@ def save_tensors(
     layout: Layout,
     header: Mapping[str, Any],
 ) -> None:
-    """Writes tensors and their header, all or nothing.
+    """Writes tensors and their header atomically.
 
-    One key holds the whole header: with several the bytes differ from save to save.
+    One key holds the whole header: with several keys, the bytes would differ from save
+    to save.
     """
     from safetensors.numpy import save
 
-    # In the machine's order of bytes, as they will be read.
+    # In native byte order, as they will be read.
     native = {
         n: t.astype(t.dtype.newbyteorder("="), copy=False) for n, t in tensors.items()
     }
@@ -171,7 +171,7 @@ def save_tensors(
 def header_text(
     tensors: Mapping[str, NDArray[Any]], layout: Layout, header: Mapping[str, Any]
 ) -> str:
-    """A header with its schema and its hash, as it is written."""
+    """A header with its schema and hash, as written to the file."""
     full = {**header, "schema": layout.schema}
     if layout.hashed:
         digest = _begun(full)
@@ -179,7 +179,7 @@ def header_text(
             _hash_tensor(digest, name, tensors[name])
         full[SHA256] = digest.hexdigest()
     text = canonical(full)
-    # What would not be read is not written either.
+    # Do not write what could not be read back.
     said = fault(parse_json(text), _full(layout))
     if said:
         raise ValueError(f"this is no valid {layout.kind}: {said}")
@@ -194,7 +194,7 @@ def load_tensors(
     Args:
         path: The file.
         layout: What it should be.
-        only: The names of the tensors to return; None is all. All are checked.
+        only: The names of the tensors to return; None returns all. All are checked.
 
     Raises:
         FileError: It is missing, unreadable, too large, of another kind or schema, or
@@ -206,7 +206,7 @@ def load_tensors(
     try:
         with safe_open(path, framework="numpy") as file:
             header = _read_header(path, layout, file.metadata() or {})
-            # Files from before there were hashes have none.
+            # Files from before hashes were added have none.
             claimed = header.pop(SHA256, None) if layout.hashed else None
             digest = _begun(header)
             tensors = {}
@@ -227,7 +227,7 @@ def load_tensors(
             f"safetensors file written by {layout.maker}"
         ) from error
     except BaseException as error:
-        # What the reader, which is no Python, gives where the memory is used up.
+        # What the reader, which is written in Rust, raises when memory runs out.
         if type(error).__name__ not in ("PanicException", "MemoryError"):
             raise
         raise FileError(f"{path} does not fit into memory ({error})") from error
@@ -240,11 +240,11 @@ def load_tensors(
 
 
 def _check_file(path: Path, layout: Layout) -> None:
-    """Raises unless there is a file of a size that may be read."""
+    """Raises unless the file exists and is small enough to be read."""
     try:
         if path.is_dir():
             raise FileError(f"{path} is a folder, expected a {layout.kind}")
-        # A pipe would wait for somebody to write.
+        # Reading a pipe would block until somebody writes to it.
         if not path.is_file():
             raise FileError(f"there is no {layout.kind} at {path}")
         with path.open("rb") as file:
@@ -291,7 +291,7 @@ def _read_header(
 
 
 def _full(layout: Layout) -> Record:
-    """All that a header holds."""
+    """All fields of a header."""
     needed, optional = layout.header.needed, layout.header.optional
     return Record({**needed, "schema": Whole()}, {**optional, SHA256: str})
 
@@ -299,7 +299,7 @@ def _full(layout: Layout) -> Record:
 def _what_else(path: Path) -> str:
     with path.open("rb") as handle:
         head = handle.read(4)
-    # What torch.save and pickle.dump begin with.
+    # The first bytes of torch.save and pickle.dump.
     pickled = head[:2] == b"PK" or head[:1] == b"\x80"
     return "a pickle, which is never read" if pickled else "no safetensors file"
 
@@ -314,7 +314,7 @@ def _hash_tensor(digest: hashlib._Hash, name: str, tensor: NDArray[Any]) -> None
 
 
 def hash_file(path: Path) -> str:
-    """The sha256 of a file, which need not fit into memory."""
+    """The SHA-256 of a file, which need not fit into memory."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 22):
@@ -322,7 +322,7 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-#: Models that lie inside another: a pipeline has to have its VAE where it is.
+#: Models inside another model's folder: a pipeline needs its VAE in place.
 INSIDE = {"video-vae-64": "goal-generator-64/vae"}
 
 
@@ -330,8 +330,8 @@ def embedded_folders(markers: Sequence[str]) -> dict[str, Path]:
     """The models that come with this package, by name.
 
     Args:
-        markers: The files that tell their kind, such as "model_index.json"; one of
-            them has to be there.
+        markers: File names that identify the kind of model, such as
+            "model_index.json"; at least one must exist in the folder.
     """
     assets = Path(str(resources.files("genreward_wrappers"))) / "assets"
     names = {path.name: path.name for path in assets.glob("*")} | INSIDE
@@ -346,12 +346,12 @@ def embedded_folder(spec: str, markers: Sequence[str], kind: str) -> Path:
     """The folder that ``embedded:<name>`` stands for.
 
     Args:
-        spec: What the user wrote.
+        spec: The text that the user wrote.
         markers: As for `embedded_folders`.
-        kind: What such a model is, for messages: "encoder".
+        kind: The kind of model, for messages: "encoder".
 
     Raises:
-        ValueError: There is none of that name, and which there are.
+        ValueError: There is none of that name; the message lists those available.
     """
     name, there = spec.removeprefix("embedded:"), embedded_folders(markers)
     if name not in there:

@@ -1,8 +1,8 @@
-"""What a file's header may hold, as one table for each kind of file.
+"""The schema of file headers, as one table for each kind of file.
 
-A header is JSON that anybody may have written. It is read here with bounds, compared
-with a table of types, and refused with one error that names the file and the field;
-whoever reads it afterwards can rely on its types.
+A header is JSON that anybody may have written. It is parsed within bounds, compared
+with a table of types, and rejected with one error that names the file and the field, so
+that the code that uses it can rely on its types.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
-#: How deep a header may be nested. What this package writes has a depth of about six.
+#: Maximum nesting of a header. Those written by this package are about six deep.
 DEPTH = 32
 
-#: Whole numbers are below it. The state of numpy's generator takes 128 bits.
+#: Integers must be smaller. The state of numpy's generator takes 128 bits.
 LARGEST = 1 << 128
 
-#: The longest side of a picture, and the most frames of a video.
+#: Maximum side of an image, and maximum number of frames of a video.
 SIDE, FRAMES = 1 << 14, 1 << 20
 
 
 class FileError(ValueError):
-    """A file that cannot be read, and what was expected in its place."""
+    """A file cannot be read; the message says what was expected."""
 
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole number within bounds; True and False are none."""
+    """An integer within bounds; booleans are not integers."""
 
     low: int = 0
     high: int = (1 << 63) - 1
@@ -37,14 +37,14 @@ class Whole:
 
 @dataclass(frozen=True)
 class Maybe:
-    """Something, or null."""
+    """A value or null."""
 
     spec: Any
 
 
 @dataclass(frozen=True)
 class Each:
-    """An object of any fields that all hold the same."""
+    """An object with any keys, whose values all have one type."""
 
     spec: Any
 
@@ -54,9 +54,9 @@ class Record:
     """An object.
 
     Attributes:
-        needed: The fields that must be there, with what they hold.
-        optional: The fields that may be there.
-        open: Whether other fields may be there as well, and hold anything.
+        needed: The required fields and their types.
+        optional: The optional fields and their types.
+        open: Whether other fields are allowed, with any values.
     """
 
     needed: Mapping[str, Any] = field(default_factory=dict)
@@ -92,7 +92,7 @@ ENCODER = Record(
 
 
 def record_of(config: type[Any], **most: int) -> Record:
-    """What a dataclass of numbers, texts and tuples of numbers may hold as JSON.
+    """The schema of a dataclass of numbers, texts and tuples of numbers.
 
     Args:
         config: The dataclass.
@@ -129,10 +129,10 @@ def record_of(config: type[Any], **most: int) -> Record:
 
 
 def parse_json(text: str) -> Any:
-    """JSON whose numbers are finite and whose texts are Unicode, nested within bounds.
+    """Parses JSON with finite numbers, valid Unicode and bounded nesting.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not such JSON.
     """
     try:
         value = json.loads(text, parse_constant=_refuse)
@@ -143,7 +143,7 @@ def parse_json(text: str) -> Any:
 
 
 def fault(value: Any, spec: Spec, name: str = "header") -> str:
-    """Why a value is not what was specified; empty if it is.
+    """Why a value does not match its specification, or an empty text.
 
     >>> fault({"steps": 1.5}, Record({"steps": Whole(0, 9)}))
     "its 'steps' is 1.5, expected a whole number from 0 to 9"
@@ -218,7 +218,7 @@ def _check_plain(value: Any, depth: int) -> None:
         for item in value:
             _check_plain(item, depth - 1)
     elif isinstance(value, str):
-        # Half of a surrogate pair is no text, and fails where it is printed.
+        # A lone surrogate is not valid text, and fails when it is printed.
         value.encode()
     elif isinstance(value, float):
         if not math.isfinite(value):

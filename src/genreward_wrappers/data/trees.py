@@ -35,11 +35,11 @@ def flatten(tree: Any, path: str = "", classes: bool = True) -> tuple[Any, Tenso
 
     Args:
         tree: The tree.
-        path: Where it is in a larger one.
+        path: Its path in a larger tree.
         classes: Whether there will be a live tree to take classes from.
 
     Raises:
-        TypeError: There is something in it that cannot be stored.
+        TypeError: It contains something that cannot be stored.
     """
     if tree is None:
         return None, {}
@@ -73,17 +73,17 @@ def flatten(tree: Any, path: str = "", classes: bool = True) -> tuple[Any, Tenso
 def rebuild(
     outline: Any, tensors: Mapping[str, NDArray[Any]], like: Any = None, path: str = ""
 ) -> Any:
-    """The tree of an outline.
+    """Builds the tree of an outline.
 
     Args:
-        outline: What `flatten` returned, or anything.
+        outline: The outline, as `flatten` returned it; it need not be valid.
         tensors: The arrays by their paths.
-        like: A tree that classes and devices are taken from. None where there is none,
-            which suffices for what holds no fields.
-        path: Where in the tree this is.
+        like: A tree to take classes and devices from. None suffices for trees without
+            dataclasses and named tuples.
+        path: The path of this tree in a larger one.
 
     Raises:
-        ValueError: It is no outline, or the tree differs from the one it is to be like.
+        ValueError: The outline is invalid, or the tree does not match ``like``.
     """
     home = _home(like)
     used: set[str] = set()
@@ -132,7 +132,7 @@ def rebuild(
 
 
 def _parts(tree: Any) -> tuple[str, dict[str, Any]]:
-    """The kind of what holds other values, and these by name; no kind for others."""
+    """The kind of a container and its values by name; "" if it is no container."""
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         names = [field.name for field in dataclasses.fields(tree)]
         return "fields", {name: getattr(tree, name) for name in sorted(names)}
@@ -187,9 +187,9 @@ def _leaf(
 
 
 def _alike(value: Any, like: Any) -> bool:
-    """Whether a leaf may take the place of another.
+    """Whether a leaf may replace another.
 
-    Numbers may have become of another type, and axes behind the first may grow.
+    Numbers may have another type, and all axes but the first may have another length.
     """
     numbers = (int, float, np.generic)
     if like is None or (isinstance(value, numbers) and isinstance(like, numbers)):
@@ -208,7 +208,7 @@ def _expect(fits: bool, what: str, like: Any, path: str) -> None:
 
 
 def _home(tree: Any) -> str:
-    """The accelerator that some tensor of a tree is on; else the CPU."""
+    """The accelerator that any tensor of a tree is on, or else the CPU."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(tree, torch.Tensor):
         return str(tree.device)

@@ -1,8 +1,8 @@
 """``genreward doctor``: whether this machine renders correctly and fast.
 
-Each check yields findings: what was seen, and what to do about it. Checks are guarded,
-so that one that fails is a finding like any other, and what may crash a process is
-tried in another one. Nothing here asks the network.
+Each check yields findings: what was found, and what to do about it. A check that raises
+is reported as a finding, too, and anything that may crash runs in a subprocess. Nothing
+here accesses the network.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ def run_doctor(
     full: bool = False,
     as_json: bool = False,
 ) -> int:
-    """Prints every finding as soon as it is there; returns the exit status.
+    """Prints each finding as soon as it is available; returns the exit status.
 
     Args:
-        env_id: The environment to draw: any id that `gymnasium.make` knows. Where the
-            hand is in the picture is checked for Meta-World alone.
-        output: A folder for the check pictures, made if need be; None saves none.
+        env_id: The environment to draw: any id that `gymnasium.make` knows. The
+            position of the hand in the picture is checked only for Meta-World.
+        output: A folder for the pictures, created if necessary; None saves none.
         console: A `rich.console.Console`; by default one on the standard output, or
-            plain lines where rich is not installed.
-        full: Whether to run the slow checks, too.
-        as_json: Whether to print all findings as JSON instead, at the end.
+            plain lines if rich is not installed.
+        full: Whether to run the slow checks as well.
+        as_json: Whether to print all findings as JSON at the end instead.
 
     Returns:
         1 if anything failed, else 0.
@@ -91,9 +91,9 @@ def examine(
 
     Args:
         env_id: The environment to draw.
-        output: A folder for the check pictures; None saves none.
+        output: A folder for the pictures; None saves none.
         progress: Called with the title of a check before it runs.
-        full: Whether to run the slow checks, too.
+        full: Whether to run the slow checks as well.
     """
     visit = Visit(env_id, output, os.environ.get("MUJOCO_GL", ""))
     first = {**CHECKS, **(SLOW_CHECKS if full else {})}
@@ -106,7 +106,7 @@ def examine(
             yield Finding(title, "info", says, visit.remedy)
             continue
         try:
-            # Where a library deprecates something is of no interest between findings.
+            # Deprecation warnings of libraries would clutter the findings.
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 yield from check(visit)
@@ -134,7 +134,7 @@ SLOW_CHECKS: dict[str, Check] = {
     "draw, then train": check_draw_then_train,
 }
 
-#: What is left out where the environment cannot be drawn, lest it crash this process.
+#: Skipped if the environment cannot be drawn, as they might crash this process.
 DRAWING_CHECKS: dict[str, Check] = {
     "GL": check_gl,
     "picture": check_picture,
@@ -156,8 +156,8 @@ def _print(finding: Finding, console: Any) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    # A row a finding and not one table at the end: should a driver end the process,
-    # what was found before stays on the screen.
+    # One row per finding instead of one table at the end: if a driver ends the process,
+    # the findings so far stay on the screen.
     row = Table.grid(padding=(0, 1))
     row.add_column(width=4)
     row.add_column(width=18)

@@ -1,4 +1,4 @@
-"""What may end a process in a crash, tried in another one."""
+"""Checks that may crash, run in a subprocess."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from genreward_wrappers.doctor.finding import (
     last_line,
 )
 
-#: How long a subprocess may take, in seconds.
+#: Time limit of a subprocess in seconds.
 LIMIT = 60.0
 
 HARMLESS = "harmless if only the exit code is wrong: call env.close() before the end"
 
 
-# A crash is expected in these, and should leave no core file behind.
+# A crash is expected in these scripts, and should leave no core file.
 _QUIETLY = """
 import sys
 try:
@@ -82,7 +82,7 @@ try:
 
 
 def _run(script: str, *arguments: str) -> tuple[int | None, list[str], str]:
-    """A script's return code (None if it took too long), its output, and its error."""
+    """The return code (None after a time-out), output and error of a script."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", script, *arguments],
@@ -106,7 +106,7 @@ def _run(script: str, *arguments: str) -> tuple[int | None, list[str], str]:
 
 
 def check_drawing(visit: Visit) -> Iterator[Finding]:
-    """Draws in another process, where a crash does no harm."""
+    """Draws in a subprocess, where a crash does no harm."""
     if not (yield from _no_simulator(visit, "drawing")):
         code, stages, error = _run(_OWN, visit.env_id)
         if "drawn" not in stages:
@@ -119,7 +119,7 @@ def check_drawing(visit: Visit) -> Iterator[Finding]:
 
 
 def check_draw_then_train(visit: Visit) -> Iterator[Finding]:
-    """Draws and then trains, in that order, where a crash does no harm."""
+    """Draws and then trains in a subprocess, where a crash does no harm."""
     name = "draw, then train"
     if (yield from _no_simulator(visit, name)):
         return
@@ -145,7 +145,7 @@ def check_draw_then_train(visit: Visit) -> Iterator[Finding]:
 
 
 def _no_simulator(visit: Visit, name: str) -> Generator[Finding, None, bool]:
-    """Whether the environment's simulator is missing, which is then a finding."""
+    """Whether the environment's simulator is missing; if so, yields a finding."""
     extra, package = SIMULATORS.get(visit.env_id.partition("/")[0], ("", ""))
     if package and importlib.util.find_spec(package) is None:
         visit.obstacle, visit.remedy = f"no {package}", install_line(extra)
@@ -164,7 +164,7 @@ def _not_drawn(visit: Visit, name: str, stages: list[str], error: str) -> Findin
 
 
 def _raw_mujoco(triton: bool) -> Iterator[Finding]:
-    """The same with plain mujoco: what a user's own script would run into."""
+    """The same with plain mujoco, as in a user's own script."""
     name = "mujoco, then train"
     for package, there in (
         ("triton", triton),
@@ -175,7 +175,7 @@ def _raw_mujoco(triton: bool) -> Iterator[Finding]:
             return
     from genreward_wrappers.envs._gl import choose_backend
 
-    # A script of the user's would have to set MUJOCO_GL; inherited, it is set.
+    # A user's script would have to set MUJOCO_GL; the subprocess inherits it.
     choose_backend()
     code, stages, error = _run(_RAW)
     if code == 0:

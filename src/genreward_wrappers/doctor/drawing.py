@@ -1,4 +1,4 @@
-"""What draws, whether it draws rightly, and how fast."""
+"""Checks of drawing: the GL driver, the picture and the speed."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from genreward_wrappers.doctor.finding import (
     save_picture,
 )
 
-#: How long a speed is measured, in seconds.
+#: Seconds for which a speed is measured.
 MEASURED = 1.5
 
 
-#: Below so many pictures a second, drawing is what a training waits for.
+#: Below this many pictures per second, drawing dominates the time of training.
 SLOW = 30.0
 
 
@@ -41,7 +41,7 @@ _FEWER = (
 
 
 def check_gl(visit: Visit) -> Iterator[Finding]:
-    """Which GL draws, and whether it is software."""
+    """Which GL driver draws, and whether it is a software renderer."""
     if importlib.util.find_spec("mujoco") is None:
         do = install_line("metaworld")
         yield Finding("GL", "info", "not checked: no mujoco", do)
@@ -62,7 +62,7 @@ def check_gl(visit: Visit) -> Iterator[Finding]:
 
 
 def _gl_strings() -> tuple[str, str, str]:
-    """GL_RENDERER, GL_VENDOR and GL_VERSION of a context like an environment's."""
+    """GL_RENDERER, GL_VENDOR and GL_VERSION of a context like those of environments."""
     from genreward_wrappers.envs._gl import OffscreenRenderer, Quality, choose_backend
 
     choose_backend()
@@ -80,7 +80,7 @@ def _gl_strings() -> tuple[str, str, str]:
 
 
 def check_picture(visit: Visit) -> Iterator[Finding]:
-    """Whether there is anything in the picture."""
+    """Whether the picture shows anything."""
     with contextlib.closing(make_env(visit.env_id)) as env:
         env.reset(seed=0)
         frame: UInt8 = env.render()
@@ -95,7 +95,7 @@ def check_picture(visit: Visit) -> Iterator[Finding]:
 
 
 def check_turns(visit: Visit) -> Iterator[Finding]:
-    """Two tasks that are drawn by turns, against one that is drawn alone."""
+    """Compares two tasks drawn alternately with one drawn alone."""
     name = "two tasks by turns"
     if not visit.metaworld:
         yield Finding(name, "info", "not checked: only for Meta-World")
@@ -114,7 +114,7 @@ def check_turns(visit: Visit) -> Iterator[Finding]:
         for one, (two, _) in zip(alone, pairs, strict=True)
     )
     says = f"{visit.env_id} beside {other_id}"
-    # A GPU may round anew; another task's textures are not a matter of rounding.
+    # GPUs may round differently, but the textures of another task differ by more.
     if worst > 8:
         says += f": its picture is not what it is alone, by {worst} of 255"
         do = "one task a process (AsyncVectorEnv), and report it with this output"
@@ -133,7 +133,7 @@ def _step(env: Any, number: int) -> UInt8:
 
 
 def check_speed(visit: Visit) -> Iterator[Finding]:
-    """Frames and steps a second, as an environment makes them."""
+    """Frames and steps per second of an environment."""
     if visit.metaworld:
         steps, fast = _rates(visit.env_id, obs="state", render_quality="fast")
         _, full = _rates(visit.env_id, obs="state", render_quality="full")
@@ -150,12 +150,12 @@ def check_speed(visit: Visit) -> Iterator[Finding]:
 
 
 def _rates(env_id: str, **options: Any) -> tuple[float, float]:
-    """Steps a second and pictures a second, each without the other."""
+    """Steps per second and pictures per second, measured separately."""
     count, stepping, drawing = 0, 0.0, 0.0
     with contextlib.closing(make_env(env_id, **options)) as env:
         env.action_space.seed(0)
         env.reset(seed=0)
-        # The first picture uploads textures, which is not what a training waits for.
+        # The first picture uploads textures, which happens only once.
         env.render()
         while count == 0 or stepping + drawing < MEASURED:
             action = env.action_space.sample()

@@ -1,4 +1,4 @@
-"""What a check finds, and what the checks share."""
+"""The results of checks, and the state that checks share."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ EGL = (
 )
 
 
-# The extra that brings the simulator of this package's own environments, and the
-# package to look for, by the beginning of the id.
+# The extra and the package of the simulator of this package's own environments, by the
+# prefix of their ids.
 SIMULATORS = {family.name: (family.extra, family.package) for family in FAMILIES}
 
 
@@ -40,8 +40,8 @@ class Finding:
     """The result of one check.
 
     Attributes:
-        name: What was checked.
-        status: "ok", "info" (nothing that has to be done), "warn" or "fail".
+        name: The subject of the check.
+        status: "ok", "info" (no action needed), "warn" or "fail".
         says: What was found.
         do: What to do about it; never empty for "warn" and "fail".
     """
@@ -52,21 +52,21 @@ class Finding:
     do: str = ""
 
     def __post_init__(self) -> None:
-        """Refuses a complaint without a remedy."""
+        """Rejects a problem without a remedy."""
         if self.status in ("warn", "fail") and not self.do:
             raise ValueError(f"the finding {self.name!r} does not say what to do")
 
 
 @dataclass
 class Visit:
-    """What the checks share.
+    """The state that the checks share.
 
     Attributes:
-        env_id: The id of the environment that is drawn.
+        env_id: The id of the environment to draw.
         output: The folder for pictures; None saves none.
-        backend: MUJOCO_GL as it was before anything here chose one.
-        obstacle: Why nothing can be drawn here; empty as long as it can.
-        remedy: What to do about that.
+        backend: The value of MUJOCO_GL before this package chose one.
+        obstacle: Why nothing can be drawn here; empty if drawing works.
+        remedy: What to do about the obstacle.
     """
 
     env_id: str
@@ -77,7 +77,7 @@ class Visit:
 
     @property
     def metaworld(self) -> bool:
-        """Whether the environment is one of Meta-World's of this package."""
+        """Whether it is one of this package's Meta-World environments."""
         return self.env_id.startswith("metaworld/")
 
 
@@ -95,7 +95,7 @@ def install_line(extra: str) -> str:
 
 
 def fault(attempt: Callable[..., object], *arguments: object) -> str:
-    """What an attempt raises, in one line; empty if nothing."""
+    """The error of a call in one line, or an empty text."""
     try:
         attempt(*arguments)
     except Exception as error:
@@ -104,7 +104,7 @@ def fault(attempt: Callable[..., object], *arguments: object) -> str:
 
 
 def brief(error: Exception) -> str:
-    """An error's first line: some messages quote whole configurations after it."""
+    """The first line of an error; some messages go on to quote whole configurations."""
     text = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {text}"[:400]
 
@@ -115,7 +115,7 @@ def last_line(text: str) -> str:
 
 
 def save_picture(visit: Visit, name: str, picture: UInt8, zoom: int = 1) -> str:
-    """Saves a picture, if pictures are wanted; says where, as the end of a sentence."""
+    """Saves a picture if requested; returns its path as the end of a sentence."""
     if visit.output is None:
         return ""
     picture = picture.repeat(zoom, 0).repeat(zoom, 1)
@@ -125,7 +125,7 @@ def save_picture(visit: Visit, name: str, picture: UInt8, zoom: int = 1) -> str:
         check = zlib.crc32(kind + data)
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
 
-    # By hand, since Pillow comes only with extras that a broken machine may lack.
+    # Written by hand, since Pillow comes only with extras that may be missing.
     rows = b"".join(b"\0" + row.tobytes() for row in picture)
     visit.output.mkdir(parents=True, exist_ok=True)
     path = visit.output / name

@@ -1,4 +1,4 @@
-"""Whether what is installed fits together: versions, device, files, folders."""
+"""Checks of the installation: versions, device, files and folders."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from genreward_wrappers.doctor.finding import (
 
 
 def check_packages(visit: Visit) -> Iterator[Finding]:
-    """Versions against the ranges that the installed distribution itself declares."""
+    """Compares versions with the ranges declared by the installed distribution."""
     try:
         from packaging.requirements import Requirement
         from packaging.specifiers import SpecifierSet
@@ -48,7 +48,7 @@ def check_packages(visit: Visit) -> Iterator[Finding]:
         yield Finding("python", "warn", f"{here} is not in {needed}", do)
 
     groups: dict[str, list[Requirement]] = {"": []}
-    # What everything together and what developing it needs would only repeat.
+    # Extras that combine others would only repeat them.
     extras = [
         extra
         for extra in about.get_all("Provides-Extra") or []
@@ -67,7 +67,7 @@ def check_packages(visit: Visit) -> Iterator[Finding]:
 
 
 def _versions(extra: str, requirements: list[Any]) -> Finding:
-    """One finding for a group of requirements: those of an extra, or the core ones."""
+    """One finding for a group of requirements: those of an extra, or of the core."""
     says, missing, wrong = [], [], []
     for requirement in requirements:
         wanted = f"{requirement.name}{requirement.specifier}"
@@ -95,7 +95,7 @@ def _versions(extra: str, requirements: list[Any]) -> Finding:
 
 
 def check_compute(visit: Visit) -> Iterator[Finding]:
-    """The device that "auto" takes, and whether threads get in each other's way."""
+    """The device that "auto" selects, and whether threads compete for cores."""
     import torch
 
     from genreward_wrappers.encoders.base import resolve_device, resolve_dtype
@@ -107,7 +107,7 @@ def check_compute(visit: Visit) -> Iterator[Finding]:
         says += f": {card.name}, {card.total_memory / 2**30:.0f} GiB"
     says += f", {str(dtype).removeprefix('torch.')}"
     try:
-        # A GPU may be found, and yet be one that this build has no code for.
+        # A GPU may be found that this build of torch has no code for.
         torch.ones(2, device=device).mul(2).sum().item()
     except RuntimeError as error:
         do = 'install the torch build for this GPU and driver, or use device="cpu"'
@@ -135,7 +135,7 @@ def check_compute(visit: Visit) -> Iterator[Finding]:
 
 
 def check_assets(visit: Visit) -> Iterator[Finding]:
-    """Every file that comes with the package."""
+    """Reads every file that comes with the package."""
     from genreward_wrappers.data.goals import GoalBundle
 
     folder = Path(str(resources.files("genreward_wrappers") / "assets"))
@@ -158,7 +158,7 @@ def check_assets(visit: Visit) -> Iterator[Finding]:
 
 
 def check_encoders(visit: Visit) -> Iterator[Finding]:
-    """Whether the embedded encoders load, and fit the goals that were made for them."""
+    """Whether the embedded encoders load and match the goals made for them."""
     from genreward_wrappers.data.goals import GoalBundle
     from genreward_wrappers.encoders.binding import bind_encoder
     from genreward_wrappers.encoders.registry import embedded_encoders, load_encoder
@@ -166,7 +166,7 @@ def check_encoders(visit: Visit) -> Iterator[Finding]:
     goals: list[GoalBundle] = []
     folder = Path(str(resources.files("genreward_wrappers") / "assets" / "goals"))
     for path in sorted(folder.glob("*.safetensors")):
-        # Damaged ones are findings of `check_assets`.
+        # Damaged files are reported by `check_assets`.
         fault(lambda path=path: goals.append(GoalBundle.load(path)))
     if not embedded_encoders():
         says = f"there are no encoders beside {folder}"
@@ -189,7 +189,7 @@ def check_encoders(visit: Visit) -> Iterator[Finding]:
 
 
 def _read(path: Path) -> None:
-    """Reads a file of the package to its end, as what its name says it is."""
+    """Reads a whole file of the package, in the format that its suffix names."""
     if path.suffix == ".json":
         json.loads(path.read_text())
     elif path.suffix == ".safetensors":
@@ -203,7 +203,7 @@ def _read(path: Path) -> None:
 
 
 def check_hub(visit: Visit) -> Iterator[Finding]:
-    """Whether ``hf://`` addresses can be asked for. The hub itself is not asked."""
+    """Whether ``hf://`` addresses can be used. The Hub itself is not contacted."""
     offline = os.environ.get("HF_HUB_OFFLINE", "")
     says = f"HF_HUB_OFFLINE={offline}" if offline else "HF_HUB_OFFLINE is not set"
     if importlib.util.find_spec("huggingface_hub") is None:
@@ -217,7 +217,7 @@ def check_hub(visit: Visit) -> Iterator[Finding]:
 
 
 def check_folders(visit: Visit) -> Iterator[Finding]:
-    """Whether what is made and what is downloaded can be kept."""
+    """Whether the folders for results and downloads are writable."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     hub = os.environ.get("HF_HUB_CACHE") or os.environ.get("HF_HOME")
     output = visit.output
@@ -233,7 +233,7 @@ def check_folders(visit: Visit) -> Iterator[Finding]:
         if not broken:
             yield Finding(name, "ok", f"{folder.resolve()} can be written")
         elif name == "output folder" and output is not None:
-            # The checks that draw should not fail of it once more.
+            # Later checks should not fail for the same reason.
             visit.output = None
             yield Finding(name, "fail", f"cannot be written: {broken}", do)
         else:
@@ -241,7 +241,7 @@ def check_folders(visit: Visit) -> Iterator[Finding]:
 
 
 def _try_writing(folder: Path) -> None:
-    # Folders are not made just to see whether they could be.
+    # Do not create folders only to find out whether that is possible.
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     with tempfile.TemporaryFile(dir=folder) as file:

@@ -1,4 +1,4 @@
-"""Whether up is up in the picture, and right is right."""
+"""Checks that pictures are upright and not mirrored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from genreward_wrappers.doctor.finding import (
     save_picture,
 )
 
-#: The side of the picture in which the hand is looked for.
+#: Side of the pictures in which the hand is located.
 SIDE = 128
 
 
@@ -26,10 +26,10 @@ _HAND = ("hand", "rightclaw", "rightpad", "leftclaw", "leftpad")
 
 
 def check_orientation(visit: Visit) -> Iterator[Finding]:
-    """Whether what goes up in the world goes up in the picture.
+    """Whether a movement upwards in the world is one upwards in the picture.
 
-    Neither the renderer's convention nor this package's is trusted: the hand is found
-    in the picture by painting it, and its place is computed from the camera's.
+    The check relies on no convention: the hand is located in the picture by painting
+    it, and its expected position is computed from the camera's pose.
     """
     name = "orientation"
     if not visit.metaworld:
@@ -79,13 +79,13 @@ def check_orientation(visit: Visit) -> Iterator[Finding]:
 def _verdict(
     drawn: dict[str, NDArray[Any]], computed: dict[str, NDArray[Any]]
 ) -> str | None:
-    """What is wrong with the picture; None if these movements cannot tell."""
+    """What is wrong with the picture; None if these movements do not show it."""
     seen = (drawn["up"] - drawn["start"])[0], (drawn["right"] - drawn["start"])[1]
     due = (
         (computed["up"] - computed["start"])[0],
         (computed["right"] - computed["start"])[1],
     )
-    # Rows grow downwards, so that up is less; a camera that looks down sees neither.
+    # Rows grow downwards, so "up" is negative. A camera that looks down sees neither.
     if due[0] > -3 or due[1] < 3:
         return None
     faults = []
@@ -94,17 +94,17 @@ def _verdict(
     if seen[1] < 0:
         faults.append("mirrored")
     off = max(np.abs(drawn[move] - computed[move]).max() for move in drawn)
-    # The pixels of the hand that one sees have their middle near that of the hand.
+    # The centre of the visible pixels is close to the centre of the hand.
     if not faults and off > SIDE / 10:
         faults.append(f"the hand is {off:.0f} pixels from its place")
     return " and ".join(faults)
 
 
 def _camera(env: Any) -> tuple[NDArray[Any], NDArray[Any], float]:
-    """Where the camera is, its (right, up, back) as they should be seen, its focus.
+    """The camera's position, its (right, up, back) axes in the picture, and its focus.
 
-    A camera that hangs upside down in the model gives, in this package, a picture
-    turned by half a circle: +z is to be up.
+    If a camera is mounted upside down in the model, this package rotates its pictures
+    by 180 degrees, so that +z is up.
     """
     data, camera = env._sim.data, env._camera_id
     axes = np.array(data.cam_xmat[camera]).reshape(3, 3).T
@@ -120,7 +120,7 @@ def _right_of_camera(env: Any) -> NDArray[Any]:
 
 
 def _computed_hand(env: Any) -> NDArray[Any]:
-    """The (row, column) at which the camera sees the middle of the hand."""
+    """The (row, column) at which the camera sees the centre of the hand."""
     position, axes, focus = _camera(env)
     (height, width), data = env.size, env._sim.data
     right, up, back = axes @ (data.geom_xpos[_hand(env)] - position).T
@@ -130,7 +130,7 @@ def _computed_hand(env: Any) -> NDArray[Any]:
 
 
 def _seen_hand(env: Any, frame: UInt8) -> NDArray[Any] | None:
-    """The middle of the pixels that change if the hand is painted; None without any."""
+    """The centre of the pixels that change if the hand is painted; None without any."""
     colours, hand = env._sim.model.geom_rgba, _hand(env)
     before = colours[hand].copy()
     colours[hand] = (1, 0, 1, 1)
@@ -150,7 +150,7 @@ def _hand(env: Any) -> list[int]:
 
 
 def _fresh(env: Any) -> UInt8:
-    """A picture of now: environments draw once a step, and keep what they drew."""
+    """A new picture: environments draw once per step and keep the result."""
     env._frame = None
     frame: UInt8 = env.render()
     return frame

@@ -1,4 +1,4 @@
-"""Which encoder goes with which goal: what was trained on one answers only to it."""
+"""Binds goals to encoders: what was trained on one encoder works with no other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genreward_wrappers.encoders.registry import is_pinned, load_encoder
 
 
 class NamesEncoder(Protocol):
-    """A goal bundle, or whatever else says which encoder goes with it."""
+    """A goal bundle, or anything else that names its encoder."""
 
     @property
     def encoder(self) -> Mapping[str, Any]:
@@ -37,16 +37,16 @@ def bind_encoder(
 
     Args:
         goal: The bundle.
-        encoder: An encoder, what `load_encoder` takes for one, or "random" for an
-            untrained one of the same shape; None is the one that the bundle names.
-        device: Where it is loaded to.
-        dtype: What it computes in.
+        encoder: An encoder, its name as for `load_encoder`, or "random" for an
+            untrained one of the same shape; None uses the one that the bundle names.
+        device: The device to load it to.
+        dtype: The type to compute in.
         allow_download: Whether an encoder that the bundle names without a commit may
-            be fetched from the Hub. Who made the bundle may not be whom you trust.
+            be downloaded from the Hub. You may not trust the author of the bundle.
 
     Raises:
-        GoalError: The fingerprints differ, and both are in the message; or the encoder
-            is not here, and the bundle may not have it fetched.
+        GoalError: The fingerprints differ, and the message quotes both; or the encoder
+            is not on this machine and may not be downloaded.
     """
     named = encoder is None or encoder == "random"
     if encoder is None:
@@ -68,7 +68,7 @@ def bind_encoder(
     if isinstance(encoder, str):
         size = goal.encoder.get("fingerprint", {}).get("size")
         if size is None and encoder.startswith("pixels"):
-            # The goal's own size, down to where an 8x8 grid fits.
+            # The goal's own size, rounded down to a multiple of 8.
             size = [side - side % 8 for side in goal.frame_size]
         download = not named or allow_download or is_pinned(encoder)
         try:
@@ -106,7 +106,7 @@ def bind_encoder(
 
 
 def same_encoder(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two fingerprints are of the same encoder, whatever their precision."""
+    """Whether two fingerprints belong to the same encoder, in any precision."""
     return _essence(one) == _essence(other)
 
 

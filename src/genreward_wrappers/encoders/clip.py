@@ -1,13 +1,11 @@
-"""CLIP models through open_clip: pictures and texts in one space.
+"""CLIP models of open_clip: images and texts in one space.
 
-A model comes from a local folder in open_clip's own layout (`open_clip_config.json`
-beside `open_clip_model.safetensors`), or by one of open_clip's names and pretrained
-tags, whose weights huggingface_hub fetches or finds in its cache. Only safetensors are
-read.
+A model is a local folder in open_clip's own layout (`open_clip_config.json` and
+`open_clip_model.safetensors`), or one of open_clip's names and pretrained tags, whose
+weights huggingface_hub downloads or finds in its cache. Only safetensors are read.
 
-`encode_images` gives the image tower's embeddings as they are, not of unit length: what
-features want. Rewards that are cosines divide by the length themselves. `encode_texts`
-gives unit embeddings.
+`encode_images` returns the unnormalised embeddings of the image tower, which suit
+features; rewards that are cosines normalise them. `encode_texts` returns unit vectors.
 """
 
 from __future__ import annotations
@@ -38,15 +36,15 @@ CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 
 
 class ClipEncoder(ImageEncoder):
-    """A CLIP model of open_clip as an encoder of single pictures and of texts.
+    """A CLIP model of open_clip as an encoder of single images and of texts.
 
     Args:
         model: The model, with its preprocessing in `model.visual.preprocess_cfg`.
         config: The model's configuration, as in `open_clip_config.json`.
-        tokenizer: Makes the model's tokenizer; called when a text comes.
+        tokenizer: Returns the model's tokenizer; called for the first text.
         device: "auto", "cpu", "cuda" or "cuda:<index>".
-        dtype: What the model computes in; float32 by default.
-        source: The string that `load_encoder` takes for it.
+        dtype: The type to compute in; float32 by default.
+        source: Its name for `load_encoder`.
     """
 
     def __init__(
@@ -71,7 +69,7 @@ class ClipEncoder(ImageEncoder):
         self.model = model.to(self.device, self.dtype)
         self._make_tokenizer = tokenizer
         self._tokenizer: Any = None
-        # What determines the latents; the text tower has no part in them.
+        # Only what determines the latents, which the text tower does not.
         tower = {key: config.get(key) for key in ("embed_dim", "vision_cfg")}
         tower["quick_gelu"] = bool(config.get("quick_gelu", False))
         self.fingerprint = self._card(
@@ -85,8 +83,8 @@ class ClipEncoder(ImageEncoder):
     def encode_texts(self, texts: str | Sequence[str]) -> Tensor:
         """Unit embeddings (n, D) of texts.
 
-        Warns of texts that are longer than the model reads, and of words that the
-        tokenizer does not know. (CLIP's own knows every word, by its bytes.)
+        Warns about texts that are truncated, and about words that the tokenizer does
+        not know. (CLIP's own tokenizer encodes any word by its bytes.)
         """
         found = as_texts(texts)
         if self._tokenizer is None:
@@ -101,7 +99,7 @@ class ClipEncoder(ImageEncoder):
 
     def _report(self, text: str) -> None:
         limit = self._tokenizer.context_length
-        # Tokenizers of transformers stand behind an attribute, CLIP's own by itself.
+        # Tokenizers of transformers are wrapped by open_clip, CLIP's own is not.
         inner = getattr(self._tokenizer, "tokenizer", None)
         if inner is None:
             tokens = self._tokenizer.encode(text)
@@ -133,20 +131,20 @@ def load_clip(
     source: str | None = None,
     download: bool = True,
 ) -> ClipEncoder:
-    """Loads a CLIP model. Python that comes with it is never run.
+    """Loads a CLIP model. Python code in its repository is never run.
 
     Args:
-        spec: ``<model>/<pretrained tag>`` as open_clip has them, a folder in its
-            layout, or a safetensors file with `open_clip_config.json` beside it.
+        spec: ``<model>/<pretrained tag>`` of open_clip, a folder in its layout, or a
+            safetensors file next to an `open_clip_config.json`.
         device: "auto", "cpu", "cuda" or "cuda:<index>".
-        dtype: What the model computes in; float32 by default.
-        size: What the caller takes the model's size to be; None takes the model's.
-        source: What to record as the encoder's source.
-        download: Whether weights may be fetched from the hub if they are not here.
+        dtype: The type to compute in; float32 by default.
+        size: The image size that the caller expects; None accepts any.
+        source: The name to record as the encoder's source.
+        download: Whether weights may be downloaded from the Hub.
 
     Raises:
         ImportError: open_clip is not installed.
-        FileNotFoundError: A file is missing, or the hub cannot be reached.
+        FileNotFoundError: A file is missing, or the Hub cannot be reached.
         ValueError: There is no such model or tag, or the weights do not fit.
     """
     open_clip = import_open_clip()
@@ -188,12 +186,12 @@ def load_clip(
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """The model's part of a configuration, if it does not ask for code to be run."""
+    """The model's part of a configuration, unless it asks to run code."""
     try:
         config: dict[str, Any] = json.loads(path.read_text("utf-8"))["model_cfg"]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no configuration of open_clip") from error
-    # open_clip hands such options on to transformers.
+    # open_clip passes such options on to transformers.
     if "trust_remote_code" in json.dumps(config):
         raise ValueError(
             f"{path} asks for trust_remote_code: Python that comes with a model is "
@@ -208,9 +206,9 @@ def _tokenizer(open_clip: Any, name: str) -> Any:
 
 
 def _build(open_clip: Any, name: str, weights: Path, forced: dict[str, Any]) -> Any:
-    """The model with its weights, every one of them and no other."""
+    """The model with exactly its weights."""
     root = logging.getLogger()
-    # Without weights open_clip warns that there are none; they come right after.
+    # open_clip would warn that there are no weights; they are loaded below.
     root.addFilter(_says_something)
     try:
         with no_remote_code():
@@ -226,9 +224,9 @@ def _build(open_clip: Any, name: str, weights: Path, forced: dict[str, Any]) -> 
         root.removeFilter(_says_something)
     there = shapes_in(weights)
     for scalar in ("logit_scale", "logit_bias"):
-        # Some have one number, others a list of one.
+        # Stored as a number by some, and as a list of one number by others.
         there.pop(scalar, None)
-    # A table of positions of another size open_clip would stretch, and not say so.
+    # open_clip would silently resize a position embedding of another size.
     wrong = misshapen(there, shapes_of(model.state_dict()))
     check_weights(str(weights), (), misshaped=wrong)
     found = open_clip.load_checkpoint(model, str(weights), strict=False)
@@ -275,7 +273,7 @@ def _name_and_tag(open_clip: Any, spec: str) -> tuple[str, str]:
 
 
 def _download(name: str, tag: str, address: str, download: bool) -> Path:
-    """Fetches a tag's weights from the hub, or finds them in its cache."""
+    """Downloads a tag's weights from the Hub, or finds them in its cache."""
     from huggingface_hub import hf_hub_download
 
     repository, _, file = address.rpartition("/")
@@ -285,7 +283,7 @@ def _download(name: str, tag: str, address: str, download: bool) -> Path:
             raise OSError("open_clip knows no repository for them")
         return Path(hf_hub_download(repository, file, local_files_only=not download))
     except OSError as error:
-        # The hub's own errors, being offline among them, are all OSErrors.
+        # All errors of the Hub, including being offline, are OSErrors.
         raise FileNotFoundError(
             f"cannot get the weights {tag!r} of {name!r} as safetensors, {file} of "
             f"{repository!r} on the Hugging Face hub: {error}\nWhere the hub can be "

@@ -1,8 +1,7 @@
-"""``genreward convert``: from published weights to files that this package reads.
+"""``genreward convert``: converts published weights to safetensors.
 
-The published files are pickles. They are read here, with `weights_only` and nowhere
-else, and written as safetensors. Keys have to be those of the model, all of them and no
-others.
+The published files are pickles. They are read here and nowhere else, with
+`weights_only`. Their keys must be exactly those of the model.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from torch import Tensor
 from genreward_wrappers.data.files import FileError, hash_file, write_atomic
 from genreward_wrappers.encoders.s3d import S3D, S3DConfig, save_s3d
 
-#: What LIV's checkpoint puts before the names of CLIP's parameters.
+#: The prefix of CLIP's parameters in LIV's checkpoint.
 LIV_PREFIX = "module.model."
-#: CLIP's own, in which LIV's pictures are measured too.
+#: CLIP's own statistics, which LIV uses as well.
 CLIP_MEAN = [0.48145466, 0.4578275, 0.40821073]
 CLIP_STD = [0.26862954, 0.26130258, 0.27577711]
 
@@ -42,13 +41,13 @@ def convert(
         kind: "s3d" or "liv".
         source: The published file.
         target: For "s3d" the file to write, for "liv" the folder.
-        words: For "s3d" the list of its words, published beside it: npy, or one word a
-            line.
-        sha256: What the source's is expected to be.
-        say: Where lines go.
+        words: For "s3d", its list of words, which is published with the weights: an npy
+            file, or one word per line.
+        sha256: The expected SHA-256 of the source.
+        say: Called with each line of output.
 
     Raises:
-        FileError: It is not such a file, or not the one of that sha256.
+        FileError: It is not such a file, or its SHA-256 differs.
     """
     if kind not in ("s3d", "liv"):
         raise ValueError(f"convert {kind!r}: expected 's3d' or 'liv'")
@@ -97,7 +96,7 @@ def convert_liv(state: Mapping[str, Any], target: Path) -> None:
     open_clip = import_open_clip()
     inner = state["liv"] if isinstance(state.get("liv"), dict) else state
     state = {
-        # What has another name stays as it is, and is shown as unexpected.
+        # Other names are kept, and reported as unexpected.
         name.removeprefix(LIV_PREFIX) if name.startswith(LIV_PREFIX) else f"{name} ": t
         for name, t in inner.items()
     }
@@ -119,7 +118,7 @@ def convert_liv(state: Mapping[str, Any], target: Path) -> None:
 
 
 def _clip_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The widths of a CLIP with a ResNet, by its shapes; RN50's where they are not."""
+    """The widths of a CLIP with a ResNet, from its shapes; those of RN50 if missing."""
     layers = [
         len(
             {name.split(".")[2] for name in state if name.startswith(f"visual.{part}.")}
@@ -134,7 +133,7 @@ def _clip_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
     }
     return {
         "embed_dim": _get(state, "text_projection", 512, 1024).shape[1],
-        # The weights were OpenAI's at first, and those were trained with it.
+        # The weights were initialised with OpenAI's, which were trained with it.
         "quick_gelu": True,
         "vision_cfg": {
             "image_size": round((places - 1) ** 0.5) * 32,
@@ -153,16 +152,16 @@ def _clip_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _get(state: Mapping[str, Tensor], name: str, *shape: int) -> Tensor:
-    """A tensor, or an empty one of the published shape, to get at the widths.
+    """A tensor, or an empty one of the published shape, to derive widths from.
 
-    A missing key is then named by `_fill`, among all the others.
+    `_fill` then reports all missing keys together.
     """
     found = state.get(name)
     return torch.empty(*shape, device="meta") if found is None else found
 
 
 def _fill(model: torch.nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Loads weights into a model; raises unless keys and shapes are the model's."""
+    """Loads weights into a model; raises unless keys and shapes match."""
     own = model.state_dict()
     missing = sorted(own.keys() - state.keys())
     unexpected = sorted(name.strip() for name in state.keys() - own.keys())
@@ -179,7 +178,7 @@ def _fill(model: torch.nn.Module, state: Mapping[str, Tensor], what: str) -> Non
     ]
     if shapes:
         raise FileError(f"the shapes are not those of {what}: {_listed(shapes)}")
-    # Strict, and from half precision to the model's own.
+    # Strict; half precision is converted to the model's own.
     model.load_state_dict(dict(state), strict=True)
 
 
@@ -215,7 +214,7 @@ def _read(path: Path, sha256: str | None, say: Callable[[str], None]) -> dict[st
 
 
 def _check_torch() -> None:
-    """Raises unless ``weights_only`` keeps what it promises, as it does since 2.6."""
+    """Raises unless ``weights_only`` is safe, which it is since torch 2.6."""
     major, minor = torch.__version__.split(".")[:2]
     if (int(major), int(minor)) < (2, 6):
         raise ImportError(

@@ -65,7 +65,7 @@ class PooledPixels(VideoEncoder):
         }
 
     def encode_chunk(self, frames: Frames, cache: Tree = None) -> tuple[Tensor, Tree]:
-        """Encode a chunk of one frame; there is nothing to remember."""
+        """Encode a chunk of one frame; there is no cache."""
         return self.encode_clips(frames), None
 
     def encode_clips(self, frames: Frames) -> Tensor:

@@ -1,4 +1,4 @@
-"""From a string to an encoder, one object for all that ask for the same."""
+"""Loads encoders by name; equal requests share one object."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ FORMS = (
     "or a local folder with config.json and safetensors weights",
 )
 
-#: What embedded encoders are told by: those of diffusers, and of open_clip.
+#: Files that identify embedded encoders of diffusers and of open_clip.
 CLIP_CONFIG = "open_clip_config.json"
 MARKERS = ("config.json", CLIP_CONFIG)
 
 _COMMIT = re.compile(r"@[0-9a-f]{40}$")
 
-# Encoders are immutable, so all environments of a process can share one; it goes when
-# the last of them lets go of it.
+# Encoders are immutable, so all environments of a process can share one. It is freed
+# with the last reference.
 _loaded: weakref.WeakValueDictionary[tuple[object, ...], VideoEncoder] = (
     weakref.WeakValueDictionary()
 )
@@ -56,16 +56,16 @@ def load_encoder(
         spec: `pixels` or `pixels:<grid>`; `embedded:<name>`, a model that comes with
             this package; `hf://<owner>/<repo>[/<subfolder>][@<revision>]`; a local
             folder with a diffusers `config.json` and safetensors weights; or
-            `random:` and one of the last three, which is that model untrained.
-            Models of single pictures are `open_clip:<model>/<pretrained tag>`,
+            `random:` followed by one of the last three, for the untrained model.
+            Models for single images are `open_clip:<model>/<pretrained tag>`,
             `open_clip:<folder or safetensors file>` and `transformers:<folder, or hub
             id[@<revision>]>`.
-        device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:<index>".
-        dtype: What the model computes in, "float32" by default on every device.
-        size: Height and width that the model sees; by default `sample_height` and
+        device: "auto" (CUDA if available), "cpu", "cuda" or "cuda:<index>".
+        dtype: The type to compute in, "float32" by default on every device.
+        size: Height and width of the model's input; by default `sample_height` and
             `sample_width` of the model's configuration, and 64x64 for pixels.
-        download: Whether it may be fetched from the Hugging Face Hub if it is not here.
-            Python that comes with a model is never run in any case.
+        download: Whether it may be downloaded from the Hugging Face Hub. Python code
+            that comes with a model is never run.
 
     Raises:
         ValueError: The string has none of these forms.
@@ -87,10 +87,10 @@ def load_encoder(
 
 
 def is_pinned(spec: str) -> bool:
-    """Whether a string stands for the same encoder wherever and whenever it is loaded.
+    """Whether a name always stands for the same encoder.
 
-    A folder and what comes with this package are here already; of the Hub, a commit
-    alone stays the same.
+    Folders and the models of this package are local; on the Hub, only a commit is
+    immutable.
     """
     bare = spec.removeprefix("random:")
     if bare.startswith("hf://"):
@@ -142,7 +142,7 @@ def _load(
     # Only the models below need diffusers.
     from genreward_wrappers.encoders.vae_checkpoint import load_video_vae
 
-    # The same architecture with weights that have learned nothing.
+    # The same architecture with untrained weights.
     untrained = spec.startswith("random:")
     source, spec = spec, spec.removeprefix("random:")
     hub = re.fullmatch(r"hf://([^/@]+/[^/@]+)(?:/([^@]+?))?/?(?:@(.+))?", spec)
@@ -173,7 +173,7 @@ def _load(
 
 
 def _hint(spec: str) -> str:
-    """What was probably meant by an owner and a repository alone."""
+    """A hint for names that consist of an owner and a repository only."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", spec):
         return ""
     return (
@@ -183,7 +183,7 @@ def _hint(spec: str) -> str:
 
 
 def _folder(spec: str) -> Path | None:
-    """The folder that an embedded name or a path stands for, if it is one."""
+    """The folder of an embedded name or a path, or None."""
     if spec.startswith("embedded:"):
         return embedded_folder(spec, MARKERS, "encoder")
     path = Path(spec).expanduser()
@@ -191,7 +191,7 @@ def _folder(spec: str) -> Path | None:
 
 
 def _stamp(spec: str) -> tuple[object, ...]:
-    """Changes when a folder's files do: a retrained model is not the loaded one."""
+    """Changes with the files of a folder, so that a retrained model is loaded anew."""
     for library in ("random:", "open_clip:", "transformers:"):
         spec = spec.removeprefix(library)
     if spec.endswith(".safetensors"):

@@ -5,10 +5,10 @@ The architecture is that of Xie et al., "Rethinking Spatiotemporal Feature Learn
 with feature gating; here behind a stem that turns 2x2x2 pixels into channels. The text
 tower and the training are those of Miech et al., "End-to-End Learning of Visual
 Representations from Uncurated Instructional Videos" (CVPR 2020): word2vec embeddings, a
-layer, the maximum over 16 places, a layer. Similarity is the plain dot product.
+layer, the maximum over 16 positions, a layer. Similarity is the plain dot product.
 
-``genreward convert s3d`` makes the one file that `load_s3d` reads from the weights and
-the list of words that the authors publish. Parameters are named as there.
+``genreward convert s3d`` makes the file that `load_s3d` reads from the weights and the
+list of words that the authors publish. Parameters have the same names as there.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from genreward_wrappers.encoders.base import (
 from genreward_wrappers.encoders.images import Pictures
 from genreward_wrappers.encoders.texts import as_texts, report_cut, report_unknown
 
-#: Height and width that the published weights look at.
+#: Height and width of the input of the published weights.
 SIZE = (224, 224)
 
-#: What each inception block gives: one plain branch, two that narrow before they look
-#: around (narrow, wide, narrow, wide), one that pools first.
+#: Output channels of the inception blocks: one plain branch, two with a bottleneck
+#: (narrow, wide, narrow, wide), one that pools first.
 _BLOCKS = {
     "mixed_3b": (64, 96, 128, 16, 32, 32),
     "mixed_3c": (128, 128, 192, 32, 96, 64),
@@ -49,7 +49,7 @@ _BLOCKS = {
     "mixed_5b": (256, 160, 320, 32, 128, 128),
     "mixed_5c": (384, 192, 384, 48, 128, 128),
 }
-#: Before which blocks the picture, or picture and time, are halved: kernel, stride.
+#: Pooling before blocks, in space or in space and time: kernel, stride.
 _POOLS = {
     "conv_2b": ((1, 3, 3), (1, 2, 2)),
     "mixed_3b": ((1, 3, 3), (1, 2, 2)),
@@ -63,12 +63,12 @@ class S3DConfig:
     """The widths of an S3D-G; the defaults are the published ones.
 
     Attributes:
-        shrink: What every channel count of the video tower is divided by.
-        features: The size of the space of videos and texts.
-        vocabulary: Rows of the word table; row 0 stands for no word.
-        word: The size of a word's embedding.
+        shrink: The divisor of all channel counts of the video tower.
+        features: The dimension of the space of videos and texts.
+        vocabulary: The number of rows of the word table; row 0 stands for no word.
+        word: The dimension of a word embedding.
         hidden: The width of the text tower.
-        max_words: How many words it reads.
+        max_words: The maximum number of words it reads.
     """
 
     shrink: int = 1
@@ -80,7 +80,7 @@ class S3DConfig:
 
 
 class Gating(nn.Module):
-    """Weighs channels by what the whole clip looks like."""
+    """Weights channels by an average over the whole clip."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ LAYOUT = Layout(
 
 
 class S3D(nn.Module):
-    """Both towers."""
+    """The video tower and the text tower."""
 
     def __init__(self, config: S3DConfig) -> None:
         super().__init__()
@@ -213,7 +213,7 @@ class S3D(nn.Module):
 
     def forward(self, video: Tensor) -> Tensor:
         """(n, 3, T, H, W) in [0, 1], all of T, H and W even, to (n, features)."""
-        # The kernels are of even size: what they see before the clip is dropped.
+        # The kernels have even size; outputs that start before the clip are dropped.
         x: Tensor = self.conv1(space_to_depth(video))[:, :, 1:, 1:, 1:]
         for name in ("conv_2b", "conv_2c", "gating", *_BLOCKS):
             if name in _POOLS:
@@ -240,7 +240,7 @@ def space_to_depth(video: Tensor) -> Tensor:
 def _pool(
     x: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, int]
 ) -> Tensor:
-    """The maximum, with zeros beyond the far ends; what comes in is never negative."""
+    """Max pooling with zero padding; the input is never negative."""
     extra = [max(k - s, 0) for k, s in zip(kernel, stride, strict=True)]
     before = [more // 2 for more in extra]
     borders: list[int] = []
@@ -258,11 +258,11 @@ class S3DEncoder:
         model: The model.
         config: Its widths.
         words: The words of the table's rows from 1 on.
-        size: Height and width that videos are brought to: the shortest edge, then the
-            middle; both even.
+        size: Height and width to which videos are resized by their shortest edge and
+            cropped at the centre; both even.
         device: "auto", "cpu", "cuda" or "cuda:<index>".
-        dtype: What the video tower computes in; float32 by default.
-        source: Where it came from.
+        dtype: The type that the video tower computes in; float32 by default.
+        source: Where the model came from.
     """
 
     def __init__(
@@ -304,7 +304,7 @@ class S3DEncoder:
     def encode_texts(self, texts: str | Sequence[str]) -> Tensor:
         """Features (n, features) of texts, not of unit length.
 
-        Warns of words that are not in the table and of words beyond the first 16.
+        Warns about words that are not in the table and words beyond the first 16.
         """
         tokens = self.tokens(texts)
         with torch.inference_mode():
@@ -312,7 +312,7 @@ class S3DEncoder:
         return features.clone()
 
     def tokens(self, texts: str | Sequence[str]) -> Tensor:
-        """(n, max_words) rows of the table, as the text tower reads texts."""
+        """(n, max_words) the rows of the table for some texts."""
         rows = [self._rows_of(text) for text in as_texts(texts)]
         return torch.tensor(rows, device=self.device)
 
@@ -345,14 +345,14 @@ def save_s3d(
     words: Sequence[str],
     size: tuple[int, int] = SIZE,
 ) -> None:
-    """Writes the one file that `load_s3d` reads.
+    """Writes the file that `load_s3d` reads.
 
     Args:
-        path: Where to.
-        model: The model, in any precision; it is computed with in float32.
+        path: The file to write.
+        model: The model, in any precision; `load_s3d` computes in float32 by default.
         config: Its widths.
         words: The words of the table's rows from 1 on.
-        size: Height and width that it was trained at.
+        size: Height and width of its training videos.
     """
     tensors = {
         name: np.ascontiguousarray(tensor.detach().cpu().numpy())
@@ -377,21 +377,21 @@ def load_s3d(
 
     Args:
         path: The file.
-        size: Height and width that videos are brought to; None is what the model was
-            trained at.
+        size: Height and width to which videos are resized; None uses those of the
+            model's training videos.
         device: "auto", "cpu", "cuda" or "cuda:<index>".
-        dtype: What the video tower computes in; float32 by default, whatever the
-            weights are kept in.
+        dtype: The type that the video tower computes in; float32 by default, whatever
+            the type of the stored weights.
 
     Raises:
-        FileError: It is no such file, or its tensors are not those of the model.
+        FileError: It is no such file, or its tensors do not match the model.
     """
     path = Path(path).expanduser()
     arrays, header = load_tensors(path, LAYOUT)
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     try:
         config = S3DConfig(**header["config"])
-        # Without memory at first: a configuration may say anything.
+        # First without memory, as the configuration may demand any amount.
         with torch.device("meta"):
             S3D(config).load_state_dict(tensors, strict=True, assign=True)
         model = S3D(config)

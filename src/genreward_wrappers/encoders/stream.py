@@ -30,7 +30,7 @@ from genreward_wrappers.encoders.base import (
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """Where every row is in its clip. Frozen: a push gives a new state.
+    """The position of every row in its clip. Frozen: a push returns a new state.
 
     Attributes:
         pending: uint8 (N, P, h, w, 3), the frames of the chunk that is not complete
@@ -75,8 +75,8 @@ def stream_start(encoder: VideoEncoder, n: int) -> StreamState:
 
 
 def stream_restart(state: StreamState, mask: Mask) -> StreamState:
-    """Begin a new clip in the masked rows; what they had begun is dropped."""
-    # The rows' frames and cache may stay: a clip's first chunk reads neither.
+    """Begin a new clip in the masked rows; their unfinished clips are dropped."""
+    # Frames and cache of the rows may stay: a clip's first chunk reads neither.
     return replace(state, count=state.count.masked_fill(_as_mask(mask, state), 0))
 
 
@@ -88,18 +88,18 @@ def stream_push(
 ) -> tuple[StreamState, list[Emitted]]:
     """Take one frame of every masked row, and encode the chunks that are complete.
 
-    Rows may be anywhere in their clips. There is at most one forward for the rows that
-    complete their first chunk and one for those that complete a later one. The old
-    state can be pushed again: nothing that it holds is written to.
+    Rows may be at any point of their clips. There is at most one forward pass for the
+    rows that complete their first chunk and one for those that complete a later one.
+    The old state is not modified and can be pushed to again.
 
     Args:
         encoder: The encoder that the state was started with.
-        state: The rows so far.
+        state: The state of the rows.
         frames: uint8 (N, H, W, 3).
         mask: Which rows take their frame; all of them by default.
 
     Returns:
-        The new state, and nothing, one or two sets of new latents, no row twice.
+        The new state, and up to two sets of new latents, no row twice.
     """
     images = as_frames(frames)
     if len(images) != len(state):
@@ -150,14 +150,14 @@ def _as_mask(mask: Mask, state: StreamState) -> Tensor:
 
 
 def _take(tensor: Tensor, rows: Tensor) -> Tensor:
-    """Some rows of a tensor; the tensor itself, not a copy, where they are all."""
+    """Some rows of a tensor; the tensor itself if they are all."""
     return tensor if len(rows) == len(tensor) else tensor[rows.to(tensor.device)]
 
 
 def _put_rows(tree: Tree, n: int, parts: list[tuple[Tensor, Tree]]) -> Tree:
     """A copy of a tree of n rows with some of its rows replaced.
 
-    Without parts it is the tree itself, and with a part of all rows that part.
+    Without parts, it is the tree itself; if a part has all rows, it is that part.
     """
     if not parts:
         return tree
@@ -168,7 +168,7 @@ def _put_rows(tree: Tree, n: int, parts: list[tuple[Tensor, Tree]]) -> Tree:
         return part.new_zeros((n, *part.shape[1:]))
 
     def put(base: Tensor, *new: Tensor) -> Tensor:
-        # The copy is made once for both parts; only then is it written to.
+        # One copy for both parts, which is then written to.
         result = base.clone()
         for (rows, _), values in zip(parts, new, strict=True):
             result.index_copy_(0, rows.to(result.device), values)

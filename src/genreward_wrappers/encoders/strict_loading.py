@@ -1,9 +1,9 @@
-"""Models with every one of their weights, and no others.
+"""Loads models strictly: with all of their weights and no others.
 
-Where a file lacks weights, diffusers and transformers fill them with chance and say so
-in a log at most: a truncated checkpoint would generate noise. Here it is an error that
-names the weights. What is missing the libraries know best themselves, who rename old
-names, tie weights and quantise: it is asked of them, as the model is loaded.
+If a file lacks weights, diffusers and transformers initialise them at random and at
+most log it: a truncated checkpoint would generate noise. Here that is an error which
+names the weights. The libraries rename old keys, tie weights and quantise, so the list
+of missing weights is taken from their own report.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: How many weights of a kind an error names.
+#: Maximum number of weights of each kind named by an error.
 NAMED = 4
 
 
 class WeightsError(ValueError):
-    """Weights that are not those of the model."""
+    """The weights do not match the model."""
 
 
 def check_weights(
@@ -34,16 +34,16 @@ def check_weights(
     unexpected: Iterable[str] = (),
     misshaped: Iterable[str] = (),
 ) -> None:
-    """Checks that weights are those of a model.
+    """Raises unless the weights match the model.
 
     Args:
-        what: Where they are, for the message.
-        missing: What the model has and the file has not.
-        unexpected: What the file has and the model has not.
-        misshaped: What both have, in different shapes.
+        what: The location of the weights, for the message.
+        missing: Weights of the model that are not in the file.
+        unexpected: Weights in the file that are not in the model.
+        misshaped: Weights whose shapes differ.
 
     Raises:
-        WeightsError: There are any.
+        WeightsError: Any of these is not empty.
     """
     faults = [
         f"{said}: {_named(names)}"
@@ -63,7 +63,7 @@ def check_weights(
 def misshapen(
     shapes: Mapping[str, Sequence[int]], wanted: Mapping[str, Sequence[int]]
 ) -> list[str]:
-    """What has another shape than the model wants, and both shapes."""
+    """The weights whose shapes differ from those of the model, with both shapes."""
     return [
         f"{name} {tuple(shape)}, expected {tuple(wanted[name])}"
         for name, shape in shapes.items()
@@ -77,18 +77,18 @@ def shapes_of(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of the tensors in a file, which are not read."""
+    """The shapes of the tensors in a file, without reading the tensors."""
     with opened(path) as file:
         return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 
 @contextmanager
 def no_remote_code() -> Iterator[None]:
-    """Nothing that is loaded inside runs Python that came with a model.
+    """Prevents models loaded inside from running Python code in their repositories.
 
-    Some of what transformers loads is loaded by other libraries, which do not hand
-    ``trust_remote_code=False`` on; without it, transformers asks on the terminal. With
-    no time to wait for the answer it refuses.
+    Other libraries that load models through transformers do not pass
+    ``trust_remote_code=False`` on, and transformers would then ask on the terminal.
+    With a time-out of zero, it refuses instead.
     """
     try:
         from transformers import dynamic_module_utils
@@ -108,7 +108,7 @@ def opened(path: Path) -> Iterator[Any]:
     """A safetensors file, open for torch.
 
     Raises:
-        WeightsError: It is damaged, or shorter than it says.
+        WeightsError: It is damaged or truncated.
     """
     from safetensors import safe_open
 
@@ -119,19 +119,19 @@ def opened(path: Path) -> Iterator[Any]:
 def load_with_report(
     kind: Any, source: str, **options: Any
 ) -> tuple[Any, dict[str, Any]]:
-    """A model of diffusers or transformers, and what its library says of its weights.
+    """A model of diffusers or transformers, and its library's report on the weights.
 
     Args:
-        kind: Its class, or an `Auto` one.
-        source: A folder or a hub id.
-        options: Of ``from_pretrained``.
+        kind: The class of the model, or an `Auto` class.
+        source: A folder or a Hub id.
+        options: Arguments of ``from_pretrained``.
 
     Returns:
-        The model; and ``missing``, ``unexpected`` and ``misshaped``, for
+        The model, and the arguments ``missing``, ``unexpected`` and ``misshaped`` of
         `check_weights`.
 
     Raises:
-        WeightsError: A file is damaged, or shorter than it says.
+        WeightsError: A file is damaged or truncated.
     """
     folder = Path(source)
     if kind.__module__.startswith("transformers."):
@@ -141,8 +141,8 @@ def load_with_report(
             source,
             use_safetensors=True,
             output_loading_info=True,
-            # Weights that were quantised before have other shapes by design. All
-            # others come to our own error, which names them.
+            # The shapes of quantised weights differ by design. All others are left to
+            # our own error, which names them.
             ignore_mismatched_sizes=not _is_quantised(folder),
             **options,
         )
@@ -167,18 +167,18 @@ def load_pipeline(
     """A pipeline of diffusers with all weights of its parts, on the CPU.
 
     Args:
-        kind: Its class.
-        folder: With its parts.
-        dtype: What it computes in; None leaves it to the libraries.
+        kind: The class of the pipeline.
+        folder: The folder of its parts.
+        dtype: The type to compute in; None leaves it to the libraries.
         without: Parts to leave out.
-        quantised: How parts are quantised, by name.
+        quantised: The quantisation of parts, by name.
 
     Raises:
-        WeightsError: The weights of a part are not all there, or others.
+        WeightsError: The weights of a part do not match its model.
     """
     options: dict[str, Any] = {}
     if importlib.util.find_spec("accelerate") is None:
-        # What diffusers falls back on, and says at length.
+        # The fallback of diffusers, without its long warning.
         options["low_cpu_mem_usage"] = False
     parts: dict[str, Any] = dict.fromkeys(without)
     for name, part in _models(kind, folder).items():
@@ -193,7 +193,7 @@ def load_pipeline(
         if "quantization_config" in more and not part.__module__.startswith(
             "diffusers."
         ):
-            # transformers takes weights that it quantises in any shape.
+            # transformers accepts any shape for weights that it quantises.
             found["misshaped"] += _misshapen_in(folder / name, parts[name])
         check_weights(f"{folder / name} ({part.__name__})", **found)
     with no_remote_code():
@@ -220,13 +220,13 @@ def _told_if_damaged(where: str | Path) -> Iterator[None]:
 
 
 def _models(kind: Any, folder: Path) -> dict[str, Any]:
-    """The classes of a pipeline's models; its other parts have no weights."""
+    """The classes of a pipeline's models. Its other parts have no weights."""
     import diffusers
     import transformers
 
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     known = {"diffusers": diffusers, "transformers": transformers}
-    # Another class than the one that was saved may do without some of its parts.
+    # A class other than the one that was saved may not need all of its parts.
     takes = inspect.signature(kind.__init__).parameters
     found = {}
     for name, part in index.items():
@@ -242,7 +242,7 @@ def _models(kind: Any, folder: Path) -> dict[str, Any]:
 
 
 def _in_dtype(model: Any, dtype: Any) -> dict[str, Any]:
-    """The argument for what a model computes in, which has had two names."""
+    """The argument for the type to compute in, which was renamed."""
     import transformers
 
     version = tuple(map(int, transformers.__version__.split(".")[:2]))
@@ -251,7 +251,7 @@ def _in_dtype(model: Any, dtype: Any) -> dict[str, Any]:
 
 
 def _misshapen_in(folder: Path, model: Any) -> list[str]:
-    """What has another shape in the files than in an unquantised model."""
+    """The weights whose shapes differ from those of the unquantised model."""
     with torch.device("meta"):
         wanted = shapes_of(type(model)(model.config).state_dict())
     there: dict[str, Sequence[int]] = {}
@@ -268,7 +268,7 @@ def _is_quantised(folder: Path) -> bool:
 
 
 def _lost(folder: Path) -> set[str]:
-    """Weights that are in none of their shards, whose index diffusers believes."""
+    """Weights that an index lists but no shard has, which diffusers does not check."""
     lost: set[str] = set()
     for index in folder.glob("*.safetensors.index.json"):
         listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
@@ -285,10 +285,10 @@ def _named(names: Sequence[str]) -> str:
 
 
 def hash_tensors(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """The sha256 over names, types, shapes and bytes of tensors, in order of name.
+    """The SHA-256 of names, types, shapes and bytes of tensors, ordered by name.
 
-    It does not depend on how the tensors are laid out over files, and is that of the
-    type they are stored in, whatever they are computed in.
+    It does not depend on how the tensors are distributed over files, nor on the type
+    that the model computes in: it is over the tensors as stored.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors, key=lambda item: item[0]):

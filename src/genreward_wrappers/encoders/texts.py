@@ -1,4 +1,4 @@
-"""What the encoders of texts share: checks, and saying what a model does not read."""
+"""Shared by text encoders: checks, and warnings about what a model does not read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 @runtime_checkable
 class TextTower(Protocol):
-    """An encoder that reads texts too."""
+    """An encoder that also encodes texts."""
 
     def encode_texts(self, texts: str | Sequence[str]) -> Tensor:
         """Embeddings (n, D) of texts."""
@@ -20,11 +20,11 @@ class TextTower(Protocol):
 
 
 def as_texts(texts: str | Sequence[str], name: str = "texts") -> list[str]:
-    """One text or several as a list, none of them empty.
+    """One or more texts as a list of non-empty texts.
 
     Raises:
-        ValueError: There is none, or one is empty.
-        TypeError: Something else than text.
+        ValueError: There is no text, or one is empty.
+        TypeError: There is anything but texts.
     """
     if not isinstance(texts, (str, list, tuple)):
         raise TypeError(
@@ -43,7 +43,7 @@ def as_texts(texts: str | Sequence[str], name: str = "texts") -> list[str]:
 
 
 def text_tower(encoder: object) -> TextTower:
-    """The encoder, if it reads texts.
+    """The encoder, if it encodes texts.
 
     Raises:
         ValueError: It has no text tower.
@@ -63,7 +63,7 @@ def mean_text(tower: TextTower, texts: Sequence[str]) -> Tensor:
 
 
 def report_cut(text: str, kept: str, limit: str) -> None:
-    """Warns that the end of a text is not read."""
+    """Warns that a text is truncated."""
     warnings.warn(
         f"the model reads {limit} and no more: of {text!r} it sees {kept!r}",
         stacklevel=3,

@@ -1,4 +1,4 @@
-"""Loads the encoder of a video VAE, by its own config and weights."""
+"""Loads the encoder of a video VAE from its configuration and weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ INDEX = f"{WEIGHTS}.index.json"
 HUB_PATTERNS = ("config.json", WEIGHTS, INDEX, "diffusion_pytorch_model-*.safetensors")
 
 
-#: Of the weights of untrained models, so that they are the same ones every time.
+#: The seed of the weights of untrained models, which are the same every time.
 UNTRAINED_SEED = 0
 
 
@@ -52,25 +52,25 @@ def load_video_vae(
     untrained: bool = False,
     download: bool = True,
 ) -> VideoVAEEncoder:
-    """Load a video VAE's encoder from a folder or from the Hugging Face hub.
+    """Load a video VAE's encoder from a folder or from the Hugging Face Hub.
 
     Args:
-        folder_or_id: A local folder, or a hub id such as "THUDM/CogVideoX-5b-I2V".
+        folder_or_id: A local folder, or a Hub id such as "THUDM/CogVideoX-5b-I2V".
         subfolder: The model's folder inside it, "vae" for that id.
-        revision: A branch, tag or commit of the hub's repository.
+        revision: A branch, tag or commit of the repository on the Hub.
         device: "auto", "cpu", "cuda" or "cuda:<index>".
-        dtype: What the model computes in; float32 by default.
-        size: Height and width that the model sees; by default the configuration's
+        dtype: The type to compute in; float32 by default.
+        size: Height and width of the model's input; by default the configuration's
             `sample_height` and `sample_width`, which Wan's does not have.
-        keep_decoder: Whether to load the decoder too, as `encoder.model.decode`.
-        source: What to record as the encoder's source; by default what was given.
-        untrained: Whether to leave the weights as they are before any training, the
-            same ones every time: the control for what training is worth.
-        download: Whether it may be fetched from the hub if it is not here.
+        keep_decoder: Whether to load the decoder as well, as `encoder.model.decode`.
+        source: The name to record as the encoder's source; by default the one given.
+        untrained: Whether to use random weights, the same every time, as a control for
+            the effect of training.
+        download: Whether it may be downloaded from the Hub.
 
     Raises:
         ImportError: diffusers is not installed.
-        FileNotFoundError: A file is missing, or the hub cannot be reached.
+        FileNotFoundError: A file is missing, or the Hub cannot be reached.
         ValueError: The configuration or the weights are not those of a known model.
     """
     diffusers = _import_diffusers()
@@ -98,7 +98,7 @@ def load_video_vae(
     else:
         weights = _read_weights(folder, keep_decoder)
         sha256 = hash_tensors(encoder_part(weights.items()))
-        # Nothing is allocated or initialised until the weights themselves move in.
+        # Nothing is allocated or initialised before the weights are assigned.
         with torch.device("meta"):
             model = kind.from_config(config)
     if not keep_decoder:
@@ -132,7 +132,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _read_weights(folder: Path, keep_decoder: bool) -> dict[str, Tensor]:
-    """The tensors of a folder's safetensors file or, by their index, files."""
+    """The tensors of a folder's safetensors file, or of several with an index."""
     if (folder / INDEX).is_file():
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         files = sorted(set(index["weight_map"].values()))
@@ -153,8 +153,8 @@ def _read_weights(folder: Path, keep_decoder: bool) -> dict[str, Tensor]:
         with opened(folder / name) as file:
             for key in file.keys():  # noqa: SIM118 - it is no mapping
                 if keep_decoder or not key.startswith(DECODER_PARTS):
-                    # A clone, as what this gives is a view of the file: saving over
-                    # it would change, or crash, a model that is in use.
+                    # A clone, as the tensor is a view of the file: overwriting the
+                    # file would change, or crash, a model in use.
                     weights[key] = file.get_tensor(key).clone()
     return weights
 
@@ -167,7 +167,7 @@ def _hub_source(repository: str, subfolder: str | None, revision: str | None) ->
 def _download(
     repository: str, subfolder: str | None, revision: str | None, download: bool
 ) -> Path:
-    """Fetch a model's files from the hub, or find them in its cache."""
+    """Download a model's files from the Hub, or find them in its cache."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
@@ -184,7 +184,7 @@ def _download(
             f"{repository!r} is neither a local folder nor a hub id 'owner/repo'"
         ) from error
     except OSError as error:
-        # The hub's own errors, being offline among them, are all OSErrors.
+        # All errors of the Hub, including being offline, are OSErrors.
         include = f" --include '{prefix}*'" if prefix else ""
         pinned = f" --revision {revision}" if revision else ""
         raise FileNotFoundError(

@@ -2,12 +2,12 @@
 
 Both are the encoders of diffusers' `AutoencoderKLCogVideoX` (arXiv 2408.06072) and
 `AutoencoderKLWan` (arXiv 2503.20314), with their caches outside of the model, so that
-one model serves any number of clips at a time. Latents are the mode of the posterior,
-`encode(clip).latent_dist.mode()`, and are scaled by nothing: the scaling factors of
+one model can encode any number of clips at a time. Latents are the mode of the
+posterior, `encode(clip).latent_dist.mode()`, and are not scaled: the scaling factors of
 the configurations belong to the diffusion models. Nothing is ever sampled.
 
-Weights are read from safetensors files only, and strictly: every tensor of the encoder
-has to be there. The decoder is not loaded unless it is asked for.
+Weights are read strictly and from safetensors only: every tensor of the encoder must be
+present. The decoder is loaded only on request.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ ENCODER_PARTS = ("encoder.", "quant_conv.")
 
 
 class VideoVAEEncoder(VideoEncoder):
-    """What the video VAEs share; a subclass knows one architecture's chunks and cache.
+    """Base of the video VAEs; subclasses define an architecture's chunks and cache.
 
     Args:
-        model: The diffusers model. It becomes this encoder's own: it is moved, set to
-            evaluation mode and frozen.
-        size: Height and width that the model sees; by default `sample_height` and
+        model: The diffusers model. The encoder takes ownership of it: it is moved, set
+            to evaluation mode and frozen.
+        size: Height and width of the model's input; by default `sample_height` and
             `sample_width` of its configuration.
         device: "auto", "cpu", "cuda" or "cuda:<index>".
-        dtype: What the model computes in; float32 by default.
-        sha256: The weights' hash, where it is known; else it is computed.
-        source: Where the model came from, as `load_encoder` takes it.
+        dtype: The type to compute in; float32 by default.
+        sha256: The hash of the weights if known; otherwise it is computed.
+        source: Where the model came from, as a name for `load_encoder`.
     """
 
     kind: ClassVar[str]
     config_keys: ClassVar[tuple[str, ...]]
 
-    #: How many pixels (frames x height x width) one forward may have: 56 clips of
-    #: 64x64, one of 480x480. Larger batches are encoded in parts, which bounds memory.
+    #: Maximum number of pixels (frames x height x width) of a forward pass: 56 clips of
+    #: 64x64, one of 480x480. Larger batches are split to bound memory.
     pixel_budget: int = 2**21
 
     def __init__(
@@ -86,7 +86,7 @@ class VideoVAEEncoder(VideoEncoder):
         }
 
     def _geometry(self, config: dict[str, Any]) -> tuple[Grammar, int, int]:
-        """The grammar, the pixels along a latent's side, and the latent channels."""
+        """The grammar, the spatial stride, and the number of latent channels."""
         raise NotImplementedError
 
     def _forward(self, video: Tensor, cache: Tree) -> tuple[Tensor, Tree]:
@@ -94,7 +94,7 @@ class VideoVAEEncoder(VideoEncoder):
         raise NotImplementedError
 
     def encode_chunk(self, frames: Frames, cache: Tree = None) -> tuple[Tensor, Tree]:
-        """Encode one chunk of n clips, given what came before; see `VideoEncoder`."""
+        """Encode one chunk of n clips, given the cache; see `VideoEncoder`."""
         chunk = as_frames(frames, "n, f, H, W, 3")
         want = self.grammar.first if cache is None else self.grammar.rest
         if chunk.shape[1] != want:
@@ -120,13 +120,14 @@ class VideoVAEEncoder(VideoEncoder):
     def encode_clips(self, frames: Frames) -> Tensor:
         """Encode clips as the library does: (n, T, H, W, 3) to `(n, t, *D)`.
 
-        T is any length that the library encodes without dropping a frame. Clips whose
-        length is whole in the grammar give what streaming them gives; others (16
-        frames, say) are cut otherwise and compare only with clips of their length.
+        T is any length that the library encodes without dropping a frame. If the length
+        is whole in the grammar, the latents are those of streaming; other lengths (for
+        example 16 frames) are chunked differently and can only be compared with clips
+        of the same length.
         """
         clips = as_frames(frames, "n, T, H, W, 3")
         self._check_length(clips.shape[1])
-        # The library encodes a clip in chunks of about this length, whatever T is.
+        # The library encodes a clip in chunks of about this length for any T.
         chunk = min(clips.shape[1], max(self.grammar.first, self.grammar.rest))
         with torch.inference_mode():
             parts = [
@@ -134,7 +135,7 @@ class VideoVAEEncoder(VideoEncoder):
                 for rows in self._batches(len(clips), chunk)
             ]
             latents = torch.cat(parts)
-        # Inference tensors must not enter a training step; a clone made outside may.
+        # Inference tensors cannot be used in training; a clone made outside can.
         return latents.clone()
 
     def encode_images(self, frames: Frames) -> Tensor:
@@ -147,19 +148,19 @@ class VideoVAEEncoder(VideoEncoder):
         return mode.movedim(1, 2).float()
 
     def _check_length(self, frames: int) -> None:
-        """Refuse clips that the library does not take whole."""
+        """Raise for clips of which the library would drop frames."""
 
     def _batches(self, n: int, frames: int) -> Iterator[slice]:
-        """Slices of n rows that keep every forward within the pixel budget."""
+        """Slices of n rows that keep every forward pass within the pixel budget."""
         pixels = frames * self.size[0] * self.size[1]
         rows = max(1, self.pixel_budget // pixels)
         return (slice(i, min(i + rows, n)) for i in range(0, max(n, 1), rows))
 
     def _video(self, frames: Tensor) -> Tensor:
-        """Frames (n, f, H, W, 3) as the models want them: (n, 3, f, h, w) in [-1, 1].
+        """The input of the models: (n, f, H, W, 3) to (n, 3, f, h, w) in [-1, 1].
 
-        Contiguous, because the layout decides which kernels run, and with it the last
-        bits of the latents.
+        Contiguous, because the memory layout decides which kernels run, and thereby the
+        last bits of the latents.
         """
         video = self.prepare(frames).movedim(-1, 1).to(torch.float32)
         return (video / 127.5 - 1).to(self.dtype).contiguous()
@@ -168,8 +169,8 @@ class VideoVAEEncoder(VideoEncoder):
 class CogVideoXEncoder(VideoVAEEncoder):
     """The encoder of diffusers' `AutoencoderKLCogVideoX`: 9 frames, then 8 at a time.
 
-    Its normalisation pools over the time of a chunk, so chunks cannot be cut finer;
-    the first takes the frame that is left over. Four frames give one latent.
+    Its normalisation pools over the time of a chunk, so chunks cannot be smaller; the
+    first one has one frame more. Four frames give one latent.
     """
 
     kind = "cogvideox"
@@ -184,7 +185,7 @@ class CogVideoXEncoder(VideoVAEEncoder):
         rest = int(self.model.num_sample_frames_batch_size)
         halvings = int(config["temporal_compression_ratio"]).bit_length() - 1
         latents = rest >> halvings
-        # A chunk of odd length keeps its first frame out of every halving.
+        # In a chunk of odd length, the first frame is not part of any halving.
         grammar = Grammar(rest + 1, rest, latents + 1, latents)
         stride = 2 ** (len(config["block_out_channels"]) - 1)
         return grammar, stride, int(config["latent_channels"])
@@ -198,7 +199,7 @@ class CogVideoXEncoder(VideoVAEEncoder):
     def encode_images(self, frames: Frames) -> Tensor:
         """Encode every frame as a clip of one frame: (n, H, W, 3) to `(n, *D)`.
 
-        The library's latents up to rounding, for a third of the work.
+        Equal to the library's latents up to rounding, at a third of the cost.
         """
         if self._still is None:
             self._still = _without_time(self.model)
@@ -211,14 +212,14 @@ class CogVideoXEncoder(VideoVAEEncoder):
             latents = torch.cat(parts)[:, 0]
         return latents.clone()
 
-    # Made when the first image comes; not every encoder sees one.
+    # Made for the first image; not every encoder sees one.
     _still: Callable[[Tensor], Tensor] | None = None
 
 
 class WanEncoder(VideoVAEEncoder):
     """The encoder of diffusers' `AutoencoderKLWan`: 1 frame, then 4 at a time.
 
-    The finer of the two online: a latent every four frames, from the first frame on.
+    It has the finer resolution online: a latent every four frames, from the first on.
     """
 
     kind = "wan"
@@ -241,16 +242,16 @@ class WanEncoder(VideoVAEEncoder):
             from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
 
             video = patchify(video, patch_size=patch)
-        # `encode` keeps this list on the module; the encoder writes to the one it gets.
+        # `encode` keeps this list on the module; the encoder writes to its argument.
         convolutions = self.model._cached_conv_counts["encoder"]
         features = [None] * convolutions if cache is None else list(cache)
         moments = self.model.encoder(video, feat_cache=features, feat_idx=[0])
         return self.model.quant_conv(moments), tree_map(_two_frames, features)
 
     def _whole(self, video: Tensor) -> Tensor:
-        # What `encode` does, but for two things: no cache is left on the module, which
-        # others may be using, and the last convolution (1x1) sees a chunk, not the
-        # clip. The length changes its last bits, and these are the streamed ones.
+        # Like `encode`, with two differences: no cache is left on the module, which may
+        # be shared, and the last convolution (1x1) is applied to chunks instead of the
+        # clip. Its last bits depend on the length, and should be those of streaming.
         latents, cache = [], None
         for start, stop in self.grammar.spans(video.shape[2]):
             moments, cache = self._forward(video[:, :, start:stop], cache)
@@ -268,11 +269,11 @@ class WanEncoder(VideoVAEEncoder):
 
 
 def _two_frames(features: Tensor) -> Tensor:
-    """A causal convolution's cache with two frames, as it is from the second chunk on.
+    """A causal convolution's cache with two frames, as from the second chunk on.
 
-    After the first chunk, of one frame, it has one, and the convolution puts zeros
-    before it. Doing so here gives the same input, and lets rows that are in their
-    second chunk share a forward with rows that are further on.
+    After the first chunk, which has one frame, the cache has one frame and the
+    convolution pads it with zeros. Padding it here gives the same input, and lets rows
+    in their second chunk share a forward pass with rows that are further on.
     """
     missing = 2 - features.shape[2]
     if missing <= 0:
@@ -283,8 +284,8 @@ def _two_frames(features: Tensor) -> Tensor:
 class _Still(torch.nn.Module):
     """A causal convolution for clips of one frame.
 
-    Before the first frame the library puts copies of it, so that the kernel meets the
-    same picture at all of its times: as well add up the kernel.
+    The library pads a clip with copies of its first frame, so that all time steps of
+    the kernel see the same image: summing the kernel over time gives the same result.
     """
 
     weight: Tensor
@@ -299,7 +300,7 @@ class _Still(torch.nn.Module):
         self.register_buffer("bias", conv.bias)
 
     def forward(self, x: Tensor, conv_cache: Any = None) -> tuple[Tensor, None]:
-        """(n, C, 1, h, w) in and out, and nothing to remember."""
+        """(n, C, 1, h, w) in and out, without a cache."""
         flat = torch.nn.functional.conv2d(
             x[:, :, 0], self.weight, self.bias, self.stride, self.padding
         )
@@ -308,13 +309,13 @@ class _Still(torch.nn.Module):
 
 def _without_time(model: Any) -> Callable[[Tensor], Tensor]:
     """CogVideoX's encoder for single frames: (n, 3, 1, H, W) to moments."""
-    # All but the convolutions is shared with the model and not copied.
+    # Everything but the convolutions is shared with the model.
     shared = {id(p): p for p in (*model.parameters(), *model.buffers())}
     encoder = copy.deepcopy(model.encoder, shared)
     for module in list(encoder.modules()):
         for name, child in module.named_children():
             causal = type(child).__name__ == "CogVideoXCausalConv3d"
-            # Those that replicate the border in space, too, are none of CogVideoX's.
+            # CogVideoX has no convolutions that replicate the border in space as well.
             if causal and child.time_pad and child.pad_mode != "replicate":
                 setattr(module, name, _Still(child.conv))
 
@@ -362,5 +363,5 @@ def _checked_size(
 
 
 def _plain(value: Any) -> Any:
-    """A configuration's values as JSON gives them back: lists for tuples."""
+    """A configuration's values as JSON restores them: lists for tuples."""
     return json.loads(json.dumps(value))

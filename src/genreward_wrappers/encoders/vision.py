@@ -1,10 +1,10 @@
-"""Vision models of transformers (ViT, DINOv2, DINOv3, ...) as encoders of pictures.
+"""Vision models of transformers (ViT, DINOv2, DINOv3, ...) as image encoders.
 
-A model with a class token gives that token after the last norm, one without gives its
-pooled output. (The pooled output of a ViT comes from a layer that most published
-weights lack, and that transformers would fill with chance.) The picture's numbers are
-those of the model's own image processor; the work is done in batches on the device.
-Only safetensors are read.
+The embedding is the class token after the last norm, or the pooled output of models
+without one. (The pooled output of a ViT comes from a layer that most published weights
+lack, and that transformers would initialise at random.) Images are preprocessed like by
+the model's own image processor, but in batches on the device. Only safetensors are
+read.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from genreward_wrappers.encoders.strict_loading import (
 )
 from genreward_wrappers.extras import require
 
-#: What a configuration holds beside what determines the latents.
+#: Fields of a configuration that do not affect the latents.
 _BESIDE = ("_name_or_path", "architectures", "dtype", "id2label", "label2id",
            "transformers_version")  # fmt: skip
 
 
 class TransformersEncoder(ImageEncoder):
-    """A vision model of transformers as an encoder of single pictures.
+    """A vision model of transformers as an encoder of single images.
 
     Args:
         model: The model.
-        pictures: What it wants; `pictures_of` reads that off its image processor.
+        pictures: Its preprocessing, as returned by `pictures_of`.
         device: "auto", "cpu", "cuda" or "cuda:<index>".
-        dtype: What the model computes in; float32 by default.
-        source: The string that `load_encoder` takes for it.
+        dtype: The type to compute in; float32 by default.
+        source: Its name for `load_encoder`.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class TransformersEncoder(ImageEncoder):
     ) -> None:
         super().__init__(pictures, (), device=device, dtype=dtype, source=source)
         state = model.state_dict().items()
-        # The pooler may be chance, and has no part in the class token.
+        # The pooler may be random, and does not affect the class token.
         sha256 = hash_tensors(item for item in state if not _is_pooler(item[0]))
         model.eval().requires_grad_(False)
         self.model = model.to(self.device, self.dtype)
@@ -73,7 +73,7 @@ class TransformersEncoder(ImageEncoder):
 
 
 def has_class_token(model: Any) -> bool:
-    """Whether the first of a model's tokens stands for the whole picture."""
+    """Whether the first token of a model represents the whole image."""
     return any(
         name.rpartition(".")[2] in ("cls_token", "class_embedding")
         for name, _ in model.named_parameters()
@@ -81,10 +81,10 @@ def has_class_token(model: Any) -> bool:
 
 
 def pictures_of(processor: Any) -> Pictures:
-    """What an image processor of transformers does, as far as we can do the same.
+    """The preprocessing of an image processor of transformers.
 
     Raises:
-        ValueError: It does something else, or less.
+        ValueError: The preprocessing is not supported.
     """
     size, crop = _size(processor.size), None
     if getattr(processor, "do_center_crop", False):
@@ -128,20 +128,20 @@ def load_vision(
     size: tuple[int, int] | None = None,
     download: bool = True,
 ) -> TransformersEncoder:
-    """Loads a vision model of transformers. Python that comes with it is never run.
+    """Loads a vision model of transformers. Python code in its repository is never run.
 
     Args:
         name: A folder with `config.json`, `preprocessor_config.json` and safetensors
-            weights, or a hub id such as "facebook/dinov2-small", with "@" and a commit
-            where it has to stay the same.
+            weights, or a Hub id such as "facebook/dinov2-small", optionally followed by
+            "@" and a commit.
         device: "auto", "cpu", "cuda" or "cuda:<index>".
-        dtype: What the model computes in; float32 by default.
-        size: What the caller takes the model's size to be; None takes the model's.
-        download: Whether it may be fetched from the hub if it is not here.
+        dtype: The type to compute in; float32 by default.
+        size: The image size that the caller expects; None accepts any.
+        download: Whether it may be downloaded from the Hub.
 
     Raises:
         ImportError: transformers is not installed.
-        FileNotFoundError: A file is missing, or the hub cannot be reached.
+        FileNotFoundError: A file is missing, or the Hub cannot be reached.
         ValueError: The weights or the image processor do not fit.
     """
     transformers = require(
@@ -168,8 +168,8 @@ def load_vision(
     missing = found["missing"]
     if has_class_token(model):
         missing = {key for key in missing if not _is_pooler(key)}
-    # Other keys than the model's are the heads of what it was trained for: they are
-    # said where there is something else to say.
+    # Unexpected keys belong to the heads that the model was trained with. They are
+    # named only if there is another problem.
     if missing or found["misshaped"]:
         check_weights(name, **{**found, "missing": missing})
     encoder = TransformersEncoder(
@@ -188,7 +188,7 @@ def _is_pooler(key: str) -> bool:
 
 
 def _size(given: Any) -> dict[str, int]:
-    """An image processor's size as a plain dict of what it says."""
+    """The size of an image processor as a plain dict."""
     sizes = given if isinstance(given, dict) else vars(given)
     names = ("height", "width", "shortest_edge", "longest_edge")
     return {name: int(sizes[name]) for name in names if sizes.get(name)}

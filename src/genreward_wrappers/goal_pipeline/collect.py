@@ -1,12 +1,12 @@
-"""Records episodes of an environment, one file each: what everything here trains on.
+"""Records episodes of an environment, one file each, as training data.
 
-A folder of `Episode` files is the data set: each is written whole or not at all and
-named by its policy and seed, so that a collection that was stopped goes on, more can be
-added at any time, and any tool that reads one episode reads them all.
+A data set is a folder of `Episode` files. Each is written atomically and named after
+its policy and seed, so that an interrupted collection resumes and more episodes can be
+added at any time.
 
-Every step's frame is kept, or a few over the whole episode, which is what a video model
-is trained on and several times faster; and where the environment has them the states
-beside the frames.
+The frame of every step is kept, or a few frames spread over the episode, which suffices
+to train a video model and is several times faster. States are recorded with the frames
+if the environment offers them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from genreward_wrappers.workers import workers
 FIRST_SEED = 4_000_000
 SEEDS = range(FIRST_SEED, FIRST_SEED + 1_000_000)
 
-#: Where an environment sets no limit, an episode has to end some time.
+#: Maximum length of an episode if the environment sets no limit.
 LONGEST = 1_000
 
 
@@ -50,12 +50,12 @@ class Job:
 
     Attributes:
         env_id: The environment's registered id.
-        options: What to make it with, as sorted pairs.
-        policy: Who acts; see `envs.policies.make_policy`.
-        seed: Of the episode.
-        steps: After how many steps it is cut at the latest.
-        frames: How many to keep; 0 is every one.
-        prompt: What the task is, in words.
+        options: The keyword arguments to make it with, as sorted pairs.
+        policy: The policy that acts; see `envs.policies.make_policy`.
+        seed: The seed of the episode.
+        steps: The maximum number of steps.
+        frames: The number of frames to keep; 0 keeps all.
+        prompt: The task in words.
     """
 
     env_id: str
@@ -81,31 +81,31 @@ def collect(
     processes: int = 1,
     on_progress: OnProgress = no_progress,
 ) -> list[Path]:
-    """Records episodes; those that are there already are not played again.
+    """Records episodes; those that exist already are not played again.
 
     Args:
-        env_id: The environment's registered id, with pixels somewhere.
-        output: The folder, made if it is not there. Other policies' and other seeds'
-            episodes of the same environment may be in it.
+        env_id: The registered id of an environment that shows pixels.
+        output: The folder, created if necessary. It may already hold episodes of other
+            policies and seeds in the same environment.
         policy: "random"; "scripted" or "noisy" (Meta-World); "planned" (dm_control); or
-            "<module>:<function>", a function of (env, seed) that gives a function from
-            observations to actions.
-        episodes: How many.
-        seed: Of the first; the others follow.
-        steps: After how many steps an episode is cut at the latest.
-        frames: How many to keep of an episode, evenly over its longest length, and its
-            last one; 0 is every one.
-        prompt: What the task is, in words, noted with each episode.
-        options: What else to make the environment with, such as ``size``.
-        processes: How many to play at a time.
-        on_progress: Called with how many episodes are there, and of how many.
+            "<module>:<function>", a function of (env, seed) that returns a function
+            from observations to actions.
+        episodes: The number of episodes.
+        seed: The seed of the first episode; the others count up from it.
+        steps: The maximum number of steps of an episode.
+        frames: The number of frames to keep of an episode, spread evenly over its
+            maximum length, in addition to its last frame; 0 keeps all.
+        prompt: The task in words, saved with each episode.
+        options: More keyword arguments for the environment, such as ``size``.
+        processes: The number of episodes to play in parallel.
+        on_progress: Called with the number of finished episodes and the total.
 
     Returns:
-        Their files, in the order of their seeds.
+        The files, in the order of their seeds.
 
     Raises:
-        ValueError: The numbers or the policy make no sense, or the folder holds
-            episodes of another environment.
+        ValueError: A number or the policy is invalid, or the folder holds episodes of
+            another environment.
     """
     for name, value in (("episodes", episodes), ("steps", steps)):
         if value < 1:
@@ -174,7 +174,7 @@ def record(job: Job) -> Episode:
 
 
 def _told(job: Job, states: Float32 | None, success: Sequence[bool]) -> dict[str, Any]:
-    """What goes on in the episode, from which step on, where that can be told."""
+    """The captions of the episode and their first steps, if they can be derived."""
     if states is None:
         return {}
     found = captions(job.env_id, states, np.array(success, np.bool_))
@@ -182,7 +182,7 @@ def _told(job: Job, states: Float32 | None, success: Sequence[bool]) -> dict[str
 
 
 def _wanted(job: Job, limit: int | None) -> frozenset[int] | None:
-    """After which steps a frame is kept; None is after every one."""
+    """The steps after which a frame is kept; None keeps all."""
     horizon = min(job.steps, limit or job.steps)
     if not 0 < job.frames <= horizon:
         return None
@@ -190,7 +190,7 @@ def _wanted(job: Job, limit: int | None) -> frozenset[int] | None:
 
 
 def _about(job: Job) -> dict[str, Any]:
-    """What is written with an episode, and what its folder is checked for."""
+    """The info saved with an episode, which later episodes in the folder must match."""
     about = asdict(job)
     return {**about, "options": dict(job.options)}
 
@@ -198,7 +198,7 @@ def _about(job: Job) -> dict[str, Any]:
 def _play_all(
     jobs: Sequence[Job], paths: Mapping[Job, Path], processes: int
 ) -> Iterator[None]:
-    """Plays and saves; each episode counts as soon as its file is there."""
+    """Plays and saves; each episode counts as soon as its file exists."""
     if processes <= 1 or len(jobs) <= 1:
         for job in jobs:
             _play(job, paths[job])
@@ -212,7 +212,7 @@ def _play_all(
 
 
 def _play(job: Job, path: Path) -> None:
-    # Saved where it was played: pictures do not travel between processes.
+    # Saved by the process that played it, so that frames need not be transferred.
     record(job).save(path)
 
 
@@ -223,16 +223,16 @@ def _file_name(job: Job) -> str:
 
 def _is_there(path: Path) -> bool:
     try:
-        # Its hash is checked; its frames need not be unpacked for that.
+        # Checks the hash without unpacking the frames.
         outcome(path)
     except FileError:
-        # Not there, or damaged: it is played again.
+        # Missing or damaged: it is played again.
         return False
     return True
 
 
 def _check_folder(folder: Path, job: Job) -> None:
-    """Raises if the folder's episodes are of another environment or look different."""
+    """Raises if the folder's episodes have another environment or appearance."""
     for path in sorted(folder.glob("*.safetensors")):
         try:
             _, there = outcome(path)
@@ -252,9 +252,10 @@ def _check_folder(folder: Path, job: Job) -> None:
 def _with_states(
     env_id: str, options: Mapping[str, Any], frames: int
 ) -> dict[str, Any]:
-    """The options, with states beside the frames where that can be asked for.
+    """The options, with states in the observations if the environment offers them.
 
-    Of few frames each is rendered when it is wanted: observations are states alone.
+    If only a few frames are kept, they are rendered on demand and the observations hold
+    states alone.
     """
     if "obs" in options:
         return dict(options)
@@ -276,6 +277,6 @@ def _environment(env_id: str, options: tuple[tuple[str, Any], ...]) -> Any:
 
 
 def frame_of(source: FrameSource, env: Any, observation: Any) -> UInt8:
-    """What an environment looks like now."""
+    """The current frame of an environment."""
     found = source.of_observation(observation) if source.kind == "obs" else env.render()
     return np.array(found)

@@ -21,10 +21,18 @@ from genreward_wrappers.rewards.spec import ENV, RewardSpec, accepted_options
 from genreward_wrappers.rewards.spec_text import parse
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from genreward_wrappers.data.goal_maker import GoalMaker
     from genreward_wrappers.data.goals import GoalBundle
     from genreward_wrappers.encoders.base import VideoEncoder
     from genreward_wrappers.generators.episode_goals import GeneratedGoals
+    from genreward_wrappers.hosts.option_types import (
+        FrameFields,
+        FrameKwargs,
+        HostKwargs,
+        VideoKwargs,
+    )
 
     GoalLike = (
         str
@@ -60,9 +68,9 @@ class GenRewardArguments(Host):
         env_weight: float | str | None = None,
         preset: str = "default",
         encoder: VideoEncoder | str | None = None,
-        frame_options: Mapping[str, Any] | None = None,
+        frame_options: FrameFields | None = None,
         reward: Reward | None = None,
-        **options: Any,
+        **options: Unpack[VideoKwargs],
     ) -> None:
         """Wraps an environment, whose own reward is replaced unless it has a weight.
 
@@ -111,7 +119,7 @@ class VideoLevelArguments(Host):
         preset: str = "default",
         encoder: VideoEncoder | str | None = None,
         reward: Reward | None = None,
-        **options: Any,
+        **options: Unpack[VideoKwargs],
     ) -> None:
         """Wraps an environment, whose own reward is replaced unless it has a weight.
 
@@ -145,7 +153,7 @@ class FrameLevelArguments(Host):
         env_weight: float | str | None = None,
         encoder: VideoEncoder | str | None = None,
         reward: Reward | None = None,
-        **options: Any,
+        **options: Unpack[FrameKwargs],
     ) -> None:
         """Wraps an environment, whose own reward is replaced unless it has a weight.
 
@@ -178,7 +186,7 @@ class RewardModelArguments(Host):
         options: Mapping[str, Any] | None = None,
         weight: float = 1.0,
         env_weight: float | str = 0.0,
-        **host_options: Any,
+        **host_options: Unpack[HostKwargs],
     ) -> None:
         """Wraps an environment, whose own reward is replaced unless it has a weight.
 

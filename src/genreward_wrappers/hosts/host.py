@@ -92,6 +92,19 @@ class Host:
         if built.env_weight == BALANCED:
             self._head.balance(self._play_randomly)
 
+    def __repr__(self) -> str:
+        inner = vars(self).get("env", vars(self).get("venv"))
+        if "_head" not in vars(self):
+            return f"<{type(self).__name__}, not attached>"
+        said = [f"{name}={weight:.4g}" for name, weight in self.weights.items()]
+        goals = [m.goal for m in self.session.models if m.goal is not None]
+        if goals:
+            said.insert(0, f"goal={goals[0].source or goals[0].env_id!r}")
+        return f"<{type(self).__name__}({', '.join(said)}){inner}>"
+
+    # Gymnasium's wrappers print those inside by `str`.
+    __str__ = __repr__
+
     @property
     def session(self) -> Session:
         """The reward models and their memories."""

@@ -7,6 +7,7 @@ the random number generators.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,31 +97,53 @@ def restore_agent(agent: Any, path: Path) -> dict[str, Any]:
         kept = []
         for place, leaf in leaves:
             key = _key(name, place)
-            if key not in tensors or tensors[key].shape != np.shape(leaf):
-                held = tensors[key].shape if key in tensors else "nothing"
+            wanted, held = jax.numpy.asarray(leaf), tensors.get(key)
+            if held is None or _look(held) != _look(wanted):
                 raise FileError(
-                    f"{path} is of another agent: {key} should have the shape "
-                    f"{np.shape(leaf)}, the file has {held}"
+                    f"{path} is of another agent: {key} should be {_look(wanted)}, the "
+                    f"file has {'nothing' if held is None else _look(held)}"
                 )
-            kept.append(jax.numpy.asarray(tensors[key]))
+            kept.append(jax.numpy.asarray(held))
         found[name] = jax.tree_util.tree_unflatten(structure, kept)
     for name, tree in found.items():
         owner, _, attribute = name.partition(".")
         setattr(agent if owner == "agent" else agent.policy, attribute, tree)
-    buffer = agent.replay_buffer
-    for name in BUFFER:
-        rows = tensors[f"buffer/{name}"]
-        getattr(buffer, name)[: len(rows)] = rows
-    buffer.pos, buffer.full = header["buffer"]
+    try:
+        _fill_buffer(agent.replay_buffer, tensors, *header["buffer"])
+        kind, position, has_gauss, gauss = header["numpy"]
+        state = (kind, tensors["numpy"], position, has_gauss, gauss)
+        np.random.set_state(state)  # noqa: NPY002
+        agent.action_space.np_random.bit_generator.state = header["actions"]
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise FileError(f"{path} is no valid {LAYOUT.kind}: {error}") from error
     agent.num_timesteps = header["steps"]
     agent._n_updates, agent._episode_num = header["updates"], header["episodes"]
-    kind, position, has_gauss, gauss = header["numpy"]
-    np.random.set_state(  # noqa: NPY002
-        (kind, tensors["numpy"], position, has_gauss, gauss)
-    )
-    agent.action_space.np_random.bit_generator.state = header["actions"]
     notes: dict[str, Any] = header["notes"]
     return notes
+
+
+def _fill_buffer(
+    buffer: Any, tensors: Mapping[str, NDArray[Any]], position: int, full: bool
+) -> None:
+    """Raises unless the transitions are as many as the header says."""
+    filled = buffer.buffer_size if full else position
+    if position >= buffer.buffer_size:
+        raise ValueError(
+            f"its replay buffer is at {position} of {buffer.buffer_size} transitions"
+        )
+    for name in BUFFER:
+        rows, into = tensors[f"buffer/{name}"], getattr(buffer, name)
+        if _look(rows) != _look(into[:filled]):
+            raise ValueError(
+                f"{name} is {_look(rows)}, expected {_look(into[:filled])}"
+            )
+        into[:filled] = rows
+    buffer.pos, buffer.full = position, full
+
+
+def _look(array: Any) -> str:
+    """The type and shape of an array."""
+    return f"{array.dtype} {array.shape}"
 
 
 def _trees(agent: Any) -> dict[str, Any]:

@@ -200,16 +200,21 @@ class Tuner:
             part, _, key = name.partition("/")
             # Copied, since what is read from a file may not be writable.
             parts.setdefault(part, {})[key] = torch.from_numpy(np.array(array))
-        names = list(self.weights.trained)
         for part, own in (
             ("weight", self.weights.trained),
             ("average", self.weights.average),
         ):
             for name, tensor in own.items():
-                tensor.data.copy_(parts[part][name])
+                tensor.data.copy_(_alike(parts[part][name], tensor, f"{part}/{name}"))
         state = {
-            index: {key: parts[key][name] for key in ("step", "exp_avg", "exp_avg_sq")}
-            for index, name in enumerate(names)
+            index: {
+                "step": _alike(parts["step"][name], torch.ones(()), f"step/{name}"),
+                **{
+                    key: _alike(parts[key][name], own, f"{key}/{name}")
+                    for key in ("exp_avg", "exp_avg_sq")
+                },
+            }
+            for index, (name, own) in enumerate(self.weights.trained.items())
         }
         self._adam.load_state_dict({**self._adam.state_dict(), "state": state})
 
@@ -249,6 +254,16 @@ def _own_numbers(key: tuple[int, ...], device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
+
+
+def _alike(saved: Tensor, own: Tensor, name: str) -> Tensor:
+    """The saved tensor, if it may take the place of our own."""
+    if (saved.shape, saved.dtype) != (own.shape, own.dtype):
+        raise ValueError(
+            f"{name} is {saved.dtype} {tuple(saved.shape)}, expected "
+            f"{own.dtype} {tuple(own.shape)}"
+        )
+    return saved
 
 
 def _differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
