@@ -284,6 +284,8 @@ def test_shared_options_are_spelled_once():
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("score nowhere.mp4 --goal metaworld/reach", "there is no nowhere.mp4"),
+        ("relabel nowhere --output new", "no dataset that can be relabelled"),
         ("evaluate --env metaworld/pik-place", "Did you mean: `pick-place`"),
         ("evaluate --env metaworld/reach --reward vidoe", "no reward 'vidoe'"),
         ("evaluate --env metaworld/reach --fail-below acu=1", "no such figure"),

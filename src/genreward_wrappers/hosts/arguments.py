@@ -7,7 +7,7 @@ in stable-baselines3. A public class is one of these over one of the hosts.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         | GoalBundle
         | GoalMaker
         | GeneratedGoals
+        | Sequence[str | PathLike[str]]
         | Mapping[str, Any]
         | None
     )
@@ -77,7 +78,8 @@ class GenRewardArguments(Host):
         Args:
             env: The environment, with pixels somewhere.
             goal: A goal bundle, its path, "hf://owner/repo/file.safetensors@revision",
-                None for the embedded goal of the environment's id, or
+                a video of your own or a list of them, which are packed as `genreward
+                pack` does it, None for the embedded goal of the environment's id, or
                 `GeneratedGoals` (its fields as a mapping; "generated" for its defaults)
                 to make each episode's goals from its own first frame.
             video_weight: The weight of the video-level score; None is the preset's

@@ -3,8 +3,8 @@
 The data are what the agent sees: the callback reads every transition that the reward's
 session scores, whether or not the agent has a replay buffer. From time to time it
 trains the nets and puts them into the reward, under a new version number that every
-step's info carries: the replay buffer of an off-policy agent mixes the rewards of
-several versions.
+step's info carries. An ordinary replay buffer mixes the rewards of several versions; a
+`RelabelReplayBuffer` pays all its samples by the newest.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from genreward_wrappers.core import (
 )
 from genreward_wrappers.data.goals import GoalBundle
 from genreward_wrappers.hosts.sb3 import SB3Host
+from genreward_wrappers.hosts.sb3_replay import RelabelReplayBuffer
 from genreward_wrappers.rewards.frame_level import FrameLevel
 from genreward_wrappers.training.forward_backward.bundle import to_bundle
 from genreward_wrappers.training.forward_backward.data import Trajectory, Transitions
@@ -124,7 +125,7 @@ class FBCallback(BaseCallback):  # type: ignore[misc]
         names = {model.name for model in self._host.session.models}
         if self.bundle is not None:
             # Trained before, perhaps in another environment: it goes on with that.
-            self._host.put_model(self._model(), self._weight, self.version)
+            self._pay_by(self._model())
         elif FrameLevel.name not in names:
             self._host.put_model(UntrainedReward(), self._weight, self.version)
 
@@ -183,7 +184,7 @@ class FBCallback(BaseCallback):  # type: ignore[misc]
             features=self.features.card,
             about={"data": "online", "version": self.version},
         )
-        self._host.put_model(self._model(), self._weight, self.version)
+        self._pay_by(self._model())
         for name, value in figures.items():
             self.logger.record(f"forward_backward/{name}", value)
         self.logger.record("forward_backward/version", self.version)
@@ -192,6 +193,13 @@ class FBCallback(BaseCallback):  # type: ignore[misc]
                 f"forward-backward nets, version {self.version}: {trainer.step} "
                 f"updates on {len(data)} transitions, spread {figures['spread']:.3g}"
             )
+
+    def _pay_by(self, model: FrameLevel) -> None:
+        """Puts the nets into the reward, of new steps and perhaps of kept ones."""
+        self._host.put_model(model, self._weight, self.version)
+        buffer = getattr(self.model, "replay_buffer", None)
+        if isinstance(buffer, RelabelReplayBuffer):
+            buffer.put_model(model, self.version)
 
     def _model(self) -> FrameLevel:
         assert self.bundle is not None

@@ -45,6 +45,8 @@ def finetune(
     prompts: Mapping[str, str] | None = None,
     failures: bool = False,
     camera: str = "",
+    source: str = "",
+    fit: str = "",
     frames: int | None = None,
     size: tuple[int, int] | None = None,
     cache: str | PathLike[str] | None = None,
@@ -63,7 +65,10 @@ def finetune(
         prompt: Of clips that have none of their own.
         prompts: Likewise, by the name of a file or the id of an environment.
         failures: Whether episodes that did not succeed are taken, too.
-        camera: Of a LeRobotDataset; needed where it has several.
+        camera: The camera of a data set that has several.
+        source: What the data are, "bridge", "rt1" or "rlbench"; see
+            `sources.SOURCES`.
+        fit: "crop" or "pad" makes frames of another shape fit; empty refuses them.
         frames: Of a clip; None is the transformer's own number.
         size: (height, width) of a clip; None is the transformer's own.
         cache: A folder for latents and embeddings of prompts.
@@ -88,7 +93,13 @@ def finetune(
     generator = _generator(replace(asked, device=str(place.device)))
     shape = _shape(generator, frames, size)
     clips = find_clips(
-        data, prompt=prompt, prompts=prompts, failures=failures, camera=camera
+        data,
+        prompt=prompt,
+        prompts=prompts,
+        failures=failures,
+        camera=camera,
+        source=source,
+        fit=fit,
     )
     if len(split(len(clips), training.held_out)[0]) == 0:
         raise ValueError(f"{len(clips)} clip is too little to train on")
