@@ -120,3 +120,28 @@ def clip_folder(tmp_path_factory):
     }
     (folder / "open_clip_config.json").write_text(json.dumps(card))
     return folder
+
+
+@pytest.fixture(scope="session")
+def embed(clip_folder):
+    """Unit embeddings of texts or frames in float64, by open_clip alone."""
+    import open_clip
+    import torch
+    from PIL import Image
+
+    where = f"local-dir:{clip_folder}"
+    model, transform = open_clip.create_model_from_pretrained(where)
+    tokenizer = open_clip.get_tokenizer(where)
+    model.double().eval()
+
+    def of(things):
+        with torch.no_grad():
+            if isinstance(things, list):
+                found = model.encode_text(tokenizer(things))
+            else:
+                images = torch.stack([transform(Image.fromarray(f)) for f in things])
+                found = model.encode_image(images.double())
+        found = found.numpy()
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+    return of

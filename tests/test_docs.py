@@ -39,9 +39,13 @@ def test_code_compiles_and_links_exist(page):
 
 def anchors(page):
     """Of the headings of a page, as MyST makes them."""
-    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
-    kept = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
-    return {heading.strip().replace(" ", "-") for heading in kept}
+    return {
+        slug(heading) for heading in re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    }
+
+
+def slug(heading):
+    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
 
 
 def test_readme_names_every_wrapper():
@@ -135,3 +139,65 @@ def test_every_wrapper_argument_is_described():
         options = list(options_of(getattr(import_module(module), cls)))
         assert options
         assert not [option for option, _, said in options if not said], name
+
+
+#: What a newcomer asks, where the documentation answers, and a piece of the answer.
+QUESTIONS = {
+    "Which camera?": ("faq.md#which-camera-does-the-reward-look-through", "`corner2`"),
+    "Why 0 at some steps?": ("faq.md#why-is-the-reward-0-at-some-steps", "_due"),
+    "How do I turn the environment's reward on?": (
+        "shaping.md#the-environments-own-reward-beside-the-goal-videos",
+        "`env_weight=1`",
+    ),
+    "How do I use my own video?": ("first_goal.md", "genreward pack"),
+    "What is missing in my container?": ("install.md#drawing", "apt-get install"),
+    "How big is the installation?": ("install.md", "4.7 GB"),
+    "How long will it take?": ("train.md#what-to-expect", "four minutes"),
+    "How do I see what the agent does?": ("first_training.md#is-it-learning", "live"),
+    "Why does it earn more and not do the task?": (
+        "concepts.md#what-can-be-farmed",
+        "standing still",
+    ),
+    "How do I use many environments?": ("many_environments.md", "make_vec"),
+}
+
+
+def test_a_newcomers_questions_are_two_clicks_from_the_front_page():
+    docs = ROOT / "docs"
+    distance = {"index.md": 0}
+    for page in distance_order(distance, docs):
+        for link in links_of(docs / page):
+            distance.setdefault(link, distance[page] + 1)
+    for question, (place, answer) in QUESTIONS.items():
+        page, _, anchor = place.partition("#")
+        # A heading is a click on the page's own contents, where nothing leads to it.
+        clicks = distance.get(place, distance[page] + bool(anchor))
+        assert clicks <= 2, f"{question} {place} is {clicks} clicks away"
+        assert not anchor or anchor in anchors(docs / page), place
+        assert answer in section_of(docs / page, anchor), question
+
+
+def distance_order(distance, docs):
+    """Pages by their distance, while links that lead to more of them are added."""
+    done = set()
+    while waiting := [p for p in distance if p not in done and (docs / p).is_file()]:
+        page = min(waiting, key=distance.__getitem__)
+        done.add(page)
+        yield page
+
+
+def links_of(page):
+    """The pages and headings that a page leads to, its toctrees included."""
+    text = page.read_text()
+    yield from re.findall(r"\]\(([\w/]+\.md(?:#[^)]+)?)\)", text)
+    for tree in re.findall(r"```\{toctree\}\n(.*?)```", text, re.S):
+        yield from (f"{name}.md" for name in re.findall(r"^([\w/]+)$", tree, re.M))
+
+
+def section_of(page, anchor):
+    """The text below a heading, or the whole page."""
+    parts = re.split(r"^(?=#+ )", page.read_text(), flags=re.M)
+    if not anchor:
+        return "".join(parts)
+    found = (p for p in parts if slug(p.partition("\n")[0].lstrip("# ")) == anchor)
+    return next(found)

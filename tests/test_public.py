@@ -354,7 +354,7 @@ def test_unknown_options_are_refused(goal):
         ("stable_baselines3", "sb3", "import genreward_wrappers.sb3"),
         ("metaworld", "metaworld", "g.make('metaworld/reach')"),
         ("diffusers", "video", "g.load_encoder('embedded:video-vae-64')"),
-        ("av", "video", "from genreward_wrappers.goal_pipeline.pack import *\n"
+        ("av", "video", "from genreward_wrappers.data.video_files import *\n"
          "    read_video(__file__)"),
         ("huggingface_hub", "video", "g.load_goal('hf://a/b/c.safetensors')"),
     ],

@@ -13,9 +13,11 @@ from genreward_wrappers.hosts.arguments import (
 from genreward_wrappers.hosts.sb3 import SB3Host
 from genreward_wrappers.hosts.sb3_callbacks import FBCallback
 from genreward_wrappers.hosts.sb3_logger import RewardLogger
+from genreward_wrappers.hosts.sb3_replay import RelabelReplayBuffer
 
 __all__ = [
     "FBCallback",
+    "RelabelReplayBuffer",
     "RewardLogger",
     "VecFrameLevelReward",
     "VecGenReward",

@@ -168,6 +168,25 @@ def test_errors_are_one_line_and_status_one(capsys):
     assert "metaworld/pick-place" in capsys.readouterr().out
 
 
+def test_a_machine_that_cannot_draw_is_told_in_one_line(monkeypatch, capsys, tmp_path):
+    from genreward_wrappers.envs._gl import DrawingError
+
+    def make_env(*_):
+        raise DrawingError("MuJoCo cannot draw here")
+
+    monkeypatch.setattr("genreward_wrappers.cli.demo.make_env", make_env)
+    assert main(["demo", "--output", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "genreward demo: MuJoCo cannot draw here\n"
+
+
+@pytest.mark.parametrize("name", ["mps", "cuda:x", "gpu"])
+def test_a_device_that_is_none_is_told_at_once(name, capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--device", name])
+    said = f"argument --device: expected auto, cpu, cuda or cuda:<index>, got '{name}'"
+    assert said in capsys.readouterr().err
+
+
 def test_ctrl_c_stops_without_a_traceback(tmp_path):
     out = tmp_path / "out"
     process = subprocess.Popen(
@@ -265,6 +284,8 @@ def test_shared_options_are_spelled_once():
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("score nowhere.mp4 --goal metaworld/reach", "there is no nowhere.mp4"),
+        ("relabel nowhere --output new", "no dataset that can be relabelled"),
         ("evaluate --env metaworld/pik-place", "Did you mean: `pick-place`"),
         ("evaluate --env metaworld/reach --reward vidoe", "no reward 'vidoe'"),
         ("evaluate --env metaworld/reach --fail-below acu=1", "no such figure"),

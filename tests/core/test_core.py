@@ -55,6 +55,25 @@ def test_a_reused_buffer_does_not_change_the_past():
         buffer = frames(value, value + 10)
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float64, np.int64])
+def test_a_model_may_use_the_array_of_its_scores_again(kind):
+    class Counts(Before):
+        values = np.zeros(2, kind)
+
+        def step(self, memory, transition):
+            self.values[:] = transition.steps
+            return Score(self.values, transition.active), None
+
+    session = Session([Counts()], 2)
+    session.begin(frames(1, 2))
+    first, second = (paid(session, frames(3, 4)) for _ in range(2))
+    assert [first.tolist(), second.tolist()] == [[1, 1], [2, 2]]
+    # Whether or not a row has nothing to say.
+    third = paid(session, frames(3, 4), active=np.array([True, False]))
+    assert third.tolist() == [3, 0]
+    assert first.dtype == third.dtype == np.promote_types(kind, np.float32)
+
+
 def test_rows_outside_the_mask_are_ignored_when_others_begin():
     session = Session([Before()], 2)
     session.begin(frames(10, 20))

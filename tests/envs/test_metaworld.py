@@ -312,6 +312,13 @@ def test_the_backend_is_not_chosen_for_users(monkeypatch):
     assert "MUJOCO_GL" not in os.environ
 
 
+def test_a_damaged_egl_library_counts_as_none(monkeypatch, tmp_path):
+    library = tmp_path / "libEGL.so.1"
+    library.touch()
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: str(library))
+    assert not _gl._egl_works()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="EGL and OSMesa")
 def test_two_backends_in_one_process_are_refused():
     code = (

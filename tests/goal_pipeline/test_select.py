@@ -34,27 +34,6 @@ def encoder(clip_folder):
     return load_encoder(f"open_clip:{clip_folder}", device="cpu")
 
 
-@pytest.fixture(scope="module")
-def embed(clip_folder):
-    """Unit embeddings in float64, by open_clip alone."""
-    where = f"local-dir:{clip_folder}"
-    model, transform = open_clip.create_model_from_pretrained(where)
-    tokenizer = open_clip.get_tokenizer(where)
-    model.double().eval()
-
-    def of(things):
-        with torch.no_grad():
-            if isinstance(things, list):
-                found = model.encode_text(tokenizer(things))
-            else:
-                images = torch.stack([transform(Image.fromarray(f)) for f in things])
-                found = model.encode_image(images.double())
-        found = found.numpy()
-        return found / np.linalg.norm(found, axis=1, keepdims=True)
-
-    return of
-
-
 def last_best(row):
     """The last of the frames that score best: some frames here are the same twice."""
     return max(i for i, value in enumerate(row) if value > max(row) - 1e-9)

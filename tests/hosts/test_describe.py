@@ -111,3 +111,22 @@ def test_a_goal_without_pillow_is_text(goal, monkeypatch):
     assert goal._repr_html_().startswith("<p>GoalBundle(")
     with pytest.raises(ImportError, match="pillow"):
         goal.show()
+
+
+def test_wrappers_are_printed_with_goal_and_weights(goal):
+    env = VideoLevelReward(
+        PointMass(size=32), goal, encoder="pixels", horizon=50, weight=0.5
+    )
+    said = f"goal={goal.env_id!r}, env=0, video=0.5"
+    assert repr(env) == f"<VideoLevelReward({said}){PointMass(size=32)}>"
+    around = gym.wrappers.TimeLimit(env, 10)
+    assert str(around) == f"<TimeLimit{env}>"
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    venv = sb3.VecRewardModel(DummyVecEnv([PointMass]), Brightness())
+    assert repr(venv).startswith("<VecRewardModel(env=0, brightness=1)<")
+
+
+def test_a_wrapper_that_was_not_made_can_be_printed():
+    unmade = RewardModelWrapper.__new__(RewardModelWrapper)
+    assert repr(unmade) == "<RewardModelWrapper, not attached>"

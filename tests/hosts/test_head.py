@@ -451,3 +451,17 @@ def test_a_head_alone():
     assert paid.rewards.tolist() == [2.5, 4.0]
     assert paid.infos["reward_brightness"].tolist() == [1, 1]
     assert paid.infos["weight_env"].tolist() == [0.5, 0.5]
+
+
+def test_a_row_in_which_nothing_happened_is_paid_nothing():
+    """Whatever a vector environment says of a row that it has just reset."""
+    head = RewardHead(Built((Part(Brightness(), 2.0),), 0.5), 2)
+    frames = np.zeros((2, 8, 8, 3), np.uint8)
+    head.begin(frames, seed=0)
+    no, active = np.zeros(2, bool), np.array([True, False])
+    paid = head.pay(
+        np.zeros(2), frames + 255, np.array([1.0, 4.0]), no, no, active=active
+    )
+    assert paid.rewards.tolist() == [2.5, 0.0]
+    assert paid.infos["reward_env"].tolist() == [1, 0]
+    assert paid.infos["reward_brightness_due"].tolist() == [True, False]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ast
 import os
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,6 +17,16 @@ from typing import Any, TypeAlias
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Run = Callable[[argparse.Namespace], int]
+
+
+def device_name(text: str) -> str:
+    """A device's name, if it is one; whether it is there is asked of torch later."""
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", text) is None:
+        raise argparse.ArgumentTypeError(
+            f"expected auto, cpu, cuda or cuda:<index>, got {text!r}"
+        )
+    return text
+
 
 #: Options of several commands, spelled here and nowhere else.
 SHARED: dict[str, dict[str, Any]] = {
@@ -129,7 +140,9 @@ SHARED: dict[str, dict[str, Any]] = {
         "default.",
     },
     "--device": {
+        "type": device_name,
         "default": "auto",
+        "metavar": "DEVICE",
         "help": 'Where the models run: "auto" (a GPU if there is one), "cpu", "cuda" '
         'or "cuda:<index>".',
     },

@@ -26,8 +26,10 @@ from genreward_wrappers.cli.make_goal import add_make_goal
 from genreward_wrappers.cli.pack import add_pack
 from genreward_wrappers.cli.pull import add_pull
 from genreward_wrappers.cli.push import add_push
+from genreward_wrappers.cli.relabel import add_relabel
 from genreward_wrappers.cli.score import add_score
 from genreward_wrappers.cli.select import add_select
+from genreward_wrappers.cli.serve import add_serve
 from genreward_wrappers.cli.train import add_train
 from genreward_wrappers.cli.train_fb import add_train_fb
 from genreward_wrappers.cli.train_prior import (
@@ -40,9 +42,10 @@ COMMANDS: Mapping[str, Sequence[Callable[[Commands], None]]] = {
     "try": (add_demo, add_goals),
     "make a goal": (add_make_goal, add_generate, add_pack, add_select),
     "judge": (add_inspect, add_evaluate, add_live),
-    "score": (add_score,),
+    "score": (add_score, add_relabel),
     "train": (
         add_train,
+        add_serve,
         add_collect,
         add_train_fb,
         add_train_viper,

@@ -80,7 +80,8 @@ def add_scoring(command: argparse.ArgumentParser, reward: str) -> None:
         command,
         "--goal",
         help="What the rewards compare with: a goal bundle (a path or an hf:// "
-        "address), a video, or the id of an environment that has an embedded goal.",
+        "address), a video, or an environment's id; by default the goal that is "
+        "embedded for the recorded environment.",
     )
     add_shared(
         command,
@@ -98,7 +99,7 @@ def add_scoring(command: argparse.ArgumentParser, reward: str) -> None:
     add_shared(
         command,
         "--camera",
-        help="The camera of a dataset that has several.",
+        help="The camera of a dataset; needed where it has several.",
     )
     command.add_argument(
         "--batch",

@@ -361,7 +361,10 @@ class Session:
                 f"{due.shape}; value and due must both be {active.shape}"
             )
         due = due & active
-        if np.count_nonzero(due) < len(due):
+        # A copy either way: a model may use its array again.
+        if np.count_nonzero(due) == len(due):
+            value = value.astype(np.promote_types(value.dtype, np.float32))
+        else:
             value = np.where(due, value, np.float32(0))
         # A silent NaN would poison the agent, a silent zero would starve it.
         if self._check_finite and not np.isfinite(value).all():

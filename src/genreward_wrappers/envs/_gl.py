@@ -89,6 +89,10 @@ def resolve_quality(render_quality: RenderQuality) -> Quality:
     )
 
 
+class DrawingError(RuntimeError, OSError):
+    """A machine that cannot draw; commands say so in one line, as of a missing file."""
+
+
 def choose_backend() -> None:
     """Sets ``MUJOCO_GL`` on a Linux machine without a display, unless the user has.
 
@@ -126,7 +130,10 @@ def _egl_works() -> bool:
     path = ctypes.util.find_library("EGL")
     if path is None:
         return False
-    egl = ctypes.CDLL(path)
+    try:
+        egl = ctypes.CDLL(path)
+    except OSError:  # damaged, or of another architecture
+        return False
     egl.eglGetProcAddress.restype = ctypes.c_void_p
     query = egl.eglGetProcAddress(b"eglQueryDevicesEXT")
     open_display = egl.eglGetProcAddress(b"eglGetPlatformDisplayEXT")
@@ -161,7 +168,7 @@ def _make_context(width: int, height: int) -> Any:
         )
     turned_off = backend in ("disable", "disabled", "off", "false", "0")
     if turned_off or (not backend and _headless()):
-        raise RuntimeError(
+        raise DrawingError(
             "MuJoCo cannot draw here: there is no display, and neither EGL (apt-get "
             "install libegl1 libgl1-mesa-dri) nor OSMesa (apt-get install libosmesa6) "
             f"works, or MUJOCO_GL={backend!r} turned them off"
@@ -183,7 +190,7 @@ def _make_context(width: int, height: int) -> Any:
         else:
             library = "libosmesa6" if backend == "osmesa" else "libegl1 libgl1-mesa-dri"
             reason = f"{error}; is it installed (apt-get install {library})?"
-        raise RuntimeError(
+        raise DrawingError(
             f"MuJoCo cannot draw with MUJOCO_GL={backend!r}: {reason}"
         ) from error
     _drawing_backend = backend

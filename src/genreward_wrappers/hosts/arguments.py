@@ -7,7 +7,7 @@ in stable-baselines3. A public class is one of these over one of the hosts.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,18 @@ from genreward_wrappers.rewards.spec import ENV, RewardSpec, accepted_options
 from genreward_wrappers.rewards.spec_text import parse
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from genreward_wrappers.data.goal_maker import GoalMaker
     from genreward_wrappers.data.goals import GoalBundle
     from genreward_wrappers.encoders.base import VideoEncoder
     from genreward_wrappers.generators.episode_goals import GeneratedGoals
+    from genreward_wrappers.hosts.option_types import (
+        FrameFields,
+        FrameKwargs,
+        HostKwargs,
+        VideoKwargs,
+    )
 
     GoalLike = (
         str
@@ -32,6 +40,7 @@ if TYPE_CHECKING:
         | GoalBundle
         | GoalMaker
         | GeneratedGoals
+        | Sequence[str | PathLike[str]]
         | Mapping[str, Any]
         | None
     )
@@ -39,7 +48,7 @@ if TYPE_CHECKING:
 Reward = RewardSpec | Mapping[str, Any] | str
 
 
-#: Of a spec as a mapping: what no argument says.
+#: Keys of a spec that no argument sets.
 BESIDE = ("version", "name")
 
 
@@ -60,16 +69,17 @@ class GenRewardArguments(Host):
         env_weight: float | str | None = None,
         preset: str = "default",
         encoder: VideoEncoder | str | None = None,
-        frame_options: Mapping[str, Any] | None = None,
+        frame_options: FrameFields | None = None,
         reward: Reward | None = None,
-        **options: Any,
+        **options: Unpack[VideoKwargs],
     ) -> None:
         """Wraps an environment, whose own reward is replaced unless it has a weight.
 
         Args:
             env: The environment, with pixels somewhere.
             goal: A goal bundle, its path, "hf://owner/repo/file.safetensors@revision",
-                None for the embedded goal of the environment's id, or
+                a video of your own or a list of them, which are packed as `genreward
+                pack` does it, None for the embedded goal of the environment's id, or
                 `GeneratedGoals` (its fields as a mapping; "generated" for its defaults)
                 to make each episode's goals from its own first frame.
             video_weight: The weight of the video-level score; None is the preset's
@@ -82,11 +92,12 @@ class GenRewardArguments(Host):
                 actions that are played when the wrapper is made.
             preset: "default", or "paper" for the paper's sum with its own weights,
                 in which the environment's reward has the weight 1.
-            encoder: Of the video-level reward: None loads the bundle's own; "pixels" is
-                the control. The frame-level reward sees what its nets were trained on.
+            encoder: The encoder of the video-level reward: None loads the bundle's own,
+                "pixels" is the control. The frame-level reward always uses the one that
+                its nets were trained on.
             frame_options: Fields of `rewards.frame_level.FrameOptions`.
-            reward: The whole reward as one value, in place of all that is named above:
-                a `RewardSpec`, its JSON, or its text.
+            reward: The whole reward as one value, in place of the arguments above: a
+                `RewardSpec`, its JSON, or its text.
             **options: Fields of `HostOptions` (``frames``, ``observe``, ``horizon``,
                 ``record``, ``device``, ``dtype``, ``nonfinite``, ``other_task``) and of
                 `rewards.video_level.VideoOptions`, and ``every``.
@@ -110,19 +121,19 @@ class VideoLevelArguments(Host):
         preset: str = "default",
         encoder: VideoEncoder | str | None = None,
         reward: Reward | None = None,
-        **options: Any,
+        **options: Unpack[VideoKwargs],
     ) -> None:
         """Wraps an environment, whose own reward is replaced unless it has a weight.
 
         Args:
             env: The environment, with pixels somewhere.
-            goal: As for `GenRewardWrapper`.
+            goal: The goal, as for `GenRewardWrapper`.
             weight: The weight of the score; None is the preset's own, usually 1.
             env_weight: The weight of the environment's own reward; None is 0. May be
                 "balanced", as for `GenRewardWrapper`.
             preset: "default", or "paper" for the released code's configuration.
-            encoder: None loads the bundle's own; "pixels" is the control.
-            reward: The whole reward as one value, in place of all that is named above.
+            encoder: The encoder: None loads the bundle's own, "pixels" is the control.
+            reward: The whole reward as one value, in place of the arguments above.
             **options: Fields of `HostOptions` and of
                 `rewards.video_level.VideoOptions`, and ``every``.
         """
@@ -144,7 +155,7 @@ class FrameLevelArguments(Host):
         env_weight: float | str | None = None,
         encoder: VideoEncoder | str | None = None,
         reward: Reward | None = None,
-        **options: Any,
+        **options: Unpack[FrameKwargs],
     ) -> None:
         """Wraps an environment, whose own reward is replaced unless it has a weight.
 
@@ -155,8 +166,8 @@ class FrameLevelArguments(Host):
             weight: The weight of the score; None is 1.
             env_weight: The weight of the environment's own reward; None is 0. May be
                 "balanced", as for `GenRewardWrapper`.
-            encoder: None loads the bundle's own.
-            reward: The whole reward as one value, in place of all that is named above.
+            encoder: The encoder: None loads the bundle's own.
+            reward: The whole reward as one value, in place of the arguments above.
             **options: Fields of `HostOptions` and of
                 `rewards.frame_level.FrameOptions`.
         """
@@ -177,7 +188,7 @@ class RewardModelArguments(Host):
         options: Mapping[str, Any] | None = None,
         weight: float = 1.0,
         env_weight: float | str = 0.0,
-        **host_options: Any,
+        **host_options: Unpack[HostKwargs],
     ) -> None:
         """Wraps an environment, whose own reward is replaced unless it has a weight.
 
@@ -185,8 +196,9 @@ class RewardModelArguments(Host):
             env: The environment, with pixels somewhere.
             model: The reward model, which may serve any number of wrappers, or the name
                 of one that `load_reward` makes here, or a whole reward as one value.
-            options: The model's own, beside a name. What the environment knows (the
-                time limit as ``horizon``, the action space) comes by itself.
+            options: The options of a model that is given by its name. What the
+                environment knows (the time limit as ``horizon``, the action space) is
+                added.
             weight: The weight of the model's score.
             env_weight: The weight of the environment's own reward, or "balanced", as
                 for `GenRewardWrapper`.
@@ -220,7 +232,7 @@ def _start(
     reward: Reward | None,
     options: Mapping[str, Any],
 ) -> None:
-    """Attaches a host to an environment, with the reward that its arguments say."""
+    """Attaches a host to an environment, with the reward that its arguments name."""
     told, own = split(type(host), options, accepted_options(said.name))
     spec = replace(said, options={**said.options, **own})
     if reward is not None:
@@ -232,7 +244,7 @@ def _start(
 
 
 def read(reward: Reward, options: Mapping[str, Any]) -> RewardSpec:
-    """A reward as one value, however it is written, with more options."""
+    """A reward as one value, from whatever it is written as, with more options."""
     if isinstance(reward, str):
         name, own = parse(reward)
         return RewardSpec.of(name, {**own, **options})
@@ -262,5 +274,5 @@ def split(
 
 
 def some(**given: Any) -> dict[str, Any]:
-    """What is not None."""
+    """The arguments that are not None."""
     return {name: value for name, value in given.items() if value is not None}

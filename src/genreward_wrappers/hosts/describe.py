@@ -130,7 +130,7 @@ def describe(env: Any) -> Description:
         wrapper=type(host).__name__,
         env=inside.spec.id if inside.spec else _class_of(_within(host)),
         num_envs=inside.num_envs,
-        horizon=host._horizon,
+        horizon=host._progress.horizon,
         parts=tuple(parts),
         frames=_said(host._frames.source)
         + (f", of the camera {camera!r}" if camera else ""),

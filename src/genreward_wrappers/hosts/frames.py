@@ -17,7 +17,7 @@ class Frames:
     No model looks at those: a host asks the session first which rows it wants.
 
     Attributes:
-        source: Where frames are.
+        source: Where the frames are.
         last: The newest frames.
     """
 
@@ -40,10 +40,10 @@ class Frames:
             observations: Those of all rows, or of a single environment (``axes=0``).
             wanted: (N,) the rows that must have a frame, unless it is in the
                 observation, which always holds one.
-            steps: (N,) how many steps each row's episode has had, for the message.
-            infos: Given a key, what is under it in each row's info, or None.
+            steps: (N,) the steps of each row's episode so far, for the message.
+            infos: Returns what each row's info holds under a key, or None.
             render: Draws every row.
-            axes: How many axes come before those of a single observation.
+            axes: The number of axes before those of a single observation.
 
         Raises:
             KeyError: A wanted frame is not in the info.
@@ -69,7 +69,7 @@ class Frames:
 
         Args:
             ended: (N,) the rows that show the first frame of the next episode.
-            last: Given a row, its true last frame.
+            last: Returns the true last frame of a row.
         """
         if not np.count_nonzero(ended):
             return self.last

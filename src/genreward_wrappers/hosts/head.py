@@ -1,7 +1,7 @@
 """`RewardHead`: the part of a reward wrapper that knows nothing of its environment.
 
-It owns the session and the weights, adds the parts up, and keeps an eye on what is
-paid. Every host has one, and hands it arrays with the leading axis N.
+It owns the session and the weights, adds up the parts, and watches what is paid. Every
+host has one, and gives it arrays with the leading axis N.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Paid(NamedTuple):
     """What came of one step.
 
     Attributes:
-        rewards: (N,) what the agents get.
+        rewards: (N,) the rewards of the agents.
         infos: (N,) each, by its key.
     """
 
@@ -47,9 +47,9 @@ class RewardHead:
     """Scores, weighs and adds up.
 
     Attributes:
-        session: Holds the models and what they remember.
-        recorder: Writes some of the episodes of the first environment, if asked to.
-        steps: How many steps have been paid; what scheduled weights are functions of.
+        session: The models and their memories.
+        recorder: Writes some episodes of the first environment, if asked to.
+        steps: The number of steps paid so far; scheduled weights are functions of it.
         held: The last finite values of each part, if they are held.
     """
 
@@ -67,10 +67,10 @@ class RewardHead:
         Args:
             built: The models and the weights.
             num_envs: N.
-            horizon: Steps of an episode, if something depends on it.
+            horizon: The number of steps of an episode, if something depends on it.
             nonfinite: What happens where a part that counts is not finite: "raise", or
                 "hold", which pays its last finite value and warns.
-            recorder: Of episodes.
+            recorder: Writes episodes.
         """
         for part in built.parts:
             check_weights({part.model.name: part.weight}, {part.model.name})
@@ -90,7 +90,7 @@ class RewardHead:
 
     @property
     def weights(self) -> dict[str, float]:
-        """What each part weighs at the coming step."""
+        """The weight of each part at the next step."""
         now = {}
         for name, weight in self._weights.items():
             if not isinstance(weight, float):
@@ -168,6 +168,7 @@ class RewardHead:
             FloatingPointError: A part that counts is not finite. The session is as it
                 was before the step.
         """
+        _check_actions(actions, active)
         session = self.session
         before, looked = session.snapshot(), self.recorder and session.wanted[0]
         scores = session.score(
@@ -206,8 +207,8 @@ class RewardHead:
     def opening(self) -> dict[str, NDArray[Any]]:
         """(N,) each, by its key: the infos of a step at which nothing is paid.
 
-        For the info of a reset, which has the keys of a step: recorders keep both in
-        one table.
+        The info of a reset has the keys of a step, since loggers keep both in one
+        table.
         """
         nothing = np.zeros(self.session.num_envs, np.float32)
         scores = {
@@ -219,7 +220,7 @@ class RewardHead:
         """Brings the environment's own reward to the scale of the others.
 
         Args:
-            play: Plays some steps of random actions, which are paid here.
+            play: Takes some steps of random actions, which are measured here.
 
         Raises:
             ValueError: One of the two is the same at every step.
@@ -247,7 +248,7 @@ class RewardHead:
         scores: Mapping[str, Score],
         weights: Mapping[str, float],
     ) -> tuple[NDArray[np.float64], dict[str, Score]]:
-        """The parts as they are added up: finite where they count."""
+        """The parts as they are added up, finite where they count."""
         if weights[ENV]:
             env_rewards = self._checked(ENV, "the environment", env_rewards)
         counted = dict(scores)
@@ -289,6 +290,21 @@ class RewardHead:
         for name, version in self._versions.items():
             infos[f"reward_{name}_version"] = np.full(len(env_rewards), version)
         return {**infos, **self.session.notes()}
+
+
+def _check_actions(actions: NDArray[Any], active: Bool | None) -> None:
+    """Raises for actions that are not a number; rows where nothing happened may be."""
+    if actions.dtype.kind != "f":
+        return
+    wrong = np.isnan(actions)
+    if wrong.any():
+        rows = wrong.reshape(len(wrong), -1).any(1)
+        rows = rows if active is None else rows & active
+        if rows.any():
+            raise FloatingPointError(
+                f"the actions of environments {np.flatnonzero(rows).tolist()} hold "
+                "NaN: the agent that chose them has diverged"
+            )
 
 
 def _due_in_first(scores: Mapping[str, Score]) -> dict[str, float]:

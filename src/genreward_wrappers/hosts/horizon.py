@@ -1,4 +1,4 @@
-"""How many steps an episode has, seen from where the reward is put."""
+"""The number of steps of an episode, as seen by the reward."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
-#: Where wrappers that repeat actions keep how often.
+#: The attributes in which wrappers keep how often they repeat an action.
 REPEATS = ("frame_skip", "_frame_skip", "_skip", "num_repeats", "_num_repeats")
 
 
 def known_horizon(
     horizon: int | None, env: gym.Env[Any, Any] | None, spec: EnvSpec | None
 ) -> int | None:
-    """Steps of an episode: what the user says, else what the time limits leave.
+    """The number of steps of an episode: the user's, or that of the time limits.
 
     Args:
-        horizon: What the user says.
+        horizon: The number that the user gave, if any.
         env: The environment; None where it lives in another process.
-        spec: Its spec, if it has one.
+        spec: The environment's spec, if it has one.
 
     Raises:
         ValueError: Actions are repeated below, and nobody knows how often.
@@ -43,7 +43,7 @@ def known_horizon(
 
 
 def _repeats(wrapper: gym.Wrapper[Any, Any, Any, Any]) -> int:
-    """How many steps of what is inside one step of a wrapper is."""
+    """How many steps of the inner environment one step of a wrapper takes."""
     name, own = type(wrapper).__name__, vars(wrapper)
     # Others count something else in attributes of these names.
     for where in REPEATS if _looks_repeating(name) else REPEATS[:2]:

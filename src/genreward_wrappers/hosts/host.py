@@ -35,11 +35,9 @@ BALANCE_STEPS = 512
 
 
 class Host:
-    """The part of a reward wrapper that is the same in all kinds of environments."""
+    """What is the same in the reward wrappers of all kinds of environments."""
 
-    Options = HostOptions
-
-    #: The class of environments that it wraps, and how that is called.
+    #: The class of environments that it wraps, and the name of that class.
     _kind: ClassVar[tuple[type, str]]
     _head: RewardHead
     _frames: Frames
@@ -49,7 +47,7 @@ class Host:
 
     @abstractmethod
     def _inside(self, env: Any) -> Inside:
-        """Looks at the environments."""
+        """What `attach` has to know of the environments."""
 
     @abstractmethod
     def _wrap(self, env: Any, space: spaces.Space[Any] | None) -> None:
@@ -57,7 +55,7 @@ class Host:
 
     @abstractmethod
     def _play(self, actions: Any) -> None:
-        """Takes a step, or resets where one has to; None begins."""
+        """Takes a random step, resetting where needed; None resets everything."""
 
     def _attach(
         self,
@@ -94,28 +92,41 @@ class Host:
         if built.env_weight == BALANCED:
             self._head.balance(self._play_randomly)
 
+    def __repr__(self) -> str:
+        inner = vars(self).get("env", vars(self).get("venv"))
+        if "_head" not in vars(self):
+            return f"<{type(self).__name__}, not attached>"
+        said = [f"{name}={weight:.4g}" for name, weight in self.weights.items()]
+        goals = [m.goal for m in self.session.models if m.goal is not None]
+        if goals:
+            said.insert(0, f"goal={goals[0].source or goals[0].env_id!r}")
+        return f"<{type(self).__name__}({', '.join(said)}){inner}>"
+
+    # Gymnasium's wrappers print those inside by `str`.
+    __str__ = __repr__
+
     @property
     def session(self) -> Session:
-        """What the reward models remember."""
+        """The reward models and their memories."""
         return self._head.session
 
     @property
     def recorder(self) -> Recorder | None:
-        """What writes episodes, if ``record=`` asked for it."""
+        """The writer of episodes, if ``record=`` asked for one."""
         return self._head.recorder
 
     @property
     def weights(self) -> dict[str, float]:
-        """What each part of the reward weighs at the coming step, by its name."""
+        """The weight of each part of the reward at the next step, by its name."""
         return self._head.weights
 
     def set_weights(self, **weights: Weight) -> None:
         """Changes the weights of some parts of the reward, from the next step on.
 
         Args:
-            **weights: By the name of the part: ``video``, ``frame``, ``env``, or the
-                name of a model. A number, or a function that is given how many steps
-                this wrapper has taken.
+            **weights: The weights by the name of the part: ``video``, ``frame``,
+                ``env``, or the name of a model. A weight is a number, or a function of
+                the number of steps that this wrapper has taken.
 
         Raises:
             ValueError: There is no such part, or a weight is not finite.
@@ -139,17 +150,17 @@ class Host:
         """Puts a model in the place of the one with its name, or beside the others.
 
         Args:
-            model: Pays from the next step on.
-            weight: Of its score.
-            version: What every step's info says of it from now on.
+            model: The model, which pays from the next step on.
+            weight: The weight of its score.
+            version: The number in every step's info from now on.
         """
         self._head.put(model, weight, version)
 
     def snapshot(self) -> HostSnapshot:
-        """The reward in the middle of its episodes.
+        """The state of the reward in the middle of its episodes.
 
-        Beside a snapshot of the environment's own state it is a checkpoint from which
-        the same rewards follow. It costs nothing. Weights are not in it.
+        With a snapshot of the environment's own state it is a checkpoint from which the
+        same rewards follow. It costs nothing, and holds no weights.
         """
         head = self._head
         state, held = head.session.snapshot(), dict(head.held)
@@ -215,7 +226,7 @@ class Host:
         super().__setattr__(name, value)
 
     def _play_randomly(self) -> None:
-        """Some steps of random actions, the same ones every time."""
+        """Takes some random steps, the same ones every time."""
         session = self._head.session
         space: spaces.Space[Any] = copy.deepcopy(self.action_space)  # type: ignore[attr-defined]
         space.seed(0)
@@ -227,8 +238,8 @@ class Host:
         """(N, S) the numbers in an observation, if a model sees them.
 
         Args:
-            observation: Of one environment (``axes=0``) or of all.
-            axes: How many axes come before those of a single observation.
+            observation: The observation of one environment (``axes=0``) or of all.
+            axes: The number of axes before those of a single observation.
         """
         if not self.session.sees_states:
             return None

@@ -1,10 +1,10 @@
 """Forward-backward nets that are trained while the agent learns.
 
-What the agent sees is the data: the callback reads every transition that the reward's
-session scores, whatever the agent's own replay buffer holds or whether it has one. From
-time to time it trains the nets and puts them into the reward, under a new version
-number that every step's info carries: the replay buffer of an off-policy agent holds
-the rewards of several versions beside one another.
+The data are what the agent sees: the callback reads every transition that the reward's
+session scores, whether or not the agent has a replay buffer. From time to time it
+trains the nets and puts them into the reward, under a new version number that every
+step's info carries. An ordinary replay buffer mixes the rewards of several versions; a
+`RelabelReplayBuffer` pays all its samples by the newest.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from genreward_wrappers.core import (
 )
 from genreward_wrappers.data.goals import GoalBundle
 from genreward_wrappers.hosts.sb3 import SB3Host
+from genreward_wrappers.hosts.sb3_replay import RelabelReplayBuffer
 from genreward_wrappers.rewards.frame_level import FrameLevel
 from genreward_wrappers.training.forward_backward.bundle import to_bundle
 from genreward_wrappers.training.forward_backward.data import Trajectory, Transitions
@@ -36,7 +37,7 @@ NORMALISED_OVER = 5_000
 
 
 class UntrainedReward(RewardModel[None]):
-    """A frame-level reward that has learned nothing yet: it pays nothing, and says so.
+    """A frame-level reward that has learned nothing yet: nothing is due.
 
     It wants every frame, so that the nets can be trained on all of them.
     """
@@ -54,11 +55,11 @@ class UntrainedReward(RewardModel[None]):
 
 
 class FBCallback(BaseCallback):  # type: ignore[misc]
-    """Trains forward-backward nets on what the agent does, and pays by them.
+    """Trains forward-backward nets on what the agent does, and rewards it by them.
 
-    The agent's environment has to be one of `genreward_wrappers.sb3`, over environments
-    that show their pixels at every step. Its frame-level reward is replaced by the
-    nets as they are trained; where it has none, one is added.
+    The agent's environment has to be a wrapper of `genreward_wrappers.sb3` over
+    environments that show their pixels at every step. The trained nets replace its
+    frame-level reward; where it has none, one is added.
 
     Example:
         >>> callback = FBCallback(trainer, goal, features)  # doctest: +SKIP
@@ -66,9 +67,10 @@ class FBCallback(BaseCallback):  # type: ignore[misc]
         >>> callback.bundle.save("goal.safetensors")  # doctest: +SKIP
 
     Attributes:
-        version: How often the nets in the reward have been replaced;
+        version: The number of times that the nets in the reward were replaced;
             ``info["reward_frame_version"]`` at every step.
-        bundle: The goal with the nets that are in the reward; None before the first.
+        bundle: The goal with the nets that are in the reward; None before the first
+            refresh.
     """
 
     def __init__(
@@ -88,19 +90,19 @@ class FBCallback(BaseCallback):  # type: ignore[misc]
         """Plans the training.
 
         Args:
-            trainer: The nets, trained already or not.
-            goal: Whose key frames the reward leads to.
-            features: What the nets see. With the encoder that the environment's
-                rewards use, every frame is encoded only once.
-            weight: Of the frame-level score in the agent's reward.
-            every: Environment steps between two refreshes; the first comes after as
-                many.
-            updates: Gradient steps at a refresh.
-            until: After so many environment steps the nets stay as they are; None goes
-                on refreshing them.
-            keep: The newest transitions that are trained on.
-            form: Of the score; see `rewards.frame_level.FrameLevel`.
-            verbose: 1 prints what came of each refresh.
+            trainer: The nets, trained or untrained.
+            goal: The goal whose key frames the reward leads to.
+            features: The features that the nets see. With the encoder of the
+                environment's rewards, every frame is encoded only once.
+            weight: The weight of the frame-level score in the agent's reward.
+            every: The number of environment steps between two refreshes, and before the
+                first.
+            updates: The number of gradient steps at a refresh.
+            until: The number of environment steps after which the nets stay as they
+                are; None never stops refreshing them.
+            keep: The number of newest transitions to train on.
+            form: The form of the score; see `rewards.frame_level.FrameLevel`.
+            verbose: 1 prints the result of each refresh.
         """
         super().__init__(verbose)
         for name, value in (("every", every), ("updates", updates), ("keep", keep)):
@@ -123,7 +125,7 @@ class FBCallback(BaseCallback):  # type: ignore[misc]
         names = {model.name for model in self._host.session.models}
         if self.bundle is not None:
             # Trained before, perhaps in another environment: it goes on with that.
-            self._host.put_model(self._model(), self._weight, self.version)
+            self._pay_by(self._model())
         elif FrameLevel.name not in names:
             self._host.put_model(UntrainedReward(), self._weight, self.version)
 
@@ -182,7 +184,7 @@ class FBCallback(BaseCallback):  # type: ignore[misc]
             features=self.features.card,
             about={"data": "online", "version": self.version},
         )
-        self._host.put_model(self._model(), self._weight, self.version)
+        self._pay_by(self._model())
         for name, value in figures.items():
             self.logger.record(f"forward_backward/{name}", value)
         self.logger.record("forward_backward/version", self.version)
@@ -191,6 +193,13 @@ class FBCallback(BaseCallback):  # type: ignore[misc]
                 f"forward-backward nets, version {self.version}: {trainer.step} "
                 f"updates on {len(data)} transitions, spread {figures['spread']:.3g}"
             )
+
+    def _pay_by(self, model: FrameLevel) -> None:
+        """Puts the nets into the reward, of new steps and perhaps of kept ones."""
+        self._host.put_model(model, self._weight, self.version)
+        buffer = getattr(self.model, "replay_buffer", None)
+        if isinstance(buffer, RelabelReplayBuffer):
+            buffer.put_model(model, self.version)
 
     def _model(self) -> FrameLevel:
         assert self.bundle is not None

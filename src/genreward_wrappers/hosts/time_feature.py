@@ -1,7 +1,7 @@
 """``observe="progress"``: the place in the clip, added to the observation.
 
-A reward that compares frame t with frame t of a video depends on the time. An agent
-that cannot see the time faces a reward that is not Markov.
+A reward that compares frame t with frame t of a video depends on the time. To an agent
+that cannot see the time, such a reward is not Markov.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from genreward_wrappers.core import Float32, Int64
 from genreward_wrappers.data.frames import position_in_clip
 
 KEY = "progress"
-#: Under which key an observation that cannot hold a number moves into a Dict.
+#: The key of an observation that cannot hold a number, in the Dict that can.
 REST = "observation"
 
 
@@ -24,6 +24,7 @@ class TimeFeature:
 
     Attributes:
         space: The space of observations that carry it; None where nothing is added.
+        horizon: The number of steps of an episode; None if it is not known.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class TimeFeature:
                 'observe="progress" needs to know how long an episode is: the '
                 "environment has no time limit, so give horizon="
             )
-        self._inner, self._horizon = space, horizon
+        self._inner, self.horizon = space, horizon
         self.space = extend_space(space) if observe else None
 
     def add(self, observation: Any, steps: Int64) -> Any:
@@ -55,12 +56,12 @@ class TimeFeature:
         """
         if self.space is None:
             return observation
-        assert self._horizon is not None
-        progress = np.asarray(position_in_clip(steps, self._horizon))
+        assert self.horizon is not None
+        progress = np.asarray(position_in_clip(steps, self.horizon))
         return extend(self._inner, observation, progress[..., None])
 
     def add_in(self, where: Any, key: Any, steps: Int64) -> None:
-        """The same for an observation that stands under some key."""
+        """Does the same to an observation under some key, in place."""
         where[key] = self.add(where[key], steps)
 
 
@@ -94,7 +95,7 @@ def extend(space: spaces.Space[Any], observation: Any, progress: Float32) -> Any
     Args:
         space: The space of a single observation, before `extend_space`.
         observation: One observation or a batch.
-        progress: Of shape (1,) for one, (N, 1) for a batch.
+        progress: Its shape is (1,) for one observation, (N, 1) for a batch.
     """
     if isinstance(space, spaces.Dict):
         return {**observation, KEY: progress}

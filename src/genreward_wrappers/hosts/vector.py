@@ -49,8 +49,7 @@ class VectorHost(Host, VectorWrapper, RecordConstructorArgs):
     ) -> tuple[Any, dict[str, Any]]:
         """Resets all environments, or those in ``options["reset_mask"]``."""
         # Read before it is forwarded: the environment takes it out of the options.
-        mask = (options or {}).get("reset_mask", self._everyone)
-        mask = np.array(mask, np.bool_)
+        mask = np.array((options or {}).get("reset_mask", self._everyone), np.bool_)
         observations, infos = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
         frames = self._look(observations, infos, mask)
         self._head.begin(frames, mask, seed, self._states(observations))

@@ -1,4 +1,4 @@
-"""Says once what is probably not meant: a part that drowns others, short episodes."""
+"""Warns once of probable mistakes: a part that drowns the others, short episodes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from genreward_wrappers.core import Bool, Int64, warn_caller
 from genreward_wrappers.rewards.spec import ENV
 
-#: What is paid is looked at over so many episodes.
+#: The number of episodes over which the parts are compared.
 EPISODES = 3
-#: A part that is more of it than this leaves the others nothing to say.
+#: A part with a larger share than this leaves the others nothing to say.
 NEARLY_ALL = 0.9
 #: An episode shorter than this share of the horizon is a short one.
 SHORT = 0.9
 
 
 class Watch:
-    """Looks at what is paid, and at how long episodes are."""
+    """Watches what is paid, and how long episodes are."""
 
     def __init__(self, num_envs: int, horizon: int | None) -> None:
         self.horizon = horizon
@@ -30,7 +30,7 @@ class Watch:
         self._said: set[str] = set()
 
     def once(self, topic: str, message: str) -> None:
-        """Warns, unless there was a word about this already."""
+        """Warns, unless there was a warning about this already."""
         if topic not in self._said:
             self._said.add(topic)
             warn_caller(message)

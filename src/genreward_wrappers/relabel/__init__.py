@@ -1,5 +1,6 @@
 """Rewards for what was recorded: exactly those that a wrapper would have paid."""
 
+from genreward_wrappers.relabel.datasets import Relabelled, relabel_dataset
 from genreward_wrappers.relabel.fold import fold, score_episodes
 from genreward_wrappers.relabel.recordings import (
     Recording,
@@ -14,6 +15,7 @@ from genreward_wrappers.relabel.scoring import Scored, Scorer, score
 
 __all__ = [
     "Recording",
+    "Relabelled",
     "Scored",
     "Scorer",
     "as_episode",
@@ -23,6 +25,7 @@ __all__ = [
     "from_frames",
     "from_lerobot",
     "from_minari",
+    "relabel_dataset",
     "score",
     "score_episodes",
 ]

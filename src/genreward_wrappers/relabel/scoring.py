@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from genreward_wrappers.core import Float32, RewardModel, Score, check_model, weigh
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.goals import GoalBundle
-from genreward_wrappers.encoders.base import VideoEncoder
-from genreward_wrappers.encoders.binding import bind_encoder
-from genreward_wrappers.encoders.caching import Memo
 from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.relabel.fold import Scores, fold
 from genreward_wrappers.relabel.recordings import Recording
 from genreward_wrappers.rewards.facts import Built, Facts, Part
 from genreward_wrappers.rewards.registry import reward_options
 from genreward_wrappers.rewards.spec import BALANCED, ENV, OURS, RewardSpec
+
+if TYPE_CHECKING:
+    from genreward_wrappers.encoders.base import VideoEncoder
 
 Reward = RewardModel[Any] | RewardSpec | Mapping[str, Any] | str
 
@@ -98,7 +98,7 @@ class Scorer:
             on how many frames it sees at once, and with 1 the rewards are those of a
             single environment to the last bit.
         seed: What random numbers are drawn from, where an episode does not say which
-            seed it was reset with: episode i has the seed plus i.
+            seed it was reset with: episode i of a dataset has the seed plus i.
     """
 
     rewards: Sequence[Reward]
@@ -146,12 +146,11 @@ class Scorer:
                 )
                 groups.setdefault(key, []).append((index, episode))
             for (_, env_id, horizon), group in groups.items():
-                built = self.build(recordings[group[0][0]], env_id, horizon)
+                built = self._rewards(recordings[group[0][0]], env_id, horizon)
                 size = self._at_once(built)
                 for start in range(0, len(group), size):
                     part = group[start : start + size]
-                    names = [recordings[index].name for index, _ in part]
-                    yield from self._score(part, names, built)
+                    yield from self._score(part, recordings, built)
                     done += len(part)
                     on_progress(done, len(recordings))
 
@@ -173,7 +172,11 @@ class Scorer:
             "version": version("genreward-wrappers"),
         }
 
-    def build(
+    def prepare(self, recording: Recording) -> None:
+        """Makes the rewards for a recording, so that `provenance` knows the goals."""
+        self._rewards(recording, *self._where(recording, _read_episode(recording)))
+
+    def _rewards(
         self, recording: Recording, env_id: str | None, horizon: int
     ) -> list[Built]:
         """The rewards for episodes of an environment and a length."""
@@ -210,6 +213,10 @@ class Scorer:
 
     def _bind(self, goal: Any, name: Any) -> VideoEncoder:
         """The encoder for a goal, which all rewards on it share."""
+        from genreward_wrappers.encoders.base import VideoEncoder
+        from genreward_wrappers.encoders.binding import bind_encoder
+        from genreward_wrappers.encoders.caching import Memo
+
         if isinstance(name, VideoEncoder):
             return name
         digest = goal.digest if isinstance(goal, GoalBundle) else ""
@@ -224,11 +231,13 @@ class Scorer:
     def _score(
         self,
         part: Sequence[tuple[int, Episode]],
-        names: Sequence[str],
+        recordings: Sequence[Recording],
         built: Sequence[Built],
     ) -> Iterator[tuple[int, list[Scored]]]:
         episodes = [episode for _, episode in part]
-        seeds = [int(e.info.get("seed", self.seed + index)) for index, e in part]
+        names = [recordings[index].name for index, _ in part]
+        numbers = {index: recordings[index].number for index, _ in part}
+        seeds = [int(e.info.get("seed", self.seed + numbers[i])) for i, e in part]
         models = [[one.model for one in each.parts] for each in built]
         try:
             found = fold(models, episodes, seeds)
@@ -321,6 +330,7 @@ def _keeps_time(reward: Reward) -> bool:
 
 def _same_in_batches(model: RewardModel[Any]) -> bool:
     """Whether its last bits are the same however many episodes it sees at once."""
+    from genreward_wrappers.encoders.base import VideoEncoder
     from genreward_wrappers.rewards.video_level import VideoLevel
 
     encoder = getattr(model, "encoder", None)

@@ -17,6 +17,7 @@ from gymnasium import spaces
 from genreward_wrappers.core import RewardModel, warn_caller
 from genreward_wrappers.data.goal_maker import GoalMaker
 from genreward_wrappers.data.goals import GoalBundle, GoalError, load_goal
+from genreward_wrappers.data.video_files import is_videos
 
 if TYPE_CHECKING:
     from genreward_wrappers.encoders.base import VideoEncoder
@@ -53,7 +54,7 @@ class Facts:
         horizon: Steps of an episode.
         camera: The camera of the environment's frames, if it says.
         action_space: The space of one environment's actions.
-        device: Of the models.
+        device: The device of the models.
         dtype: What encoders compute in.
         goal: The goal where the spec names none; None is the one embedded for the id.
         bind: Gives the encoder for a goal and a name, where encoders are shared.
@@ -76,23 +77,24 @@ class Facts:
         """The encoder for a goal, where encoders are shared; else as it was named."""
         return encoder if self.bind is None else self.bind(goal, encoder)
 
-    def find_goal(self, goal: Any) -> GoalBundle | GoalMaker:
+    def find_goal(self, goal: Any, encoder: Any = None) -> GoalBundle | GoalMaker:
         """What episodes are compared with: a bundle, or what makes goals.
 
         Args:
             goal: As a user gave it.
+            encoder: What videos are packed for, where it is given as those.
         """
         if isinstance(goal, GoalMaker):
             return goal
         if not is_generated(goal):
-            return self.find_bundle(goal)
+            return self.find_bundle(goal, encoder)
         if isinstance(self.goal, GoalBundle):
             return own_goals(self.goal, goal)
         from genreward_wrappers.generators.episode_goals import GeneratedGoals
 
         return GeneratedGoals.of(goal).maker(self.env_id)
 
-    def find_bundle(self, goal: Any) -> GoalBundle:
+    def find_bundle(self, goal: Any, encoder: Any = None) -> GoalBundle:
         """The goal bundle, checked against the environment.
 
         Raises:
@@ -104,7 +106,12 @@ class Facts:
                 f"key frames of a bundle, and goal={goal!r} has neither: give a "
                 "bundle, or use VideoLevelReward"
             )
-        bundle = load_goal(self.goal if goal is None else goal, self.env_id)
+        given = self.goal if goal is None else goal
+        if is_videos(given):
+            from genreward_wrappers.generators.own_videos import pack_on_the_way
+
+            return pack_on_the_way(given, self.env_id, encoder)
+        bundle = load_goal(given, self.env_id)
         if bundle.camera and self.camera and bundle.camera != self.camera:
             raise GoalError(
                 f"{bundle!r} was filmed by the camera {bundle.camera!r}, the "

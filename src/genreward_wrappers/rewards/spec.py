@@ -62,9 +62,10 @@ class RewardSpec:
             a name that `load_reward` knows.
         options: The model's own. Those of "genreward" are the video-level reward's,
             and under ``frame`` those of the frame-level reward.
-        weights: By the name of a part, and "env"; missing ones are the preset's.
-        goal: What `load_goal` finds a bundle by; "generated" or a mapping for goals
-            that are generated from each episode's first frame.
+        weights: The weights by name of the part, or "env"; others are the preset's.
+        goal: What `load_goal` finds a bundle by, or videos that are packed into one;
+            "generated" or a mapping for goals that are generated from each episode's
+            first frame.
         preset: "default" or "paper".
 
     Example:
@@ -145,6 +146,8 @@ class RewardSpec:
             goal = goal.source or goal
         elif isinstance(goal, PathLike):
             goal = fspath(goal)
+        elif isinstance(goal, (list, tuple)):
+            goal = [fspath(one) if isinstance(one, PathLike) else one for one in goal]
         elif is_settings(goal):
             goal = goal.as_mapping()
         found = {
@@ -215,8 +218,8 @@ class RewardSpec:
         if self.name == "video":
             own = PRESET_WEIGHTS[self.preset]["video"]
             weight = float(self.weights.get("video", own))
-            goal = facts.find_goal(self.goal)
             encoder = self.options.get("encoder")
+            goal = facts.find_goal(self.goal, encoder)
             part = Part(self._video(facts, goal, facts.bound(goal, encoder)), weight)
             return Built((part,), env_weight)
         if self.name == "frame":
@@ -241,7 +244,7 @@ class RewardSpec:
         from genreward_wrappers.encoders.caching import shared
 
         weights = {**PRESET_WEIGHTS[self.preset], **self.weights}
-        goal = facts.find_goal(self.goal)
+        goal = facts.find_goal(self.goal, self.options.get("encoder"))
         has_nets = isinstance(goal, GoalBundle) and bool(goal.nets)
         encoder = facts.bound(goal, self.options.get("encoder"))
         if has_nets and weights["frame"] and facts.bind is None:

@@ -6,14 +6,13 @@ from functools import partial
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
 from genreward_wrappers import load_reward
 from genreward_wrappers.core import Session
 from genreward_wrappers.encoders.pixels import PooledPixels
 from genreward_wrappers.rewards.peers.liv import LIV
-from genreward_wrappers.testing import PointMass, check_reward_model
+from genreward_wrappers.testing import check_reward_model
+from tests.rewards.peers.in_use import check_an_agent_trains
 
 open_clip = pytest.importorskip("open_clip")
 
@@ -31,26 +30,10 @@ def frames():
     return rng.integers(0, 256, (8, 32, 32, 3)).astype(np.uint8)
 
 
-@pytest.fixture(scope="module")
-def cosines(clip_folder):
+@pytest.fixture
+def cosines(embed):
     """(frames, goals) cosines in float64, by open_clip and numpy alone."""
-    where = f"local-dir:{clip_folder}"
-    model, transform = open_clip.create_model_from_pretrained(where)
-    tokenizer = open_clip.get_tokenizer(where)
-    model.double().eval()
-
-    def embed(things):
-        with torch.no_grad():
-            if isinstance(things, list):
-                return model.encode_text(tokenizer(things)).numpy()
-            images = torch.stack([transform(Image.fromarray(f)) for f in things])
-            return model.encode_image(images.double()).numpy()
-
-    def of(frames, goals):
-        x, g = embed(frames), embed(goals)
-        return np.array([[a @ b / np.sqrt((a @ a) * (b @ b)) for b in g] for a in x])
-
-    return of
+    return lambda frames, goals: embed(frames) @ embed(goals).T
 
 
 @pytest.mark.parametrize("texts", [TEXTS[:1], TEXTS])
@@ -148,24 +131,7 @@ def test_an_almost_black_frame_is_one_whatever_else_is_there(make):
 
 
 def test_an_agent_trains_on_it(make):
-    from stable_baselines3 import PPO
-    from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
-
-    from genreward_wrappers import TapFrames
-    from genreward_wrappers.sb3 import VecRewardModel
-
-    def env():
-        inner = PointMass(size=32, obs="state", horizon=25, render_mode="rgb_array")
-        return TapFrames(inner, size=32)
-
-    model = make(TEXTS, form="difference")
-    venv = VecMonitor(VecRewardModel(DummyVecEnv([env] * 2), model))
-    agent = PPO("MlpPolicy", venv, n_steps=64, batch_size=64, seed=0, device="cpu")
-    agent.learn(500)
-    returns = [episode["r"] for episode in agent.ep_info_buffer]
-    assert len(returns) >= 10
-    assert np.isfinite(returns).all()
-    assert np.ptp(returns) > 0
+    check_an_agent_trains(make(TEXTS, form="difference"))
 
 
 # Bad input

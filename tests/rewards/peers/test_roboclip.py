@@ -13,7 +13,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from safetensors.torch import load_file
 
-from genreward_wrappers import GoalBundle, RewardModelWrapper, load_reward, vector
+from genreward_wrappers import GoalBundle, RewardModelWrapper, load_reward
 from genreward_wrappers.core import Session, Transition
 from genreward_wrappers.data.files import FileError, load_tensors, save_tensors
 from genreward_wrappers.encoders.s3d import (
@@ -27,6 +27,7 @@ from genreward_wrappers.encoders.s3d import (
 )
 from genreward_wrappers.rewards.peers.roboclip import RoboCLIP
 from genreward_wrappers.testing import PointMass, check_reward_model
+from tests.rewards.peers.in_use import check_an_agent_trains, check_hosts_agree
 
 CONFIG = S3DConfig(shrink=16, features=8, vocabulary=12, word=6, hidden=10, max_words=4)
 WORDS = ["robot", "opening", "a", "drawer", "closing", "red", "disc", "don't"]
@@ -441,62 +442,15 @@ def test_larger_frames_are_brought_to_size(network, encoder, make):
 
 
 def test_hosts_agree(make):
-    from stable_baselines3.common.vec_env import DummyVecEnv
+    def check(reward, over, info):
+        assert info["reward_roboclip_due"] == over
 
-    from genreward_wrappers.sb3 import VecRewardModel
-
-    model = make("red disc", horizon=8)
-    horizons = (5, 8)
-    makers = [partial(PointMass, size=32, horizon=h) for h in horizons]
-    rng = np.random.default_rng(0)
-    actions = rng.uniform(-1, 1, (18, 2, 2)).astype(np.float32)
-    envs = vector.RewardModelWrapper(
-        gym.vector.SyncVectorEnv(
-            makers, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP
-        ),
-        model,
-    )
-    envs.reset(seed=3)
-    of_vector = np.array([envs.step(action)[1] for action in actions])
-    venv = VecRewardModel(DummyVecEnv(makers), model)
-    venv.seed(3)
-    venv.reset()
-    of_sb3 = np.array([venv.step(action)[1] for action in actions])
-    for row, horizon in enumerate(horizons):
-        env = RewardModelWrapper(PointMass(size=32, horizon=horizon), model)
-        env.reset(seed=3 + row)
-        own, ends = [], 0
-        for action in actions[:, row]:
-            *_, reward, terminated, truncated, info = env.step(action)
-            assert info["reward_roboclip_due"] == (terminated or truncated)
-            own.append(reward)
-            if terminated or truncated:
-                ends += 1
-                env.reset()
+    for own, ends in check_hosts_agree(make("red disc", horizon=8), 18, check):
         assert np.count_nonzero(own) == ends >= 2
-        np.testing.assert_allclose(of_vector[:, row], own, atol=1e-5)
-        np.testing.assert_allclose(of_sb3[:, row], own, atol=1e-5)
 
 
 def test_an_agent_trains_on_it(make):
-    from stable_baselines3 import PPO
-    from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
-
-    from genreward_wrappers import TapFrames
-    from genreward_wrappers.sb3 import VecRewardModel
-
-    def env():
-        inner = PointMass(size=32, obs="state", horizon=25, render_mode="rgb_array")
-        return TapFrames(inner, size=32)
-
-    model = make("red disc", horizon=25)
-    venv = VecMonitor(VecRewardModel(DummyVecEnv([env] * 2), model))
-    agent = PPO("MlpPolicy", venv, n_steps=64, batch_size=64, seed=0, device="cpu")
-    agent.learn(500)
-    returns = [episode["r"] for episode in agent.ep_info_buffer]
-    assert len(returns) >= 10
-    assert np.isfinite(returns).all()
-    assert np.ptp(returns) > 0
+    check_an_agent_trains(make("red disc", horizon=25))
 
 
 def test_by_its_name_the_time_limit_comes_by_itself(weights):

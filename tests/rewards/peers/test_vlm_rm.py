@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from genreward_wrappers import RewardModelWrapper, load_encoder, load_reward, vector
+from genreward_wrappers import load_encoder, load_reward
 from genreward_wrappers.core import Session
 from genreward_wrappers.rewards.peers.vlm_rm import DEFAULT_ENCODER, VLMRM
 from genreward_wrappers.testing import PointMass, check_reward_model
+from tests.rewards.peers.in_use import check_hosts_agree
 
 open_clip = pytest.importorskip("open_clip")
 
@@ -31,24 +31,6 @@ def frames():
     """Of the model's own size, so that no scaling blurs the comparison."""
     rng = np.random.default_rng(1)
     return rng.integers(0, 256, (6, 32, 32, 3)).astype(np.uint8)
-
-
-@pytest.fixture(scope="module")
-def embed(clip_folder):
-    """Unit embeddings in float64, by open_clip alone."""
-    where = f"local-dir:{clip_folder}"
-    model, transform = open_clip.create_model_from_pretrained(where)
-    tokenizer = open_clip.get_tokenizer(where)
-    model.double().eval()
-
-    def of(things):
-        with torch.no_grad():
-            if isinstance(things, list):
-                return model.encode_text(tokenizer(things), normalize=True).numpy()
-            images = torch.stack([transform(Image.fromarray(f)) for f in things])
-            return model.encode_image(images.double(), normalize=True).numpy()
-
-    return of
 
 
 def mean_unit(embeddings):
@@ -150,40 +132,10 @@ def test_a_dark_frame_is_one_whatever_else_is_there(make):
 
 
 def test_hosts_agree(make):
-    """One environment, several, and stable-baselines3, inside and outside."""
-    from stable_baselines3.common.vec_env import DummyVecEnv
+    def check(reward, over, info):
+        assert info["reward_vlm-rm"] == pytest.approx(reward)
 
-    from genreward_wrappers.sb3 import VecRewardModel
-
-    model = make(GOALS[0], SCENES[0])
-    horizons = (5, 8)
-    makers = [partial(PointMass, size=32, horizon=h) for h in horizons]
-    rng = np.random.default_rng(0)
-    actions = rng.uniform(-1, 1, (12, 2, 2)).astype(np.float32)
-    envs = vector.RewardModelWrapper(
-        gym.vector.SyncVectorEnv(
-            makers, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP
-        ),
-        model,
-    )
-    envs.reset(seed=3)
-    of_vector = np.array([envs.step(action)[1] for action in actions])
-    venv = VecRewardModel(DummyVecEnv(makers), model)
-    venv.seed(3)
-    venv.reset()
-    of_sb3 = np.array([venv.step(action)[1] for action in actions])
-    for row, horizon in enumerate(horizons):
-        env = RewardModelWrapper(PointMass(size=32, horizon=horizon), model)
-        env.reset(seed=3 + row)
-        own = []
-        for action in actions[:, row]:
-            *_, reward, terminated, truncated, info = env.step(action)
-            assert info["reward_vlm-rm"] == pytest.approx(reward)
-            own.append(reward)
-            if terminated or truncated:
-                env.reset()
-        np.testing.assert_allclose(of_vector[:, row], own, atol=1e-5)
-        np.testing.assert_allclose(of_sb3[:, row], own, atol=1e-5)
+    for own, _ in check_hosts_agree(make(GOALS[0], SCENES[0]), 12, check):
         assert len(np.unique(own)) > 6
 
 

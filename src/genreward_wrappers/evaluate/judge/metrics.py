@@ -8,7 +8,7 @@ is filled in: an undefined figure is None, and its flag says why.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -77,22 +77,6 @@ METRICS: dict[str, str] = {
     "(1), per step.",
     "spread": "The standard deviation of the score over all steps and episodes; 0 is a "
     "dead reward.",
-}
-
-Direction = Literal["higher", "lower", "neither"]
-
-#: Which way each figure is better.
-BETTER: dict[str, Direction] = {
-    name: "higher"
-    if name.startswith(("au", "near_auc", "voc", "rank", "env"))
-    or name.endswith("_auc")
-    else "lower"
-    for name in METRICS
-} | {
-    "voc_reversed": "lower",
-    "base_rate": "neither",
-    "scale": "neither",
-    "spread": "neither",
 }
 
 

@@ -1,0 +1,97 @@
+"""``genreward relabel``: datasets with another reward."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import numpy as np
+
+from genreward_wrappers.cli.arguments import Commands, add_command, add_shared
+from genreward_wrappers.cli.score import add_scoring, check_scoring
+
+
+def add_relabel(commands: Commands) -> None:
+    """Adds the command."""
+    command = add_command(
+        commands,
+        "relabel",
+        run_relabel,
+        "write a dataset with another reward",
+        "Copies a Minari dataset or a LeRobotDataset with its reward replaced, or with "
+        "another one beside it, and everything else as it was. An interrupted run "
+        "resumes when it is called again.",
+        "minari:my/pushing-v0 --goal goal.safetensors\n"
+        "--output minari:my/pushing-rewarded-v0",
+    )
+    command.add_argument(
+        "dataset",
+        metavar="DATASET",
+        help="minari:<dataset>, or the folder of a Minari dataset or a LeRobotDataset.",
+    )
+    add_scoring(command, "genreward")
+    add_shared(
+        command,
+        "--output",
+        type=str,
+        metavar="DATASET",
+        help="The folder to write, or minari:<dataset>. It must not be there yet.",
+    )
+    command.add_argument(
+        "--column",
+        metavar="NAME",
+        help="Keep the dataset's own reward, and add the new one under this name; by "
+        "default it is replaced.",
+    )
+    command.add_argument(
+        "--weights",
+        action="store_true",
+        help="Also write the scores of all frames as sarm_progress.parquet, which "
+        "LeRobot's RA-BC weighs samples by.",
+    )
+    add_shared(command, "--json")
+
+
+def run_relabel(args: argparse.Namespace) -> int:
+    """Scores and writes."""
+    rewards = args.reward or ["genreward"]
+    if len(rewards) > 1:
+        raise ValueError(f"a dataset has one reward, got --reward {rewards}")
+    check_scoring(args, rewards)
+    from genreward_wrappers.progress import progress_bars
+    from genreward_wrappers.relabel import relabel_dataset
+
+    with progress_bars(quiet=args.quiet) as on_progress:
+        made = relabel_dataset(
+            args.dataset,
+            rewards[0],
+            args.output,
+            column=args.column,
+            camera=args.camera,
+            weights=args.weights,
+            on_progress=lambda done, total: on_progress("episodes", done, total),
+            goal=args.goal,
+            env_id=args.env,
+            horizon=args.horizon,
+            batch=args.batch,
+            device=args.device,
+            dtype=args.dtype,
+        )
+    every = np.concatenate([*made.rewards.values()])
+    found = {
+        "folder": str(made.folder),
+        "episodes": len(made.rewards),
+        "resumed": made.resumed,
+        "steps": len(every),
+        "mean": float(every.mean()),
+        "min": float(every.min()),
+        "max": float(every.max()),
+    }
+    if args.json:
+        print(json.dumps(found))
+    else:
+        print(
+            f"{made.folder}: {len(made.rewards)} episodes, {len(every)} rewards from "
+            f"{every.min():.4g} to {every.max():.4g}, {every.mean():.4g} on average"
+        )
+    return 0
