@@ -344,10 +344,13 @@ def load_goal(
             )
         goal = env_id
     if not isinstance(goal, (str, os.PathLike)):
-        raise TypeError(
-            f"goal={goal!r}: expected None, an environment id, a path, an hf:// "
-            "address or a GoalBundle"
-        )
+        wanted = "None, an environment id, a path, an hf:// address or a GoalBundle"
+        if isinstance(goal, np.ndarray):
+            raise TypeError(
+                f"goal is an array, {goal.dtype} {goal.shape}: expected {wanted}, "
+                "which goal_pipeline.pack.pack([array]) makes of a video"
+            )
+        raise TypeError(f"goal={goal!r}: expected {wanted}")
     name = os.fspath(goal)
     if name.startswith("hf://"):
         return replace(GoalBundle.load(download(HubAddress.parse(name))), source=name)
