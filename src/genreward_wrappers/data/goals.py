@@ -364,10 +364,10 @@ def load_goal(
 
 
 def _expected(goal: Any) -> str:
-    wanted = "expected None, an environment id, a path, an hf:// address or a GoalBundle"
+    wanted = "None, an environment id, a path, an hf:// address or a GoalBundle"
     if not isinstance(goal, np.ndarray):
-        return f"goal={goal!r}: {wanted}"
-    told = f"goal is an array, {goal.dtype} {goal.shape}: {wanted}"
+        return f"goal={goal!r}: expected {wanted}"
+    told = f"goal is an array, {goal.dtype} {goal.shape}: expected {wanted}"
     return f"{told}, which goal_pipeline.pack.pack([array]) makes of a video"
 
 
