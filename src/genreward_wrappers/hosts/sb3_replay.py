@@ -16,14 +16,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
-
-try:
-    from stable_baselines3.common import buffers
-except ImportError as error:
-    raise ImportError(
-        "genreward_wrappers.sb3 needs stable-baselines3: "
-        'pip install "genreward-wrappers[sb3]"'
-    ) from error
+from stable_baselines3.common import buffers
 
 from genreward_wrappers.core import RewardModel, Score, Transition, weigh
 from genreward_wrappers.data.minari import pictures_of
