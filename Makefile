@@ -3,7 +3,7 @@
 export OMP_NUM_THREADS = 1
 PYTEST = python -m pytest -q
 
-.PHONY: help setup fast test gpu lint docs lowest
+.PHONY: help setup fast test gpu lint docs lowest clients
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -32,3 +32,6 @@ docs:  ## build the documentation into docs/_build; warnings are errors
 
 lowest:  ## import and smoke-test the package on the lowest versions it allows
 	scripts/check_lowest.sh
+
+clients:  ## test Ray, RLlib, TorchRL and other heavy clients in their own environment
+	scripts/check_clients.sh

@@ -49,7 +49,17 @@ def save_episodes(folder):
     make_episode(9, success=False).save(folder / "lost" / "e-9.safetensors")
 
 
-def tuned(base, data, output, cache, training=WHOLE, dtype="float32", **plan):
+def tuned(
+    base,
+    data,
+    output,
+    cache,
+    training=WHOLE,
+    dtype="float32",
+    source="",
+    fit="",
+    **plan,
+):
     """Six steps, or what the plan says."""
     return finetune(
         Model(str(base), device="cpu", dtype=dtype),
@@ -58,6 +68,8 @@ def tuned(base, data, output, cache, training=WHOLE, dtype="float32", **plan):
         training=training,
         plan=Plan(**{"steps": 6, "every": 1, "report": 1, **plan}),
         cache=cache,
+        source=source,
+        fit=fit,
     )
 
 

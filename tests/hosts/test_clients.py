@@ -10,6 +10,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3 import SAC
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
     VecFrameStack,
@@ -270,3 +271,78 @@ def test_an_id_is_the_wrapped_environment():
     )
     env.close()
     again.close()
+
+
+# Bad input
+
+
+def single():
+    return PointMass(**ARENA)
+
+
+def vectors():
+    return SyncVectorEnv([single] * 2)
+
+
+def sb3s():
+    return DummyVecEnv([single] * 2)
+
+
+def episode_return(venv):
+    """What the agent is paid over an episode, and what its monitor says."""
+    venv.reset()
+    paid, infos = 0.0, [{}]
+    while "episode" not in infos[0]:
+        _, rewards, _, infos = venv.step(np.full((1, 2), 0.1))
+        paid += float(rewards[0])
+    return paid, infos[0]["episode"]["r"]
+
+
+def test_monitors_inside_and_outside():
+    """Inside, it sees the environment's own reward; outside, what the agent is paid."""
+    inside = VecRewardModel(DummyVecEnv([lambda: Monitor(single())]), Brightness())
+    paid, seen = episode_return(inside)
+    assert paid > 0 > seen
+    outside = VecMonitor(VecRewardModel(DummyVecEnv([single]), Brightness()))
+    paid, seen = episode_return(outside)
+    assert paid == pytest.approx(seen, abs=1e-5)
+
+
+def test_normalised_rewards_above_and_below():
+    """Above, what is paid is scaled; below, only the environment's own part is."""
+
+    def steps(venv):
+        venv.seed(0)
+        venv.reset()
+        return [venv.step(np.full((1, 2), 0.1)) for _ in range(4)]
+
+    def scaled(venv):
+        return VecNormalize(venv, norm_obs=False)
+
+    bare = steps(VecRewardModel(DummyVecEnv([single]), Brightness()))
+    below = steps(VecRewardModel(scaled(DummyVecEnv([single])), Brightness()))
+    above = steps(scaled(VecRewardModel(DummyVecEnv([single]), Brightness())))
+    for plain, under, over in zip(bare, below, above, strict=True):
+        assert under[1] == plain[1]
+        assert over[1] != plain[1]
+        infos = [step[3][0] for step in (plain, under, over)]
+        parts = [info["reward_brightness"] for info in infos]
+        assert parts[0] == parts[1] == parts[2]
+        assert (
+            infos[1]["reward_env"] != infos[0]["reward_env"] == infos[2]["reward_env"]
+        )
+
+
+@pytest.mark.parametrize("host", ["single", "vector", "sb3"])
+def test_actions_that_are_no_numbers(host):
+    """An agent that has diverged: the second environment's, where there are two."""
+    nan = np.array([[0, 0], [np.nan, 0]], np.float32)
+    if host == "single":
+        env, actions, row = RewardModelWrapper(single(), Brightness()), nan[1], 0
+    elif host == "vector":
+        env, actions, row = vector.RewardModelWrapper(vectors(), Brightness()), nan, 1
+    else:
+        env, actions, row = VecRewardModel(sb3s(), Brightness()), nan, 1
+    env.reset()
+    with pytest.raises(FloatingPointError, match=rf"environments \[{row}\] hold NaN"):
+        env.step(actions)

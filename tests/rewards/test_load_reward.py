@@ -54,7 +54,7 @@ def test_options_are_those_of_the_constructor():
     ("name", "options", "error", "message"),
     [
         ("vlmrm", {}, ValueError, r"no reward 'vlmrm' \(did you mean 'vlm-rm'\?\).*"
-         "'liv', 'roboclip'.*entry-point group"),
+         "'liv'.*'roboclip'.*entry-point group"),
         ("nonsense at all", {}, ValueError, "no reward 'nonsense at all'; there are"),
         ("vlm-rm", {}, TypeError, "'vlm-rm'.*'prompt'; its options are prompt, base"),
         ("vlm-rm", {"prompt": "a", "colour": 3}, TypeError,

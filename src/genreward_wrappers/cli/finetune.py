@@ -12,7 +12,9 @@ from genreward_wrappers.cli.arguments import (
     given,
 )
 from genreward_wrappers.cli.generator import add_memory
+from genreward_wrappers.data.video_files import FITS
 from genreward_wrappers.training.finetuning.settings import METHODS
+from genreward_wrappers.training.finetuning.sources import SOURCES
 
 #: The figures of a step that the bar shows.
 SHOWN = ("loss", "loss_held_out", "gradient")
@@ -85,6 +87,12 @@ def add_finetune(commands: Commands) -> None:
         help="A folder of videos with captions, of episodes from `genreward collect`, "
         "or of a LeRobotDataset; or minari:<dataset>.",
     )
+    data.add_argument(
+        "--source",
+        choices=(*SOURCES,),
+        help="What the data are: BridgeData V2 or RT-1 as a LeRobotDataset, or "
+        "demonstrations of RLBench; found out by default.",
+    )
     add_shared(data, "--camera")
     add_shared(data, "--prompt", help="The prompt of clips that have none.")
     data.add_argument("--all", action="store_true", help="Also take failed episodes.")
@@ -98,6 +106,12 @@ def add_finetune(commands: Commands) -> None:
         data,
         "--size",
         help="The height and width of clips; the model's own by default.",
+    )
+    data.add_argument(
+        "--fit",
+        choices=FITS,
+        help="What is done to videos of another shape than the clips': cut off their "
+        "sides, or add black bars. Also enlarges them; by default they are refused.",
     )
     add_shared(data, "--cache")
     training = command.add_argument_group("the training")
@@ -193,6 +207,8 @@ def run_finetune(args: argparse.Namespace) -> int:
             prompt=args.prompt,
             failures=args.all,
             camera=args.camera,
+            source=args.source or "",
+            fit=args.fit or "",
             frames=args.frames,
             size=size,
             cache=args.cache,

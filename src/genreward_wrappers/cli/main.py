@@ -29,6 +29,7 @@ from genreward_wrappers.cli.push import add_push
 from genreward_wrappers.cli.relabel import add_relabel
 from genreward_wrappers.cli.score import add_score
 from genreward_wrappers.cli.select import add_select
+from genreward_wrappers.cli.serve import add_serve
 from genreward_wrappers.cli.train import add_train
 from genreward_wrappers.cli.train_fb import add_train_fb
 from genreward_wrappers.cli.train_prior import (
@@ -44,6 +45,7 @@ COMMANDS: Mapping[str, Sequence[Callable[[Commands], None]]] = {
     "score": (add_score, add_relabel),
     "train": (
         add_train,
+        add_serve,
         add_collect,
         add_train_fb,
         add_train_viper,

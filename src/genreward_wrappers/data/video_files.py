@@ -18,6 +18,10 @@ from genreward_wrappers.extras import require
 #: What folders are searched for.
 VIDEO_ENDINGS = (".mp4", ".gif", ".npy", ".webm", ".mkv", ".avi", ".mov")
 
+#: How a video of another shape is made to fit: its sides are cut off, or black bars are
+#: added.
+FITS = ("crop", "pad")
+
 #: Of a video's frames that lie in a folder, in the order of their names.
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg")
 
@@ -182,9 +186,33 @@ def write_video(path: str | PathLike[str], frames: UInt8, fps: float = 20) -> No
         film.mux(stream.encode(None))
 
 
-def fit(frames: UInt8, size: tuple[int, int], length: int, name: str) -> UInt8:
-    """A video at a size and length, or why it would be spoilt by that."""
-    height, width = frames.shape[1:3]
+def fit(
+    frames: UInt8, size: tuple[int, int], length: int, name: str, how: str = ""
+) -> UInt8:
+    """A video at a size and length.
+
+    Args:
+        frames: (T, H, W, 3).
+        size: (height, width).
+        length: How many frames are taken, evenly spread.
+        name: What the video is, for messages.
+        how: One of `FITS`, where its shape may be another one; it is enlarged as well,
+            then. Otherwise nothing is done to it that would spoil it.
+
+    Raises:
+        GoalError: It is too small, or of another aspect ratio.
+    """
+    index = evenly(length, len(frames) - 1).tolist()
+    if how:
+        small = {i: _filled(frames[i], size, how) for i in set(index)}
+    else:
+        _check_shape(frames.shape[1:3], size, name)
+        small = {i: area_resize(frames[i], size) for i in set(index)}
+    return np.stack([small[i] for i in index])
+
+
+def _check_shape(shape: tuple[int, ...], size: tuple[int, int], name: str) -> None:
+    height, width = shape
     if height < size[0] or width < size[1]:
         raise GoalError(
             f"{name} is {height}x{width} (height x width) and would have to be "
@@ -195,9 +223,29 @@ def fit(frames: UInt8, size: tuple[int, int], length: int, name: str) -> UInt8:
             f"{name} is {height}x{width} (height x width), another aspect ratio than "
             f"{size[0]}x{size[1]}: crop it, or give a size of its ratio"
         )
-    index = evenly(length, len(frames) - 1).tolist()
-    small = {i: area_resize(frames[i], size) for i in set(index)}
-    return np.stack([small[i] for i in index])
+
+
+def _filled(frame: UInt8, size: tuple[int, int], how: str) -> UInt8:
+    """A frame scaled until it covers a size, or fits into it between black bars."""
+    image = require("PIL.Image", "video", "pictures need pillow")
+    height, width = frame.shape[:2]
+    scales = size[0] / height, size[1] / width
+    picture = image.fromarray(frame)
+    if how == "crop":
+        # The middle of the picture, of the size's shape.
+        high, wide = size[0] / max(scales), size[1] / max(scales)
+        top, left = (height - high) / 2, (width - wide) / 2
+        box = (left, top, left + wide, top + high)
+        return np.asarray(picture.resize((size[1], size[0]), image.BICUBIC, box))
+    if how != "pad":
+        raise ValueError(f"fit={how!r}: expected one of {', '.join(map(repr, FITS))}")
+    high, wide = (round(side * min(scales)) for side in (height, width))
+    filled: UInt8 = np.zeros((*size, 3), np.uint8)
+    top, left = (size[0] - high) // 2, (size[1] - wide) // 2
+    filled[top : top + high, left : left + wide] = np.asarray(
+        picture.resize((wide, high), image.BICUBIC)
+    )
+    return filled
 
 
 def _decode(path: Path) -> UInt8:

@@ -168,6 +168,7 @@ class RewardHead:
             FloatingPointError: A part that counts is not finite. The session is as it
                 was before the step.
         """
+        _check_actions(actions, active)
         session = self.session
         before, looked = session.snapshot(), self.recorder and session.wanted[0]
         scores = session.score(
@@ -289,6 +290,21 @@ class RewardHead:
         for name, version in self._versions.items():
             infos[f"reward_{name}_version"] = np.full(len(env_rewards), version)
         return {**infos, **self.session.notes()}
+
+
+def _check_actions(actions: NDArray[Any], active: Bool | None) -> None:
+    """Raises for actions that are not a number; rows where nothing happened may be."""
+    if actions.dtype.kind != "f":
+        return
+    wrong = np.isnan(actions)
+    if wrong.any():
+        rows = wrong.reshape(len(wrong), -1).any(1)
+        rows = rows if active is None else rows & active
+        if rows.any():
+            raise FloatingPointError(
+                f"the actions of environments {np.flatnonzero(rows).tolist()} hold "
+                "NaN: the agent that chose them has diverged"
+            )
 
 
 def _due_in_first(scores: Mapping[str, Score]) -> dict[str, float]:

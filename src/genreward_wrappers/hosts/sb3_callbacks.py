@@ -3,8 +3,8 @@
 The data are what the agent sees: the callback reads every transition that the reward's
 session scores, whether or not the agent has a replay buffer. From time to time it
 trains the nets and puts them into the reward, under a new version number that every
-step's info carries. An ordinary replay buffer of an off-policy agent mixes the rewards
-of several versions; a `RelabelReplayBuffer` pays all by the newest.
+step's info carries. An ordinary replay buffer mixes the rewards of several versions; a
+`RelabelReplayBuffer` pays all its samples by the newest.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ package of its own adds to the table by an entry point::
     [project.entry-points."genreward_wrappers.rewards"]
     my-reward = "my_package.rewards:MyReward"
 
-A name may carry a variant, ``lerobot:robometer``: it goes to the model's parameter
-``variant``, and models without one take none.
+A name may carry a variant, ``lerobot:robometer`` or ``ray:cup``: it goes to the model's
+parameter ``variant``, and models without one take none.
 """
 
 from __future__ import annotations
@@ -42,14 +42,19 @@ HOME = {
     "diffusion-reward": f"{_REWARDS}.peers.diffusion_reward:DiffusionReward",
     "tadpole": f"{_REWARDS}.peers.tadpole:Tadpole",
     "lerobot": f"{_REWARDS}.peers.lerobot:LeRobotReward",
+    "ray": f"{_REWARDS}.served.client:served",
 }
+
+#: Those whose name carries a variant, and what stands for it in messages.
+VARIANTS = {"lerobot": "<type>", "ray": "<name>"}
 
 
 def load_reward(name: str, **options: Any) -> RewardModel[Any]:
     """Makes a reward model by its name.
 
     Args:
-        name: One of `reward_names()`; ``lerobot:<type>`` for the models of LeRobot.
+        name: One of `reward_names()`; ``lerobot:<type>`` for the models of LeRobot, and
+            ``ray:<name>`` for what `genreward serve` serves.
         **options: The model's own; see its class. Every model takes ``every=k``, to be
             asked at every k-th step only; where it is not the model's own option it is
             `decorators.EveryK`. Every model with a ``goal`` takes ``align=n``, to undo
@@ -132,7 +137,11 @@ def find_reward(name: str) -> tuple[Callable[..., Any], str | None]:
     if bool(colon) != ("variant" in inspect.signature(make).parameters):
         raise ValueError(
             f"reward {name!r}: {head!r} comes "
-            + ("without a variant" if colon else f"in variants, as '{head}:<type>'")
+            + (
+                "without a variant"
+                if colon
+                else f"in variants, as '{head}:{VARIANTS.get(head, '<variant>')}'"
+            )
         )
     return make, variant if colon else None
 

@@ -11,6 +11,7 @@ from genreward_wrappers.rewards.options import check_names
 from genreward_wrappers.rewards.registry import (
     ALIGN,
     EVERY,
+    VARIANTS,
     reward_names,
     reward_options,
 )
@@ -61,7 +62,7 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
     ('vlm-rm', {'prompt': 'a red, round disc', 'alpha': 0})
     """
     name, _, tail = text.partition(":")
-    if name == "lerobot":
+    if name in VARIANTS:
         variant, _, tail = tail.partition(":")
         name = f"{name}:{variant}"
     elif name not in REWARDS and name not in reward_names():

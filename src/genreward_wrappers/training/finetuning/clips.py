@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -21,13 +21,20 @@ from genreward_wrappers.data.episodes import Episode, outcome
 from genreward_wrappers.data.files import FileError, hash_file
 from genreward_wrappers.data.lerobot import is_lerobot, read_lerobot
 from genreward_wrappers.data.minari import MINARI, load_minari, pictures_of
-from genreward_wrappers.data.video_files import VIDEO_ENDINGS, fit, read_video
+from genreward_wrappers.data.rlbench import DESCRIPTIONS, read_rlbench
+from genreward_wrappers.data.video_files import (
+    FITS,
+    VIDEO_ENDINGS,
+    fit,
+    read_video,
+)
 from genreward_wrappers.training.finetuning.captions import (
     JSON_TABLES,
     LINES_TABLE,
     caption_of,
     read_captions,
 )
+from genreward_wrappers.training.finetuning.sources import find_source
 
 
 @dataclass(frozen=True)
@@ -39,12 +46,15 @@ class CaptionedClip:
         prompt: What it shows, in words.
         digest: The hash of its content.
         read: Gives its frames, (T, H, W, 3) uint8 RGB.
+        fit: How frames of another shape are made to fit, one of `FITS`; empty refuses
+            them.
     """
 
     name: str
     prompt: str
     digest: str
     read: Callable[[], UInt8]
+    fit: str = ""
 
     def frames(self, count: int, size: tuple[int, int]) -> UInt8:
         """Its frames, evenly spread in time and brought to a size.
@@ -55,7 +65,7 @@ class CaptionedClip:
         video = self.read()
         if len(video) < 2:
             raise ValueError(f"{self.name}: a video needs at least 2 frames, got 1")
-        return fit(video, size, count, self.name)
+        return fit(video, size, count, self.name, self.fit)
 
 
 def find_clips(
@@ -65,6 +75,8 @@ def find_clips(
     prompts: Mapping[str, str] | None = None,
     failures: bool = False,
     camera: str = "",
+    source: str = "",
+    fit: str = "",
 ) -> list[CaptionedClip]:
     """The clips of a data set.
 
@@ -75,12 +87,42 @@ def find_clips(
         prompts: Prompts by the name of a file or the id of an environment, in addition
             to the tables in the folder.
         failures: Whether unsuccessful episodes are used too.
-        camera: The camera of a LeRobotDataset that has several.
+        camera: The camera of a data set that has several.
+        source: One of `SOURCES`, whose layout and camera the folder has then.
+        fit: What is done to frames of another shape than the generator's: "crop" or
+            "pad"; empty refuses them.
 
     Raises:
-        ValueError: There are none, or one has no prompt.
+        ValueError: There are none, one has no prompt, or the folder is no such source.
     """
-    given = dict(prompts or {})
+    clips = _find(data, prompt, dict(prompts or {}), failures, camera, source)
+    if not fit:
+        return clips
+    if fit not in FITS:
+        raise ValueError(f"fit={fit!r}: expected one of {', '.join(map(repr, FITS))}")
+    # What was encoded of the clip as it is, or made to fit otherwise, is another thing.
+    return [
+        replace(
+            clip,
+            fit=fit,
+            digest=hashlib.sha256(f"{fit} {clip.digest}".encode()).hexdigest(),
+        )
+        for clip in clips
+    ]
+
+
+def _find(
+    data: str | PathLike[str],
+    prompt: str,
+    given: dict[str, str],
+    failures: bool,
+    camera: str,
+    source: str,
+) -> list[CaptionedClip]:
+    if source:
+        return _of_source(
+            Path(data).expanduser(), prompt, given, failures, camera, source
+        )
     if str(data).startswith(MINARI):
         if camera:
             raise ValueError(f"camera={camera!r}: {data} is no LeRobot dataset")
@@ -118,6 +160,36 @@ def find_clips(
                 "recorded episodes, as `genreward collect` writes them"
             )
         )
+    return clips
+
+
+def _of_source(
+    folder: Path,
+    prompt: str,
+    given: Mapping[str, str],
+    failures: bool,
+    camera: str,
+    name: str,
+) -> list[CaptionedClip]:
+    source = find_source(name)
+    if not folder.is_dir():
+        raise ValueError(f"data {str(folder)!r}: there is no such folder")
+    known = {**read_captions(folder), **given}
+    camera = camera or source.camera
+    if source.layout == "lerobot":
+        if not is_lerobot(folder):
+            raise ValueError(f"source={name!r}: {folder} is no LeRobotDataset")
+        return _of_lerobot(folder, prompt, known, failures, camera)
+    clips = []
+    for episode in read_rlbench(folder, camera, known):
+        said = episode.task or prompt.strip()
+        if not said:
+            raise ValueError(
+                f"{episode.name} has no caption: write the lines of "
+                f"variation_descriptions.pkl into {DESCRIPTIONS} beside it, or "
+                f'{{"<task>/variation0": "<prompt>"}} into {folder / JSON_TABLES[0]}'
+            )
+        clips.append(CaptionedClip(episode.name, said, episode.digest, episode.read))
     return clips
 
 

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Installs the heavy clients in an environment of their own, and runs what needs them:
+# Ray Serve and RLlib, TorchRL, sb3-contrib, skrl, Minari and MiniGrid.
+#
+#     scripts/check_clients.sh
+#
+# They are a download of gigabytes and pin other packages (RLlib pins Gymnasium), so the
+# ordinary tests skip what needs them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+python3 -m venv "$work/venv"
+# shellcheck disable=SC1091
+source "$work/venv/bin/activate"
+pip install -q ".[video,sb3,metaworld,finetune,parquet,ray]" \
+  pytest pytest-timeout psutil hypothesis "gymnasium[box2d]" \
+  torchrl sb3-contrib "minari[hdf5]" minigrid skrl
+OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider \
+  tests/hosts/test_clients.py tests/rewards/test_served.py \
+  tests/rewards/test_served_on_ray.py \
+  tests/test_examples.py::test_examples_of_other_trainers

@@ -1,0 +1,133 @@
+"""The demonstrations that RLBench's generator writes, read without its pickles.
+
+A folder of any depth holds episodes, each with a folder of numbered PNG files for every
+camera: ``<task>/variation0/episodes/episode0/front_rgb/0.png``. What is done in them,
+RLBench pickles into ``variation_descriptions.pkl``, which is not opened: the same lines
+are read from ``variation_descriptions.txt``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from genreward_wrappers.core import UInt8
+from genreward_wrappers.extras import require
+
+DESCRIPTIONS = "variation_descriptions.txt"
+COLOUR = "_rgb"
+
+
+@dataclass(frozen=True)
+class RLBenchEpisode:
+    """An episode as one camera saw it.
+
+    Attributes:
+        name: Where it is from, for messages.
+        task: What is done in it, in words; empty if nobody says.
+        digest: The hash of its pictures.
+        read: Gives its frames, (T, H, W, 3) uint8 RGB.
+    """
+
+    name: str
+    task: str
+    digest: str
+    read: Callable[[], UInt8]
+
+
+def read_rlbench(
+    folder: Path, camera: str = "front", known: Mapping[str, str] | None = None
+) -> list[RLBenchEpisode]:
+    """The episodes in a folder; no picture is decoded yet.
+
+    Args:
+        folder: Of one task, of several, or of anything above them.
+        camera: "front", "overhead", "wrist", "left_shoulder" or "right_shoulder".
+        known: What is done, by the path of an episode, a variation or a task within
+            the folder. It comes before the text files.
+
+    Raises:
+        ValueError: There are none, or one lacks pictures.
+    """
+    named = camera.removesuffix(COLOUR) + COLOUR
+    places = sorted(folder.rglob(named), key=_in_order)
+    if not places:
+        seen = {p.name.removesuffix(COLOUR) for p in folder.rglob(f"*{COLOUR}")}
+        there = (
+            f"cameras: {', '.join(sorted(seen))}" if seen else "no camera's pictures"
+        )
+        raise ValueError(
+            f"{folder} has no folder {named} of pictures, as RLBench's generator "
+            f"writes for each episode; it has {there}"
+        )
+    return [_episode(place, folder, known or {}) for place in places]
+
+
+def _episode(place: Path, folder: Path, known: Mapping[str, str]) -> RLBenchEpisode:
+    paths = sorted(place.glob("*.png"), key=_in_order)
+    if [path.stem for path in paths] != [
+        str(i) for i in range(len(paths))
+    ] or not paths:
+        raise ValueError(
+            f"{place}: expected pictures 0.png, 1.png and so on without a gap, got "
+            f"{', '.join(path.name for path in paths[:5]) or 'none'}"
+        )
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return RLBenchEpisode(
+        str(place),
+        _task(place.parent, folder, known),
+        digest.hexdigest(),
+        partial(_pictures, paths),
+    )
+
+
+def _task(episode: Path, folder: Path, known: Mapping[str, str]) -> str:
+    """What is said of an episode, or of the closest folder above it."""
+    above = [episode, *episode.parents]
+    inside = above[: above.index(folder) + 1]
+    for place in inside:
+        said = known.get(place.relative_to(folder).as_posix(), "").strip()
+        if said:
+            return said
+    for place in inside:
+        if (place / DESCRIPTIONS).is_file():
+            text = (place / DESCRIPTIONS).read_text(encoding="utf-8")
+            # The lines are one description in several wordings.
+            return next(
+                (line.strip() for line in text.splitlines() if line.strip()), ""
+            )
+    return ""
+
+
+def _pictures(paths: list[Path]) -> UInt8:
+    image = require("PIL.Image", "video", "pictures need pillow")
+    frames = []
+    for path in paths:
+        try:
+            with image.open(path) as picture:
+                frames.append(np.asarray(picture.convert("RGB")))
+        except OSError as error:
+            raise ValueError(f"{path} is no picture ({error})") from error
+        if frames[-1].shape != frames[0].shape:
+            raise ValueError(
+                f"{path} is {frames[-1].shape[:2]} (height, width), and the first "
+                f"picture of its episode is {frames[0].shape[:2]}"
+            )
+    return np.stack(frames)
+
+
+def _in_order(path: Path) -> list[tuple[int, str]]:
+    """Sorts episode10 after episode9, and 10.png after 9.png."""
+    parts = []
+    for part in path.parts:
+        name = part.removesuffix(".png")
+        digits = name[len(name.rstrip("0123456789")) :]
+        parts.append((int(digits or -1), name))
+    return parts

@@ -1,0 +1,1 @@
+"""One reward model for many processes and machines, served by Ray Serve."""
