@@ -23,6 +23,8 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
 html_title = f"genreward-wrappers {release}"
 
 myst_heading_anchors = 3
@@ -36,6 +38,8 @@ napoleon_google_docstring = True
 # Named tuples document their fields twice otherwise.
 napoleon_use_ivar = True
 default_role = "code"
+# Quotes stay straight: most stand around values that are copied into code.
+smartquotes_action = "De"
 # The README links to its own pages and files, which live elsewhere in the built docs.
 suppress_warnings = ["myst.xref_missing"]
 nitpicky = False

@@ -24,24 +24,27 @@ WRAPPERS = (
     "TapFrames",
 )
 
+#: Options of every command, which the page describes once.
+EVERYWHERE = ("quiet", "traceback")
+
 
 class WrapperTable(SphinxDirective):
-    """A row for each public wrapper: its name, its module, and what it does."""
+    """A row for each public wrapper: its name, with its module, and what it does."""
 
     def run(self) -> list[nodes.Node]:
         """Reads the first paragraph of each class's docstring."""
         from genreward_wrappers import sb3, vector
 
         rows = []
-        for module, names in (
-            (genreward_wrappers, WRAPPERS),
-            (vector, vector.__all__),
-            (sb3, sb3.__all__),
+        for module, before, names in (
+            (genreward_wrappers, "", WRAPPERS),
+            (vector, "vector.", vector.__all__),
+            (sb3, "sb3.", sb3.__all__),
         ):
             for name in names:
                 about = inspect.getdoc(getattr(module, name)) or ""
-                rows.append((name, module.__name__, about.split("\n\n")[0]))
-        return [table(("wrapper", "in", "what it does"), rows, (25, 25, 50), code=2)]
+                rows.append((before + name, about.split("\n\n")[0]))
+        return [table(("wrapper", "what it does"), rows, (35, 65), code=1)]
 
 
 class OptionsTable(SphinxDirective):
@@ -82,20 +85,15 @@ class CommandReference(SphinxDirective):
         section += nodes.paragraph("", "", *_inline(about))
         rows = []
         for action in parser._actions:
-            if isinstance(action, argparse._HelpAction):
+            if isinstance(action, argparse._HelpAction) or action.dest in EVERYWHERE:
                 continue
+            # Defaults are in the descriptions; a test holds them to that.
             said = (action.help or "").replace("%(default)s", str(action.default))
-            rows.append(
-                (
-                    _spelled(action),
-                    _default(action),
-                    said % {} if "%%" in said else said,
-                )
-            )
+            said = said % {} if "%%" in said else said
+            required = action.required and action.nargs != "*"
+            rows.append((_spelled(action), said + " Required." * required))
         if rows:
-            section += table(
-                ("argument", "default", "what it is"), rows, (30, 20, 50), code=2
-            )
+            section += table(("argument", "what it is"), rows, (35, 65), code=1)
         return [section]
 
 
@@ -182,16 +180,6 @@ def _spelled(action: argparse.Action) -> str:
         return str(shown)
     flags = ", ".join(action.option_strings)
     return flags if action.nargs == 0 else f"{flags} {shown}"
-
-
-def _default(action: argparse.Action) -> str:
-    if action.required:
-        return "required"
-    if action.default in (None, False, "", [], argparse.SUPPRESS):
-        return ""
-    if isinstance(action.default, (list, tuple)):
-        return " ".join(map(str, action.default))
-    return str(action.default)
 
 
 def setup(app: Any) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def main() -> None:
     measured = of_goals(trainer.nets, world, share)[goal].max(0)
     print(f"correlation of the two panels: {correlation(truth, measured):.3f}")
     left, right = panel(truth), panel(measured)
-    picture = Image.new("RGB", (2 * left.width + GAP, left.height), "white")
+    picture = Image.new("RGBA", (2 * left.width + GAP, left.height))
     picture.paste(left, (0, 0))
     picture.paste(right, (left.width + GAP, 0))
     picture.save(PICTURE, quality=90)

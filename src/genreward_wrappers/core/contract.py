@@ -52,8 +52,8 @@ class Score(NamedTuple):
 
     Attributes:
         value: (N,) the scores; 0 wherever nothing is due.
-        due: (N,) False where the model has nothing to say yet (a chunk of video is not
-            full, say), which is different from a score that happens to be 0.
+        due: (N,) False where the model has nothing to say yet, for example because a
+            chunk of video is not full. That is not the same as a score of 0.
     """
 
     value: Float32

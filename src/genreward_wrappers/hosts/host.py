@@ -37,8 +37,6 @@ BALANCE_STEPS = 512
 class Host:
     """What is the same in the reward wrappers of all kinds of environments."""
 
-    Options = HostOptions
-
     #: The class of environments that it wraps, and the name of that class.
     _kind: ClassVar[tuple[type, str]]
     _head: RewardHead

@@ -95,7 +95,7 @@ def extend(space: spaces.Space[Any], observation: Any, progress: Float32) -> Any
     Args:
         space: The space of a single observation, before `extend_space`.
         observation: One observation or a batch.
-        progress: Of shape (1,) for one, (N, 1) for a batch.
+        progress: Its shape is (1,) for one observation, (N, 1) for a batch.
     """
     if isinstance(space, spaces.Dict):
         return {**observation, KEY: progress}

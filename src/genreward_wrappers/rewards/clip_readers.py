@@ -87,7 +87,7 @@ class FramesReading:
         """Reads ``length`` frames an episode, first and last included; None: all.
 
         Args:
-            encoder: Of the frames.
+            encoder: The encoder of the frames.
             count: Frames of a goal video.
             horizon: Steps of an episode.
             length: Frames of it.
@@ -151,7 +151,7 @@ class StreamReading:
         """Reads a clip of ``length`` frames.
 
         Args:
-            encoder: Of the clips.
+            encoder: The encoder of the clips.
             count: Frames of a goal video.
             horizon: Steps of an episode.
             length: Frames of a clip; None takes the longest up to 129 that the episode

@@ -96,7 +96,7 @@ class Transformed(Around):
 
         Args:
             model: The model.
-            function: Of its scores.
+            function: A function of its scores.
             name: None is the model's own.
         """
         super().__init__(model, name)

@@ -234,7 +234,7 @@ class RND(_Explorer):
             hidden: Width of the nets.
             features: What the random net gives.
             learning_rate: Adam's.
-            seed: Of the nets.
+            seed: The seed of the nets.
             device: "auto", "cpu", "cuda" or "cuda:<index>".
             name: Its name in info.
         """
@@ -284,12 +284,12 @@ class Disagreement(_Explorer):
         """Draws the ensemble.
 
         Args:
-            action_space: Of one environment: Discrete or a flat Box.
+            action_space: The action space of one environment: Discrete or a flat Box.
             members: How many nets there are.
             grid: Frames are pooled to this many pixels a side.
             hidden: Width of the nets.
             learning_rate: Adam's.
-            seed: Of the nets.
+            seed: The seed of the nets.
             device: "auto", "cpu", "cuda" or "cuda:<index>".
             name: Its name in info.
         """

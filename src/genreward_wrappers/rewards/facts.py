@@ -54,7 +54,7 @@ class Facts:
         horizon: Steps of an episode.
         camera: The camera of the environment's frames, if it says.
         action_space: The space of one environment's actions.
-        device: Of the models.
+        device: The device of the models.
         dtype: What encoders compute in.
         goal: The goal where the spec names none; None is the one embedded for the id.
         bind: Gives the encoder for a goal and a name, where encoders are shared.

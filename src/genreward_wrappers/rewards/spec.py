@@ -62,7 +62,7 @@ class RewardSpec:
             a name that `load_reward` knows.
         options: The model's own. Those of "genreward" are the video-level reward's,
             and under ``frame`` those of the frame-level reward.
-        weights: By the name of a part, and "env"; missing ones are the preset's.
+        weights: The weights by name of the part, or "env"; others are the preset's.
         goal: What `load_goal` finds a bundle by, or videos that are packed into one;
             "generated" or a mapping for goals that are generated from each episode's
             first frame.

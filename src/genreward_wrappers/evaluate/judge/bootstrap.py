@@ -192,7 +192,7 @@ def moments(x: Sequence[Float64], y: Sequence[Float64]) -> Callable[[Float64], F
     """(resamples, 3) variance of x and of y, and covariance, pooled over episodes.
 
     Args:
-        x: For each episode, some numbers.
+        x: Some numbers for each episode.
         y: As many of another kind.
     """
     # Taken off first: a difference of squares of large numbers would be rounding.

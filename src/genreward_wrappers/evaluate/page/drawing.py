@@ -137,7 +137,7 @@ def film(
     Args:
         path: The file to write.
         columns: What they show.
-        steps: Of the episodes.
+        steps: The steps of the episodes.
         every: Steps between two pictures.
     """
     from genreward_wrappers.data.video_files import write_video

@@ -40,13 +40,13 @@ class Job:
 
     Attributes:
         generator: The pipeline.
-        clips: What it is trained on.
+        clips: The clips to train it on.
         shape: The frames and the size of a clip.
         training: How it is trained.
         plan: How long, and what is made on the way.
         place: The process and its device.
         folder: The cache of latents and prompts.
-        on_progress: Called with how many clips are encoded, and of how many.
+        on_progress: Called with the number of clips encoded, and their total.
     """
 
     generator: Generator

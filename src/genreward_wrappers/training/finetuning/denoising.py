@@ -41,7 +41,7 @@ class Denoising:
             objective: Its input and its loss.
             latents: The latents to train on.
             training: How to train.
-            device: Where to train.
+            device: The device to train on.
             dtype: The precision of the computation.
         """
         self.module = transformer

@@ -57,30 +57,30 @@ def finetune(
     Args:
         model: A folder or hub id of a `CogVideoXImageToVideoPipeline`, or a `Model`
             with the device, and the dtype to compute in.
-        data: What to train on; see `clips.find_clips`.
-        output: A folder. For LoRA it gets ``pytorch_lora_weights.safetensors``, which
-            ``genreward generate --lora`` reads; else it becomes a pipeline.
-        plan: How long, and what to do on the way.
+        data: The clips to train on; see `clips.find_clips`.
+        output: A folder. LoRA writes ``pytorch_lora_weights.safetensors`` there, which
+            ``genreward generate --lora`` reads; other methods write a pipeline.
+        plan: How long to train, and what to do on the way.
         training: How to train.
-        prompt: Of clips that have none of their own.
-        prompts: Likewise, by the name of a file or the id of an environment.
-        failures: Whether episodes that did not succeed are taken, too.
+        prompt: The prompt of clips that have none of their own.
+        prompts: Such prompts by the name of a file or the id of an environment.
+        failures: Whether episodes that did not succeed are taken as well.
         camera: The camera of a data set that has several.
         source: What the data are, "bridge", "rt1" or "rlbench"; see
             `sources.SOURCES`.
         fit: "crop" or "pad" makes frames of another shape fit; empty refuses them.
-        frames: Of a clip; None is the transformer's own number.
-        size: (height, width) of a clip; None is the transformer's own.
+        frames: The number of frames of a clip; None is the transformer's own.
+        size: The (height, width) of a clip; None is the transformer's own.
         cache: A folder for latents and embeddings of prompts.
-        on_progress: Called with how many clips are encoded, and of how many.
+        on_progress: Called with the number of clips encoded, and their total.
 
     Returns:
         The output folder.
 
     Raises:
-        ValueError: Data or pipeline do not do, the checkpoint is of another run, or
-            the memory does not suffice.
-        FileNotFoundError: There is no such pipeline here, nor a way to fetch it.
+        ValueError: Data or pipeline do not fit, the checkpoint is of another run, or
+            the memory is too small.
+        FileNotFoundError: There is no such pipeline here, and no way to fetch it.
         ImportError: A package is missing.
     """
     training = training or Finetuning()

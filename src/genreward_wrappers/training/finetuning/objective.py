@@ -48,7 +48,7 @@ class Objective:
             pipeline: A `CogVideoXImageToVideoPipeline`; it may lack its text encoder.
             frames: The number of frames of the videos.
             size: (height, width) of the videos.
-            device: Where to train.
+            device: The device to train on.
 
         Raises:
             ValueError: Its scheduler cannot be used for training.

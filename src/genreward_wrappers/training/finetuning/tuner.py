@@ -1,7 +1,7 @@
 """One gradient step after the other, and a checkpoint of all that they depend on.
 
 Every draw of a step follows from the seed and the number of the step, so that a run
-that was stopped goes on as if it had not been, on a CPU bit for bit.
+that was stopped resumes as if it had not been, on a CPU bit for bit.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Tuner:
 
         Args:
             weights: What is trained, on the place's device.
-            task: What for.
+            task: The task that they are trained on.
             clips: How many there are.
             training: How.
             place: Where.
@@ -163,8 +163,8 @@ class Tuner:
         """Writes everything that the next step depends on, all or nothing.
 
         Args:
-            path: Where to.
-            run: What a run that goes on from here must have, too.
+            path: The file to write.
+            run: The settings that a resumed run must share.
         """
         tensors = {f"weight/{n}": w.detach() for n, w in self.weights.trained.items()}
         tensors |= {f"average/{n}": w for n, w in self.weights.average.items()}

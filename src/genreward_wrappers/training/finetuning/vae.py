@@ -78,7 +78,7 @@ class Reconstruction:
         Args:
             vae: The VAE, on the device.
             videos: (T, H, W, 3) each, of one shape.
-            device: Where to train.
+            device: The device to train on.
             dtype: The precision of the computation.
         """
         self.module = _Losses(vae)

@@ -42,7 +42,7 @@ class Samples:
             rows: The held-out clips.
             shape: The number of frames, and (height, width).
             plan: How many videos, and how they are sampled.
-            folder: Where to write them.
+            folder: The folder to write them to.
         """
         self._pipeline = pipeline
         self._task = task

@@ -30,8 +30,8 @@ class Weights:
 
     Attributes:
         module: The model that they are in.
-        trained: By name, those that are trained.
-        average: By name, their average; empty if none is kept.
+        trained: The weights that are trained, by name.
+        average: Their average, by name; empty if none is kept.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Weights:
         Args:
             module: The transformer or VAE, on its device; it is changed.
             training: How it is trained.
-            dtype: Of weights that are not trained.
+            dtype: The dtype of weights that are not trained.
 
         Raises:
             ImportError: LoRA needs peft, and it is not there.
