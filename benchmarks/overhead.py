@@ -120,11 +120,13 @@ def clock(run: Callable[[], Any], seconds: float = 0.5, repeats: int = 5) -> flo
     return best
 
 
-def table(title: str, head: list[str], rows: list[list[str]]) -> None:
-    """Prints Markdown."""
-    print(f"\n{title}\n")
-    for row in [head, ["---"] * len(head), *rows]:
-        print("| " + " | ".join(row) + " |")
+def table(title: str, head: list[str], rows: list[list[str]]) -> str:
+    """Prints Markdown, and gives it."""
+    cells = [head, ["---"] * len(head), *rows]
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
+    text = "\n".join([f"\n**{title}**\n", *lines])
+    print(text, flush=True)
+    return text
 
 
 def compared(count: int, fast: float, slow: float) -> list[str]:
