@@ -60,16 +60,15 @@ def _frames(
     limits: Sequence[tuple[float, float]],
     title: str,
 ) -> Iterator[UInt8]:
-    panel, places = _panel(scores, names, limits, title)
-    pale = (255 - (255 - panel.astype(np.float32)) * (1 - PALE)).astype(np.uint8)
+    panel, places, boxes = _panel(scores, names, limits, title)
     # An episode may lack frames that no reward looked at.
     newest = np.searchsorted(episode.frame_steps, np.arange(len(places)), "right") - 1
     for place, index in zip(places, newest, strict=True):
-        beside = pale.copy()
-        beside[:, :place] = panel[:, :place]
-        # The labels on the left are never pale.
-        beside[:, : places[0]] = panel[:, : places[0]]
-        beside[:, place : place + 2] = MARK
+        beside = panel.copy()
+        for top, bottom in boxes:
+            coming = 255 - panel[top:bottom, place:].astype(np.float32)
+            beside[top:bottom, place:] = 255 - coming * (1 - PALE)
+            beside[top:bottom, place : place + 2] = MARK
         yield np.concatenate([_enlarged(episode.frames[index]), beside], axis=1)
 
 
@@ -78,8 +77,8 @@ def _panel(
     names: Sequence[str],
     limits: Sequence[tuple[float, float]],
     title: str,
-) -> tuple[UInt8, list[int]]:
-    """The curves as a picture, and the column of each frame in it."""
+) -> tuple[UInt8, list[int], list[tuple[int, int]]]:
+    """The curves as a picture, the column of each frame, and the rows of the axes."""
     require("matplotlib", "demo", "overlays need matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -105,7 +104,9 @@ def _panel(
     picture = np.asarray(canvas.buffer_rgba())[..., :3].copy()
     at = axes[-1].transData.transform(np.stack([steps, np.zeros(len(steps))], axis=1))
     places = np.clip(np.rint(at[:, 0]), 0, picture.shape[1] - 2).astype(int)
-    return picture, places.tolist()
+    inside = [axis.get_window_extent() for axis in axes]
+    boxes = [(HEIGHT - round(box.y1), HEIGHT - round(box.y0)) for box in inside]
+    return picture, places.tolist(), boxes
 
 
 def _limits(curves: Sequence[NDArray[np.float64]]) -> tuple[float, float]:

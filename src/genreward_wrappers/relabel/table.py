@@ -21,6 +21,9 @@ ABOUT = "genreward"
 #: Episodes that are listed in a terminal; the file has all of them.
 LISTED = 12
 
+#: Characters of a number: the widest, with three digits, and a space.
+CELL = 10
+
 
 @dataclass(frozen=True)
 class Row:
@@ -119,13 +122,13 @@ def lines(
 ) -> Iterator[str]:
     """The scores of each recording, and of all: no line is wider than ``width``."""
     heads = ("mean", "min", "max", "last")
-    numbers = 9 * len(heads)
+    numbers = CELL * len(heads)
     room = max(10, width - numbers - 7)
     for i, reward in enumerate(rewards):
         if i:
             yield ""
         yield f"{_short(reward, room):{room}} frames" + "".join(
-            f"{h:>9}" for h in heads
+            f"{h:>{CELL}}" for h in heads
         )
         for row in rows[:LISTED]:
             found = figures(row.scored[i])
@@ -148,7 +151,7 @@ def _known(each: Sequence[Mapping[str, float | None]], head: str) -> list[float]
 
 def _cells(found: Mapping[str, float | None]) -> str:
     return "".join(
-        f"{'-' if v is None else format(v, '.4g'):>9}" for v in found.values()
+        f"{'-' if v is None else format(v, '.3g'):>{CELL}}" for v in found.values()
     )
 
 

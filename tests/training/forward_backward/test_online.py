@@ -15,7 +15,12 @@ from genreward_wrappers.core import Session
 from genreward_wrappers.encoders.base import encoder_card
 from genreward_wrappers.encoders.pixels import PooledPixels
 from genreward_wrappers.rewards.frame_level import FrameLevel
-from genreward_wrappers.sb3 import FBCallback, VecGenReward, VecRewardModel
+from genreward_wrappers.sb3 import (
+    FBCallback,
+    RelabelReplayBuffer,
+    VecGenReward,
+    VecRewardModel,
+)
 from genreward_wrappers.testing import Brightness, PointMass
 from genreward_wrappers.training.forward_backward.data import Trajectory, Transitions
 from genreward_wrappers.training.forward_backward.features import Features
@@ -79,8 +84,9 @@ def environments(goal=None, count=2, obs="dict"):
     )
 
 
-def agent(venv, kind="SAC"):
+def agent(venv, kind="SAC", **more):
     options = {"learning_starts": 10**6} if kind == "SAC" else {"n_steps": 16}
+    options |= more
     make = getattr(sb3, kind)
     extractor = {"features_extractor_kwargs": {"cnn_output_dim": 8}, "net_arch": [8]}
     if SIZE < 36:
@@ -133,6 +139,27 @@ def test_the_reward_is_refreshed_and_says_so(point_goal, kind, given):
     assert online.trainer.step == 9
     assert online.bundle.provenance[-1]["version"] == 3
     assert online.bundle.nets
+
+
+def test_kept_steps_are_paid_by_the_newest_nets(point_goal):
+    online, watch = callback(point_goal), Watch()
+    learner = agent(
+        environments(point_goal), replay_buffer_class=RelabelReplayBuffer,
+        buffer_size=200,
+    )  # fmt: skip
+    learner.learn(64, [online, watch])
+    buffer = learner.replay_buffer
+    buffer._pay(np.arange(32))
+    frames = np.concatenate([t.frames for t in watch.happened])
+    actions = np.concatenate([t.actions for t in watch.happened])
+    newest = online._model()
+    own = [[info["reward_env"] for info in infos] for infos in watch.infos]
+    value = (newest.values(frames, actions) - newest._shift) / newest._scale
+    expected = 0.5 * value.reshape(32, 2) + 0.25 * np.array(own)
+    np.testing.assert_allclose(buffer.rewards[:32], expected, rtol=1e-3, atol=1e-4)
+    # What was paid when they were taken is another thing.
+    paid = np.stack(watch.rewards)
+    assert np.abs(buffer.rewards[:32] - paid)[:10].max() > 0.01
 
 
 def test_the_data_is_what_happened(point_goal):
