@@ -93,7 +93,6 @@ def torchrl() -> Pair:
 
     torch.manual_seed(0)
     transform = R3MTransform("resnet18", in_keys=["pixels"], download=False)
-    transform._init()
     transform.eval()
     network = next(m for m in transform.modules() if type(m).__name__ == "ResNet")
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -110,7 +109,7 @@ def torchrl() -> Pair:
 
     @torch.inference_mode()
     def theirs(film: Film) -> Any:
-        pixels = torch.from_numpy(film[-1]).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(film[-1])
         data = TensorDict({"pixels": pixels}, [len(pixels)])
         return transform._step(data, data)["r3m_vec"].numpy()
 
