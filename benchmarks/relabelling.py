@@ -22,7 +22,7 @@ from gymnasium import spaces
 
 from genreward_wrappers import GenRewardWrapper, load_goal
 from genreward_wrappers.core import UInt8
-from genreward_wrappers.relabel import Scored, as_episode, from_frames, score
+from genreward_wrappers.relabel import Scorer, as_episode, from_frames
 
 REWARDS = ("pixels", "video", "genreward")
 
@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=64)
     parser.add_argument("--steps", type=int, default=32)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--reward", nargs="+", default=REWARDS)
     args = parser.parse_args()
     torch.set_num_threads(1)
     shown = films(args.goal, args.episodes, args.steps)
@@ -102,18 +103,18 @@ def main() -> None:
     print(f"{args.episodes} episodes of {args.steps} steps, steps a second:")
     print(f"{'reward':12}{'wrapper':>9}{'exact':>9}{'ratio':>7}{'8':>9}{'ratio':>7}"
           f"{'64':>9}{'ratio':>7}{'difference':>12}")  # fmt: skip
-    for reward in REWARDS:
+    for reward in args.reward:
         env = GenRewardWrapper(
             Film(), reward={"version": 1, **spec(reward, args.goal)}, horizon=args.steps
         )
 
-        def at(batch: int | None, reward: str = reward) -> Callable[[], list[Scored]]:
-            return lambda: score(
-                recorded, reward, goal=args.goal, horizon=args.steps, batch=batch
-            )
+        def at(batch: int | None, reward: str = reward) -> Callable[[], list[Any]]:
+            scorer = Scorer([reward], args.goal, horizon=args.steps, batch=batch)
+            # As in the wrapper, what is made of the goal is there before the clock
+            # starts.
+            scorer.prepare(recorded[0])
+            return lambda: [found for _, (found,) in sorted(scorer.run(recorded))]
 
-        # Encoders, and what they make of the goal, are there before the clock starts.
-        score(recorded[:1], reward, goal=args.goal, horizon=args.steps)
         (slow, online), (exact, same), (eight, _), (many, near) = best(
             args.turns,
             lambda env=env: loop(env, shown, actions),
