@@ -27,7 +27,8 @@ def add_relabel(commands: Commands) -> None:
     command.add_argument(
         "dataset",
         metavar="DATASET",
-        help="minari:<dataset>, or the folder of a Minari dataset or a LeRobotDataset.",
+        help="The dataset: minari:<dataset>, or the folder of a Minari dataset or a "
+        "LeRobotDataset.",
     )
     add_scoring(command, "genreward")
     add_shared(

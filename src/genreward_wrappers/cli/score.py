@@ -31,7 +31,7 @@ def add_score(commands: Commands) -> None:
         "score videos and recorded episodes",
         "Scores every frame of videos, recorded episodes and datasets with one or more "
         "rewards, prints a table, and writes a parquet file with a row for each frame.",
-        "try-1.mp4 try-2.mp4 --goal goal.safetensors --overlay scores.mp4",
+        "try-1.mp4 try-2.mp4 --goal goal.safetensors\n--overlay scores.mp4",
     )
     command.add_argument(
         "sources",

@@ -36,7 +36,12 @@ def add_serve(commands: Commands) -> None:
         metavar="REWARD",
         help="The reward, as `genreward evaluate` takes it.",
     )
-    add_shared(command, "--goal")
+    add_shared(
+        command,
+        "--goal",
+        help="A goal bundle (a path or an hf:// address), or the id of an environment "
+        "that has an embedded goal; by default that of the environment.",
+    )
     command.add_argument(
         "--name",
         default="reward",
