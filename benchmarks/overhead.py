@@ -4,7 +4,7 @@
     python -m benchmarks.overhead --against ../other/src
 
 Six tables, each from one run on this machine: the import; microseconds a step of every
-host with a model that does nothing; where the wall time of a pixel environment goes;
+host with a model that does nothing; where the CPU time of a pixel environment goes;
 streamed against re-encoded video at the same cadence; one model for N environments
 against a model in each. ``--against`` prints another one instead: what a step costs
 here and with another copy of the package, by turns, and the ratio.
@@ -106,25 +106,27 @@ class StillVector(VectorEnv):
 
 
 def clock(run: Callable[[], Any], seconds: float = 0.5, repeats: int = 5) -> float:
-    """Seconds a call, the best of several rounds."""
+    """CPU seconds a call, the best of several rounds."""
     run()
-    begin = time.perf_counter()
+    begin = time.process_time()
     run()
-    count = max(1, int(seconds / repeats / max(time.perf_counter() - begin, 1e-7)))
+    count = max(1, int(seconds / repeats / max(time.process_time() - begin, 1e-7)))
     best = float("inf")
     for _ in range(repeats):
-        begin = time.perf_counter()
+        begin = time.process_time()
         for _ in range(count):
             run()
-        best = min(best, (time.perf_counter() - begin) / count)
+        best = min(best, (time.process_time() - begin) / count)
     return best
 
 
-def table(title: str, head: list[str], rows: list[list[str]]) -> None:
-    """Prints Markdown."""
-    print(f"\n{title}\n")
-    for row in [head, ["---"] * len(head), *rows]:
-        print("| " + " | ".join(row) + " |")
+def table(title: str, head: list[str], rows: list[list[str]]) -> str:
+    """Prints Markdown, and gives it."""
+    cells = [head, ["---"] * len(head), *rows]
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
+    text = "\n".join([f"\n**{title}**\n", *lines])
+    print(text, flush=True)
+    return text
 
 
 def compared(count: int, fast: float, slow: float) -> list[str]:
@@ -243,9 +245,9 @@ def shares(steps: int) -> None:
 
     @contextmanager
     def timed(part: str) -> Any:
-        begin = time.perf_counter()
+        begin = time.process_time()
         yield
-        spent[part] = spent.get(part, 0.0) + time.perf_counter() - begin
+        spent[part] = spent.get(part, 0.0) + time.process_time() - begin
 
     def watch(thing: Any, name: str, part: str) -> None:
         inner = getattr(thing, name)
@@ -271,10 +273,10 @@ def shares(steps: int) -> None:
         watch(env, "render", "render")
         wrapped.reset(seed=0)
         spent.clear()
-        begin = time.perf_counter()
+        begin = time.process_time()
         for _ in range(steps):
             wrapped.step(env.action_space.sample())
-        total = time.perf_counter() - begin
+        total = time.process_time() - begin
         for name in ("encode_images", "encode_chunk"):
             delattr(encoder, name)
         rest = total - sum(spent.values())
@@ -288,7 +290,7 @@ def shares(steps: int) -> None:
         )
         wrapped.close()
     head = ["reading", "ms a step", "simulate", "render", "encode", "score and host"]
-    table(f"Share of wall time, metaworld/pick-place, {steps} steps", head, rows)
+    table(f"Share of CPU time, metaworld/pick-place, {steps} steps", head, rows)
 
 
 def streaming(goal: GoalBundle) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--envs", type=int, nargs="+", default=[1, 8])
     args = parser.parse_args()
     ray.init(
         num_cpus=2,
@@ -139,7 +142,7 @@ def main() -> None:
         "MB a worker, a model each | served | MB of the replica |\n"
         "| --- | --- | --- | --- | --- | --- | --- | --- |"
     )
-    for workers, envs in ((1, 1), (1, 8), (2, 1), (2, 8)):
+    for workers, envs in product(args.workers, args.envs):
         measure(args, workers, envs)
     withdraw("bench")
     ray.shutdown()

@@ -29,6 +29,6 @@ def test_kills(tmp_path):
     from benchmarks.robust.kills import COMMANDS, torture
 
     some = tuple(c for c in COMMANDS if c.name in ("collect", "train-fb"))
-    killed, found = torture(8, tmp_path, 3, time.time() + 600, some)
+    killed, found = torture(6, tmp_path, 3, time.time() + 600, some)
     assert not found
-    assert sum(killed.values()) == 8
+    assert sum(killed.values()) == 6

@@ -59,6 +59,7 @@ class Command:
         passing: Names of files that come and go while it runs.
         varying: Patterns of files that are not the same in any two runs.
         compared: Endings of the files that an undisturbed run has with the same bytes.
+        weight: How often it is killed; some take longer.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Command:
     passing: tuple[str, ...] = ()
     varying: tuple[str, ...] = ()
     compared: tuple[str, ...] = (".safetensors", ".json", ".mp4", ".png", ".md")
+    weight: float = 1.0
 
 
 def _few_test_episodes() -> None:
@@ -90,19 +92,23 @@ def _short_episodes() -> None:
 COMMANDS = (
     Command(
         "collect",
-        lambda out, _: ["collect", "--env", TOY, "--episodes", "60",
+        lambda out, _: ["collect", "--env", TOY, "--episodes", "24",
                         "--processes", "1", "--output", str(out / "episodes")],
     ),
     Command(
         "pack",
         lambda out, given: ["pack", str(given / "video.npy"), "--length", "33",
                             "--output", str(out / "goal.safetensors")],
-        imports=("genreward_wrappers.encoders.video_vae",),
+        imports=(
+            "diffusers.models.autoencoders.autoencoder_kl_cogvideox",
+            "genreward_wrappers.encoders.video_vae",
+        ),
+        weight=0.4,
     ),
     Command(
         "train-viper",
         lambda out, given: ["train-viper", str(given / "video.npy"), "--size", "16",
-                            "--codec-steps", "8", "--steps", "8", "--every", "1",
+                            "--codec-steps", "4", "--steps", "4", "--every", "1",
                             "--device", "cpu", "--output",
                             str(out / "prior.safetensors")],
         imports=(
@@ -128,6 +134,7 @@ COMMANDS = (
                             "--candidates", "3", "--steps", "1", "--device", "cpu",
                             "--output", str(out / "candidates")],
         imports=DIFFUSERS,
+        weight=0.3,
     ),
     Command(
         "finetune",
@@ -138,6 +145,7 @@ COMMANDS = (
                             "--output", str(out / "lora")],
         imports=("peft", *DIFFUSERS, "genreward_wrappers.training.finetuning.finetune"),
         compared=(".safetensors",),
+        weight=0.2,
     ),
     Command(
         "make-goal",
@@ -148,7 +156,8 @@ COMMANDS = (
                         "--processes", "1", "--output", str(out / "goal.safetensors")],
         imports=(*DIFFUSERS, *FB, "open_clip", "scipy.stats",
                  "genreward_wrappers.goal_pipeline.make_goal"),
-        passing=("nets.safetensors.checkpoint",),
+        passing=("nets.checkpoint",),
+        weight=0.2,
     ),
     Command(
         "evaluate",
@@ -158,6 +167,7 @@ COMMANDS = (
         imports=("metaworld", "scipy.stats", "genreward_wrappers.evaluate.judge.run",
                  "genreward_wrappers.evaluate.page.output"),
         shorten=_few_test_episodes,
+        weight=0.2,
     ),
     Command(
         "train",
@@ -168,6 +178,7 @@ COMMANDS = (
         shorten=_short_episodes,
         # Checkpoints hold how long it took, and episodes the name of the process.
         varying=("*.checkpoint.safetensors", "episode-*", "reach-*.json"),
+        weight=0.2,
     ),
 )  # fmt: skip
 
@@ -220,8 +231,11 @@ def torture(
     rng = np.random.default_rng(seed)
     killed: Counter[str] = Counter()
     found: list[str] = []
-    shares = np.array_split(np.arange(count), len(commands))
-    for command, share in zip(commands, shares, strict=True):
+    left, weights = count, sum(command.weight for command in commands)
+    # Those that take longest come first, so that none is left out.
+    for command in sorted(commands, key=lambda command: command.weight):
+        share = round(left * command.weight / weights)
+        left, weights = left - share, weights - command.weight
         for module in command.imports:
             importlib.import_module(module)
         whole = folder / command.name / "whole"
@@ -231,24 +245,29 @@ def torture(
         if status != 0:
             found.append(f"{command.name} ends with {status} undisturbed")
             continue
-        done, round_ = 0, 0
-        while done < len(share) and time.time() < until:
+        tries = round_ = 0
+        while killed[command.name] < share and time.time() < until:
             out = folder / command.name / f"killed-{round_}"
             round_ += 1
-            # In one folder a few times, so that what was left is gone on from.
-            for _ in range(min(4, len(share) - done)):
+            # In one folder a few times, so that it resumes from what was left.
+            for _ in range(min(4, share - killed[command.name])):
                 before = _state(out, command)
-                if done % 2:
-                    at: dict[str, Any] = {"rename": int(rng.integers(2 * renames))}
+                tries += 1
+                if tries % 2:
+                    at: dict[str, Any] = {"seconds": float(rng.uniform(0, took))}
                 else:
-                    at = {"seconds": float(rng.uniform(0, took))}
-                _run(command, out, given, **at)
-                done += 1
-                killed[command.name] += 1
+                    at = {"rename": int(rng.integers(2 * renames))}
+                status, _ = _run(command, out, given, **at)
                 found += [
                     f"{command.name}, killed at {at}: {said}"
                     for said in _faults(out, before, command)
                 ]
+                if status > 0:
+                    found.append(f"{command.name} ends with {status} at {at}")
+                if status != -signal.SIGKILL:
+                    # It had ended before; there is nothing left to resume.
+                    break
+                killed[command.name] += 1
             status, _ = _run(command, out, given)
             if status != 0:
                 found.append(f"{command.name} ends with {status} after kills")

@@ -242,6 +242,18 @@ def test_unknown_goals_say_what_there_is():
         load_goal("nowhere.safetensors")
 
 
+def test_an_array_as_a_goal_is_told_by_its_shape():
+    from genreward_wrappers import VideoLevelReward
+    from genreward_wrappers.testing import PointMass
+
+    video = np.zeros((9, 16, 16, 3), np.uint8)
+    said = r"goal is an array, uint8 \(9, 16, 16, 3\): expected None.*pack\(\[array\]\)"
+    with pytest.raises(TypeError, match=said):
+        load_goal(video)
+    with pytest.raises(TypeError, match=said):
+        VideoLevelReward(PointMass(size=16), video, encoder="pixels", horizon=9)
+
+
 def test_hub_addresses():
     with pytest.raises(GoalError, match="expected"):
         load_goal("hf://user")

@@ -372,6 +372,41 @@ def test_images_are_clips_of_one_frame(encoder: VideoEncoder) -> None:
     assert_close(encoder.encode_images(images), expected)
 
 
+class SummedOverTime(torch.nn.Module):
+    """A causal convolution of a clip of one frame, in the library's own modules."""
+
+    def __init__(self, conv: torch.nn.Conv3d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x, conv_cache=None):
+        flat = torch.nn.functional.conv2d(
+            x[:, :, 0],
+            self.conv.weight.sum(2),
+            self.conv.bias,
+            self.conv.stride[1:],
+            self.conv.padding[1:],
+        )
+        return flat[:, :, None], None
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_single_frames_go_through_what_the_librarys_modules_do(layers: int) -> None:
+    model = tiny_cogvideox(layers_per_block=layers)
+    encoder = CogVideoXEncoder(model, device="cpu")
+    images = video(3)
+    found = encoder.encode_images(images)
+    for module in list(model.encoder.modules()):
+        for name, child in module.named_children():
+            if type(child).__name__ == "CogVideoXCausalConv3d":
+                setattr(module, name, SummedOverTime(child.conv))
+    with torch.inference_mode():
+        moments, _ = model.encoder(encoder._video(torch.from_numpy(images[:, None])))
+    expected = moments.chunk(2, dim=1)[0][:, :, 0]
+    # The same kernels in the same order; on the machine it was written on, to the bit.
+    assert_close(found, expected, 1e-6)
+
+
 def test_cogvideox_takes_windows_of_16_and_wan_says_what_it_would_drop() -> None:
     assert cogvideox().encode_clips(video(1, 16)).shape[1] == 4
     with pytest.raises(ValueError, match="got 16 frames; of those it would drop the l"):
@@ -765,3 +800,40 @@ def test_pixels_need_no_diffusers() -> None:
         "load_encoder('pixels', device='cpu')"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_batch_that_does_not_fit_says_what_halves_it(monkeypatch) -> None:
+    encoder = cogvideox()
+    encoder.pixel_budget = 4 * SIZE[0] * SIZE[1]
+
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(torch, "group_norm", full)
+    with pytest.raises(ValueError, match="does not suffice") as caught:
+        encoder.encode_images(video(9))
+    told = str(caught.value)
+    assert "batches of up to 4 frames of 16x16" in told
+    assert "encoder.pixel_budget = 512, which halves the batch" in told
+    assert 'dtype="bfloat16"' in told
+    assert "CUDA out of memory" in told
+    encoder.pixel_budget = 1
+    with pytest.raises(ValueError, match="What helps: dtype"):
+        encoder.encode_images(video(1))
+
+
+def test_what_is_no_want_of_memory_stays_what_it_is(monkeypatch) -> None:
+    def broken(*args, **kwargs):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(torch, "group_norm", broken)
+    with pytest.raises(RuntimeError, match="^something else$"):
+        cogvideox().encode_images(video(1))
+
+
+@pytest.mark.parametrize("device", ["mps", "xpu", "meta", "cuda:99", "none of these"])
+def test_a_device_that_is_not_served_is_refused_in_our_words(device: str) -> None:
+    with pytest.raises(ValueError, match="device") as caught:
+        load_encoder("pixels", device=device)
+    assert repr(device) in str(caught.value)
+    assert "'cpu'" in str(caught.value)

@@ -111,7 +111,8 @@ def test_workers_are_paid_as_by_a_local_model(cup, local):
 
 def test_a_replica_that_dies_is_retried(cup, local):
     expected = play(cup(model=local))
-    env = cup(model="ray:cup")
+    # The next replica has to import torch first.
+    env = cup(model=load_reward("ray:cup", timeout=300))
     assert play(env, between=lambda step: kill() if step == 9 else None) == expected
 
 
@@ -154,11 +155,13 @@ def broken(cluster):
 
 
 def test_replicas_that_die_twice_and_slow_ones(broken):
-    model = load_reward("ray:broken", timeout=0.5)
+    model = load_reward("ray:broken")
+    model._connection.timeout = 0.5
     frames, everyone = np.zeros((1, 8, 8, 3), np.uint8), np.ones(1, bool)
     with pytest.raises(TimeoutError, match=r"'broken'.*within 0\.5 s.*timeout="):
         model.reset(None, frames, everyone, np.zeros(1, np.uint64))
-    session = Session([load_reward("ray:broken")], 1)
+    model._connection.timeout = 300
+    session = Session([model], 1)
     session.begin(frames, seed=1)
     with pytest.raises(ConnectionError, match="two replicas.*'broken' died"):
         session.score(np.zeros(1), frames, ~everyone, ~everyone)

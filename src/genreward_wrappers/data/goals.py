@@ -344,10 +344,7 @@ def load_goal(
             )
         goal = env_id
     if not isinstance(goal, (str, os.PathLike)):
-        raise TypeError(
-            f"goal={goal!r}: expected None, an environment id, a path, an hf:// "
-            "address or a GoalBundle"
-        )
+        raise TypeError(_expected(goal))
     name = os.fspath(goal)
     if name.startswith("hf://"):
         return replace(GoalBundle.load(download(HubAddress.parse(name))), source=name)
@@ -364,6 +361,14 @@ def load_goal(
         + (f" (did you mean {close[0]!r}?)" if close else "")
         + f". Embedded are {embedded_goals()}; {MAKE_ONE.format(env=name)}"
     )
+
+
+def _expected(goal: Any) -> str:
+    wanted = "None, an environment id, a path, an hf:// address or a GoalBundle"
+    if not isinstance(goal, np.ndarray):
+        return f"goal={goal!r}: expected {wanted}"
+    told = f"goal is an array, {goal.dtype} {goal.shape}: expected {wanted}"
+    return f"{told}, which goal_pipeline.pack.pack([array]) makes of a video"
 
 
 def embedded_goals() -> list[str]:

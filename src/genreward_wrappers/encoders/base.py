@@ -189,6 +189,14 @@ def as_frames(frames: Frames, layout: str = "n, H, W, 3") -> Tensor:
     return torch.from_numpy(frames)
 
 
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of main memory on a device, without waiting for the copy.
+
+    CUDA stages memory that is not pinned before it returns, so the tensor may change.
+    """
+    return tensor.to(device, non_blocking=True)
+
+
 def resize_frames(frames: Tensor, size: tuple[int, int]) -> Tensor:
     """Shrink uint8 frames (..., H, W, 3) to `size`, with antialiasing.
 
@@ -280,7 +288,7 @@ class VideoEncoder(ABC):
 
     def prepare(self, frames: Tensor) -> Tensor:
         """Checked frames (..., H, W, 3) on the model's device and at its size."""
-        return resize_frames(frames.to(self.device), self.size)
+        return resize_frames(upload(frames, self.device), self.size)
 
     def __repr__(self) -> str:
         """Name, source, size and device."""

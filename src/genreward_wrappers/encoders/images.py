@@ -24,7 +24,9 @@ from genreward_wrappers.encoders.base import (
     as_frames,
     resolve_device,
     resolve_dtype,
+    upload,
 )
+from genreward_wrappers.encoders.memory import batch_limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Pictures:
     def normalise(self, frames: Tensor) -> Tensor:
         """Fitted frames (n, h, w, 3) as the model wants them: float32 (n, 3, h, w)."""
         mean, std = (
-            torch.tensor(numbers, device=frames.device, dtype=torch.float32)
+            upload(torch.tensor(numbers, dtype=torch.float32), frames.device)
             for numbers in (self.mean, self.std)
         )
         images = (frames.float() / 255 - mean) / std
@@ -189,7 +191,7 @@ class ImageEncoder(VideoEncoder):
 
     def prepare(self, frames: Tensor) -> Tensor:
         """Checked frames (..., H, W, 3) on the model's device and at its size."""
-        return self.pictures.fit(frames.to(self.device))
+        return self.pictures.fit(upload(frames, self.device))
 
     def encode_chunk(self, frames: Frames, cache: Tree = None) -> tuple[Tensor, Tree]:
         """Encode a chunk of one frame; there is nothing to remember."""
@@ -206,7 +208,7 @@ class ImageEncoder(VideoEncoder):
         images = as_frames(frames)
         if len(images) == 0:
             return torch.zeros(0, *self.latent_shape, device=self.device)
-        with torch.inference_mode():
+        with batch_limit(self), torch.inference_mode():
             latents = torch.cat(
                 [self._some(images[rows]) for rows in self._batches(images)]
             )

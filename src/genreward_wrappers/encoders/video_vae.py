@@ -12,7 +12,6 @@ present. The decoder is loaded only on request.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
@@ -30,6 +29,8 @@ from genreward_wrappers.encoders.base import (
     resolve_dtype,
     tree_map,
 )
+from genreward_wrappers.encoders.memory import batch_limit
+from genreward_wrappers.encoders.still_frames import still_encoder
 from genreward_wrappers.encoders.strict_loading import hash_tensors
 
 ENCODER_PARTS = ("encoder.", "quant_conv.")
@@ -102,7 +103,7 @@ class VideoVAEEncoder(VideoEncoder):
             raise ValueError(
                 f"{place} chunk must have {want} frames, got {chunk.shape[1]}"
             )
-        with torch.inference_mode():
+        with batch_limit(self), torch.inference_mode():
             parts = []
             for rows in self._batches(len(chunk), want):
                 old = tree_map(lambda tensor, rows=rows: tensor[rows], cache)
@@ -129,7 +130,7 @@ class VideoVAEEncoder(VideoEncoder):
         self._check_length(clips.shape[1])
         # The library encodes a clip in chunks of about this length for any T.
         chunk = min(clips.shape[1], max(self.grammar.first, self.grammar.rest))
-        with torch.inference_mode():
+        with batch_limit(self), torch.inference_mode():
             parts = [
                 self._whole(self._video(clips[rows]))
                 for rows in self._batches(len(clips), chunk)
@@ -202,9 +203,9 @@ class CogVideoXEncoder(VideoVAEEncoder):
         Equal to the library's latents up to rounding, at a third of the cost.
         """
         if self._still is None:
-            self._still = _without_time(self.model)
+            self._still = still_encoder(self.model)
         images = as_frames(frames)[:, None]
-        with torch.inference_mode():
+        with batch_limit(self), torch.inference_mode():
             parts = [
                 _mode(self._still(self._video(images[rows])))
                 for rows in self._batches(len(images), 1)
@@ -279,51 +280,6 @@ def _two_frames(features: Tensor) -> Tensor:
     if missing <= 0:
         return features
     return torch.nn.functional.pad(features, (0, 0, 0, 0, missing, 0))
-
-
-class _Still(torch.nn.Module):
-    """A causal convolution for clips of one frame.
-
-    The library pads a clip with copies of its first frame, so that all time steps of
-    the kernel see the same image: summing the kernel over time gives the same result.
-    """
-
-    weight: Tensor
-    bias: Tensor | None
-
-    def __init__(self, conv: torch.nn.Conv3d) -> None:
-        super().__init__()
-        assert isinstance(conv.padding, tuple)
-        self.stride, self.padding = conv.stride[1:], conv.padding[1:]
-        weight = conv.weight.detach()
-        self.register_buffer("weight", weight.float().sum(2).to(weight.dtype))
-        self.register_buffer("bias", conv.bias)
-
-    def forward(self, x: Tensor, conv_cache: Any = None) -> tuple[Tensor, None]:
-        """(n, C, 1, h, w) in and out, without a cache."""
-        flat = torch.nn.functional.conv2d(
-            x[:, :, 0], self.weight, self.bias, self.stride, self.padding
-        )
-        return flat[:, :, None], None
-
-
-def _without_time(model: Any) -> Callable[[Tensor], Tensor]:
-    """CogVideoX's encoder for single frames: (n, 3, 1, H, W) to moments."""
-    # Everything but the convolutions is shared with the model.
-    shared = {id(p): p for p in (*model.parameters(), *model.buffers())}
-    encoder = copy.deepcopy(model.encoder, shared)
-    for module in list(encoder.modules()):
-        for name, child in module.named_children():
-            causal = type(child).__name__ == "CogVideoXCausalConv3d"
-            # CogVideoX has no convolutions that replicate the border in space as well.
-            if causal and child.time_pad and child.pad_mode != "replicate":
-                setattr(module, name, _Still(child.conv))
-
-    def moments(video: Tensor) -> Tensor:
-        found: Tensor = encoder(video)[0]
-        return found if model.quant_conv is None else model.quant_conv(found)
-
-    return moments
 
 
 ENCODERS: dict[str, type[VideoVAEEncoder]] = {

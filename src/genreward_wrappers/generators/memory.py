@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
+from genreward_wrappers.encoders.memory import memory_limit
 from genreward_wrappers.generators.settings import Model
 
 
@@ -30,31 +29,3 @@ def memory_told(model: Model) -> Iterator[None]:
 
     with memory_limit(model.source, ways):
         yield
-
-
-@contextmanager
-def memory_limit(source: str, ways: Callable[[bool], list[str]]) -> Iterator[None]:
-    """Says what would help if the memory does not suffice.
-
-    Args:
-        source: What is being computed with.
-        ways: A function that returns what would help, given whether it is the CPU's
-            memory.
-
-    Raises:
-        ValueError: The memory does not suffice.
-    """
-    try:
-        yield
-    except (torch.cuda.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        # torch's error on the CPU has no class of its own.
-        on_cpu = "can't allocate memory" in str(error)
-        if not (
-            on_cpu or isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError))
-        ):
-            raise
-        first = str(error).strip().partition("\n")[0]
-        raise ValueError(
-            f"the memory does not suffice for {source} ({first}). What helps: "
-            + "; ".join(ways(on_cpu))
-        ) from error

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from genreward_wrappers.core import Bool, Int64, Transition, UInt8
 from genreward_wrappers.data.frames import evenly, sample_steps
-from genreward_wrappers.encoders.base import VideoEncoder, as_frames
+from genreward_wrappers.encoders.base import VideoEncoder, as_frames, upload
 from genreward_wrappers.encoders.stream import (
     StreamState,
     stream_push,
@@ -115,7 +115,7 @@ class FramesReading:
             first = latents.new_zeros(len(mask), latents.shape[1])
         else:
             first = memory.first
-        return self.Memory(first.index_copy(0, rows.to(first.device), latents))
+        return self.Memory(first.index_copy(0, upload(rows, first.device), latents))
 
     def step(self, memory: Memory, t: Transition) -> tuple[Stretch | None, Memory]:
         """Encodes the frames of the rows that are at a sampled step."""
@@ -124,7 +124,7 @@ class FramesReading:
             return None, memory
         rows = torch.from_numpy(np.flatnonzero(mask))
         latents = self.encoder.encode_images(t.next_frames[mask]).flatten(1)
-        there = rows.to(latents.device)
+        there = upload(rows, latents.device)
         stretch = Stretch(
             rows=rows,
             agent=latents[:, None],

@@ -159,8 +159,9 @@ class RewardSpec:
             "preset": self.preset,
         }
         # What goes without saying is left out.
-        usual: dict[str, Any] = {"options": {}, "weights": {}, "goal": None}
-        usual["preset"] = "default"
+        if goal is None:
+            del found["goal"]
+        usual = {"options": {}, "weights": {}, "preset": "default"}
         return {k: v for k, v in found.items() if k not in usual or v != usual[k]}
 
     def to_json(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from genreward_wrappers.core import Bool, Float32, UInt8
 from genreward_wrappers.data.goal_maker import GoalMaker
+from genreward_wrappers.encoders.base import upload
 from genreward_wrappers.rewards.similarity import calibrate
 
 
@@ -48,7 +49,7 @@ class Targets:
     def at(self, rows: Tensor) -> Tensor:
         """(n,) which set some rows are compared with."""
         own = rows if len(self.latents) > 1 else torch.zeros_like(rows)
-        return own.to(self.latents.device)
+        return upload(own, self.latents.device)
 
     def nearest(self, rows: Tensor, looks: Tensor) -> Tensor:
         """(n,) the goal of each row's set whose first frame is most like (n, P)."""
@@ -111,5 +112,5 @@ def _put_rows(
         base = (
             new.new_zeros(count, *new.shape[1:]) if old is None else getattr(old, name)
         )
-        fields.append(base.index_copy(0, rows.to(new.device), new))
+        fields.append(base.index_copy(0, upload(rows, new.device), new))
     return Targets(*fields)

@@ -37,7 +37,7 @@ from genreward_wrappers.core import (
 from genreward_wrappers.data.frames import evenly
 from genreward_wrappers.data.goal_maker import GoalMaker
 from genreward_wrappers.data.goals import GoalBundle, load_goal
-from genreward_wrappers.encoders.base import VideoEncoder, as_frames
+from genreward_wrappers.encoders.base import VideoEncoder, as_frames, upload
 from genreward_wrappers.encoders.binding import bind_encoder
 from genreward_wrappers.encoders.pixels import PooledPixels
 from genreward_wrappers.rewards.clip_readers import (
@@ -286,11 +286,11 @@ class VideoLevel(RewardModel[VideoMemory]):
         """(n,) one score a row, over the goals that it is compared with."""
         goal, own = targets.latents, targets.at(stretch.rows)
         device = goal.device
-        time = stretch.time.to(device)
+        time = upload(stretch.time, device)
         before, after = time.floor().long(), time.ceil().long()
         part = (time - before).to(goal.dtype)[:, None, :, None]
         if self.options.goals == "nearest":
-            which = choice.to(device)[:, None]
+            which = upload(choice, device)[:, None]
         else:
             which = torch.arange(goal.shape[1], device=device).expand(len(time), -1)
         each = own[:, None]

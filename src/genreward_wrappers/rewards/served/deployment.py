@@ -90,6 +90,8 @@ def deploy(
         name="reward",
         num_replicas=replicas,
         max_ongoing_requests=ONGOING,
+        # Otherwise a line is written for every step.
+        logging_config={"enable_access_log": False, "log_level": "WARNING"},
         ray_actor_options={"num_cpus": cpus, "num_gpus": gpus},
     )
     handle = serve.run(

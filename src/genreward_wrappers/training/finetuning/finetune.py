@@ -14,7 +14,7 @@ from typing import Any
 
 from genreward_wrappers.data.cache import cache_folder
 from genreward_wrappers.encoders.base import resolve_device
-from genreward_wrappers.generators.memory import memory_limit
+from genreward_wrappers.encoders.memory import memory_limit
 from genreward_wrappers.generators.pipeline import Generator
 from genreward_wrappers.generators.settings import Model, Sampling
 from genreward_wrappers.progress import OnProgress, no_progress

@@ -290,7 +290,8 @@ class FBNets(nn.Module):
             ValueError: Actions of another shape or out of range.
         """
         config = self.config
-        device = next(self.parameters()).device
+        # `parameters()` would walk over all modules, at every step of a reward.
+        device = self.backward_net.input.mean.device
         if config.discrete:
             flat = np.asarray(actions).reshape(len(actions), -1)
             if flat.shape[1] != 1 or flat.dtype.kind not in "iu":
@@ -303,7 +304,9 @@ class FBNets(nn.Module):
                     f"expected action indices from 0 to {config.actions - 1}, got "
                     f"{flat.min()} to {flat.max()}"
                 )
-            index = torch.from_numpy(flat[:, 0].astype(np.int64)).to(device)
+            index = torch.from_numpy(flat[:, 0].astype(np.int64)).to(
+                device, non_blocking=True
+            )
             return functional.one_hot(index, config.actions).float()
         if np.shape(actions)[1:] != (config.actions,):
             raise ValueError(
@@ -311,7 +314,8 @@ class FBNets(nn.Module):
                 f"{np.shape(actions)}"
                 + ("" if np.size(actions) else ": none were recorded")
             )
-        return torch.from_numpy(np.asarray(actions, np.float32)).to(device)
+        array = torch.from_numpy(np.asarray(actions, np.float32))
+        return array.to(device, non_blocking=True)
 
     def to_arrays(
         self, half: bool = False

@@ -1,0 +1,1 @@
+"""Checks and figures of one GPU: see `python -m benchmarks.gpu --help`."""
