@@ -177,6 +177,14 @@ def test_a_newcomers_questions_are_two_clicks_from_the_front_page():
         assert answer in section_of(docs / page, anchor), question
 
 
+def test_the_front_page_speaks_of_every_page():
+    text = (ROOT / "docs" / "index.md").read_text()
+    said, trees = text.split("```{toctree}", 1)
+    pages = re.findall(r"^([\w/]+)$", trees, re.M)
+    assert not [page for page in pages if f"]({page}.md)" not in said]
+    assert len(pages) > 30
+
+
 def distance_order(distance, docs):
     """Pages by their distance, while links that lead to more of them are added."""
     done = set()
