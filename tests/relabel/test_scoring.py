@@ -36,6 +36,10 @@ def test_the_room_is_public():
         ("video:payment=difference", {"payment": "difference"}),
         ("video:goals=max,score=motion", {"goals": "max", "score": "motion"}),
         ("video:reading=stream,length=9", {"reading": "stream", "length": 9}),
+        (
+            "video:reading=window,window=6,length=3",
+            {"reading": "window", "window": 6, "length": 3},
+        ),
         ("video:every=3", {"every": 3}),
     ],
 )
