@@ -1472,7 +1472,7 @@ def test_minari(small_goal, tmp_path, monkeypatch):
     for buffer in buffers:
         buffer.observations[:] = [np.zeros(4, np.float32)] * len(buffer.observations)
     minari_dataset(minari, "toy/blind-v0", buffers, blind)
-    with pytest.raises(ValueError, match=r"no uint8 RGB frames.*float32"):
+    with pytest.raises(ValueError, match=r"uint8 RGB pictures.*found 0.*float32"):
         load_rollouts("minari:toy/blind-v0")
 
 
