@@ -134,7 +134,10 @@ class PointMass(gym.Env[Any, NDArray[np.float32]]):
 
 
 class Brightness(RewardModel[None]):
-    """Pays the mean brightness of the next frame, from 0 to 1. Has no memory."""
+    """Pays the mean brightness of the next frame.
+
+    It lies between 0 and 1. The model has no memory.
+    """
 
     name = "brightness"
 

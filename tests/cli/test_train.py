@@ -50,6 +50,12 @@ def test_it_trains_shows_stops_and_resumes(tmp_path, capsys, monkeypatch):
     assert episode.info["env_id"] == "metaworld/coffee-button"
     # The agent beside the goal.
     assert read_video(output / "agent.mp4").shape == (129, 222, 390, 3)
+    # A picture that is older than the last checkpoint is drawn again.
+    picture = (output / "success.png").read_bytes()
+    (output / "success.png").write_bytes(b"older")
+    assert main([*line, "--steps", "300"]) == 0
+    assert (output / "success.png").read_bytes() == picture
+    capsys.readouterr()
     # The folder is that of this run.
     assert main([*line, "--seed", "1"]) == 1
     said = capsys.readouterr().err

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,6 +57,18 @@ def test_what_was_put_is_got(root):
     np.testing.assert_array_equal(store().get("a")["x"], value()["x"])
     assert (root / "features" / "a.safetensors").is_file()
     assert (root / TAG).is_file()
+
+
+def test_a_folder_with_entries_has_its_tag(root, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def die(path, value):
+        assert (root / TAG).is_file(), "whoever dies from here on leaves a tag"
+        raise Killed
+
+    with pytest.raises(Killed):
+        replace(store(), write=die).put("a", value())
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -92,6 +92,8 @@ def run_train(args: argparse.Namespace) -> int:
     for package, extra in (("sbx", "learn"), ("matplotlib", "demo"), ("av", "video")):
         require(package, extra, "train needs it")
     progress = _train(run, args)
+    # A process that was killed after its last checkpoint left an older picture.
+    draw_curve(_picture(args.output), run, progress)
     episode, video = _show(run, args.output)
     _, verdict = outcome(progress)
     last = progress.success[-WINDOW:]

@@ -24,7 +24,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from genreward_wrappers.data.atomic import remove_stale
+from genreward_wrappers.data.atomic import remove_stale, replacing
 from genreward_wrappers.data.files import (
     FileError,
     Layout,
@@ -112,11 +112,14 @@ class Cache(Generic[T]):
 
     def put(self, name: str, value: T) -> None:
         """Adds an entry, or replaces it."""
-        path = self.path(name)
-        self.write(path, value)
-        root = cache_root()
-        if path.is_relative_to(root):
+        path, root = self.path(name), cache_root()
+        ours = path.is_relative_to(root)
+        if ours:
+            # Before the entry: a process that is killed in between leaves no folder
+            # with entries and without a tag, which nobody would remove.
             _tag(root)
+        self.write(path, value)
+        if ours:
             _trim_to_limit()
 
 
@@ -271,7 +274,8 @@ def _tag(root: Path) -> None:
     tag = root / TAG
     with suppress(OSError):
         if not tag.exists():
-            tag.write_text(_SIGNATURE + "# A cache of genreward-wrappers.\n")
+            with replacing(tag) as scratch:
+                scratch.write_text(_SIGNATURE + "# A cache of genreward-wrappers.\n")
 
 
 def _check_tag() -> None:

@@ -111,8 +111,7 @@ def describe(env: Any) -> Description:
         >>> describe(RewardModelWrapper(PointMass(), Brightness(), env_weight=0.5))
         RewardModelWrapper around PointMass
         Each step pays the sum of
-            1 * reward_brightness  Pays the mean brightness of the next frame, from 0 to 1. Has
-                                   no memory.
+            1 * reward_brightness  Pays the mean brightness of the next frame.
           0.5 * reward_env         the environment's own reward
         Frames: the observation
     """

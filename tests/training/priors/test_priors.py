@@ -678,9 +678,11 @@ def test_training_says_how_far_it_is_and_goes_on(goal, tmp_path):
     for _ in range(12):
         whole.update()
     assert whole.finish().statistics == prior.statistics
-    # What is there stays there.
+    # What is there stays there, and what a killed process left beside it goes.
+    checkpoint.write_bytes(b"left behind")
     again = train(trainer("viper", videos, training), output, log=said.append)
     assert again.statistics == prior.statistics
+    assert not checkpoint.exists()
     with pytest.raises(ValueError, match="exists already, from another run"):
         train(trainer("viper", videos[:1], training), output)
     # A checkpoint that is damaged is not gone on with.

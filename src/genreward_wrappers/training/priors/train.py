@@ -372,6 +372,7 @@ def train(
     """
     if every < 1:
         raise ValueError(f"every={every}: expected at least 1 update")
+    checkpoint = output.with_name(f"{output.name}.checkpoint")
     if output.exists():
         done = Prior.load(output, trainer.kind, str(trainer.device))
         if done.provenance != trainer.provenance():
@@ -380,8 +381,9 @@ def train(
                 "Delete it, or give another output"
             )
         log(f"{output} exists already, from the same run")
+        # A process that was killed right after it wrote the prior left it behind.
+        checkpoint.unlink(missing_ok=True)
         return done
-    checkpoint = output.with_name(f"{output.name}.checkpoint")
     if checkpoint.exists():
         trainer.restore(checkpoint)
         log(f"resumes at update {trainer.step} of {trainer.steps}")
