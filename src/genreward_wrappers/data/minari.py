@@ -16,6 +16,9 @@ from genreward_wrappers.extras import require
 #: What the id of a dataset begins with, where something else could be meant.
 MINARI = "minari:"
 
+#: What a dataset says of itself, in its folder.
+METADATA = Path("data/metadata.json")
+
 #: Minari takes for pictures, and compresses, what has at least so many pixels a side.
 SMALLEST_JPEG = 32
 
@@ -35,7 +38,7 @@ def load_minari(dataset: str | os.PathLike[str]) -> Any:
 
 def is_minari(folder: Path) -> bool:
     """Whether a folder is a Minari dataset."""
-    return (folder / "data" / "metadata.json").is_file()
+    return (folder / METADATA).is_file()
 
 
 def minari_root() -> Path:

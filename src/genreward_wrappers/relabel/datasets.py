@@ -21,7 +21,13 @@ from numpy.typing import NDArray
 from genreward_wrappers.core import warn_caller
 from genreward_wrappers.data.atomic import replacing, replacing_folder, write_atomic
 from genreward_wrappers.data.lerobot import INFO, is_lerobot
-from genreward_wrappers.data.minari import MINARI, is_minari, load_minari, minari_root
+from genreward_wrappers.data.minari import (
+    METADATA,
+    MINARI,
+    is_minari,
+    load_minari,
+    minari_root,
+)
 from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.relabel.lerobot_writer import write_lerobot
 from genreward_wrappers.relabel.minari_writer import write_minari
@@ -157,7 +163,7 @@ def _target(output: str | PathLike[str], kind: str) -> Path:
 
 def _hash(folder: Path, kind: str) -> str:
     """What tells a dataset from another: its own description, not all of its data."""
-    path = folder / INFO if kind == "lerobot" else folder / "data" / "metadata.json"
+    path = folder / (INFO if kind == "lerobot" else METADATA)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

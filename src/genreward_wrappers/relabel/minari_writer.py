@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genreward_wrappers.data.minari import METADATA
 from genreward_wrappers.extras import require
 
 #: What is kept of the reward in the dataset's metadata.
@@ -37,7 +38,7 @@ def write_minari(
             episodes.
     """
     h5py = require("h5py", '"minari[hdf5]"', "Minari datasets need h5py")
-    card = folder / "data" / "metadata.json"
+    card = folder / METADATA
     metadata = json.loads(card.read_text())
     kind = metadata.get("data_format", "hdf5")
     if kind != "hdf5":

@@ -80,7 +80,6 @@ class Aligned(Around):
                 f"align={reach!r}: expected a whole number of pixels, 1 up"
             )
         self._reach = reach
-        self._firsts: UInt8 = self.goal.videos[:, 0]
 
     @property
     def identity(self) -> str:
@@ -94,7 +93,9 @@ class Aligned(Around):
         if memory is None:
             memory = AlignedMemory(None, np.zeros((len(mask), 2), np.int64))
         shifts = memory.shifts.copy()
-        goals = self._at_size(frames.shape[1:3])
+        size = frames.shape[1], frames.shape[2]
+        firsts = self.goal.videos[:, 0]
+        goals = np.stack([area_resize(first, size) for first in firsts])
         for row in np.flatnonzero(mask):
             shifts[row] = find_shift(frames[row], goals, self._reach)
         own = self.model.reset(memory.own, _moved_back(frames, shifts), mask, seeds)
@@ -116,13 +117,6 @@ class Aligned(Around):
         """What the model inside notes, and how far each row's camera is off."""
         down, right = memory.shifts.T
         return {**super().notes(memory), "camera_down": down, "camera_right": right}
-
-    def _at_size(self, size: tuple[int, ...]) -> UInt8:
-        height, width = size
-        if self._firsts.shape[1:3] != (height, width):
-            resized = [area_resize(first, (height, width)) for first in self._firsts]
-            self._firsts = np.stack(resized)
-        return self._firsts
 
 
 def find_shift(frame: UInt8, goals: UInt8, reach: int) -> Int64:
