@@ -98,6 +98,8 @@ CASES = [
 
 def run(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONFAULTHANDLER": "1", **environ}
+    # Which mujoco sets where it is imported, and refuses beside another backend.
+    env.pop("PYOPENGL_PLATFORM", None)
     return subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True
     )
