@@ -127,7 +127,7 @@ def _limits(curves: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
 
 def _width(frames: UInt8) -> int:
     """Of frames at the film's height."""
-    height, width = frames.shape[1:3]
+    height, width = map(int, frames.shape[1:3])
     return max(2, round(width * HEIGHT / height))
 
 
