@@ -80,7 +80,7 @@ def test_each_episode_has_its_own_frames(version, options, tmp_path):
 
 def test_what_needs_no_digest_reads_no_video(tmp_path, monkeypatch):
     """To score one episode, nobody has to hash a hundred gigabytes."""
-    monkeypatch.setattr(lerobot, "hash_file", None)
+    monkeypatch.setattr(lerobot, "hash_file", pytest.fail)
     folder = write_dataset(tmp_path, cameras=CAMERAS[:1])
     assert len(read_lerobot(folder)[0].read()) == LENGTHS[0]
 
