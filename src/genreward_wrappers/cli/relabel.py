@@ -7,7 +7,12 @@ import json
 
 import numpy as np
 
-from genreward_wrappers.cli.arguments import Commands, add_command, add_shared
+from genreward_wrappers.cli.arguments import (
+    Commands,
+    add_command,
+    add_shared,
+    check_least,
+)
 from genreward_wrappers.cli.score import add_scoring, check_scoring
 
 
@@ -50,6 +55,14 @@ def add_relabel(commands: Commands) -> None:
         help="Also write the scores of all frames as sarm_progress.parquet, which "
         "LeRobot's RA-BC weighs samples by.",
     )
+    command.add_argument(
+        "--ray",
+        type=int,
+        default=0,
+        metavar="N",
+        help="Score with N workers of the Ray cluster on this machine, which is "
+        "started if there is none; by default in this process.",
+    )
     add_shared(command, "--json")
 
 
@@ -59,6 +72,7 @@ def run_relabel(args: argparse.Namespace) -> int:
     if len(rewards) > 1:
         raise ValueError(f"a dataset has one reward, got --reward {rewards}")
     check_scoring(args, rewards)
+    check_least(args, ray=0)
     from genreward_wrappers.progress import progress_bars
     from genreward_wrappers.relabel import relabel_dataset
 
@@ -70,6 +84,7 @@ def run_relabel(args: argparse.Namespace) -> int:
             column=args.column,
             camera=args.camera,
             weights=args.weights,
+            workers=args.ray,
             on_progress=lambda done, total: on_progress("episodes", done, total),
             goal=args.goal,
             env_id=args.env,

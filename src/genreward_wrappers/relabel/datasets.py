@@ -31,6 +31,7 @@ from genreward_wrappers.data.minari import (
 from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.relabel.lerobot_writer import write_lerobot
 from genreward_wrappers.relabel.minari_writer import write_minari
+from genreward_wrappers.relabel.on_ray import run_on_ray
 from genreward_wrappers.relabel.recordings import from_lerobot, from_minari
 from genreward_wrappers.relabel.scoring import Reward, Scorer
 
@@ -63,6 +64,7 @@ def relabel_dataset(
     column: str | None = None,
     camera: str = "",
     weights: bool = False,
+    workers: int = 0,
     on_progress: OnProgress = no_progress,
     **options: Any,
 ) -> Relabelled:
@@ -80,6 +82,7 @@ def relabel_dataset(
         camera: The camera of a dataset that has several.
         weights: Whether to write ``sarm_progress.parquet`` as well, the scores of all
             frames in the form that LeRobot weighs samples by in RA-BC.
+        workers: How many actors of a Ray cluster score the episodes; 0 is this process.
         on_progress: Called with the number of episodes that are scored, and of all.
         **options: Those of `Scorer`.
 
@@ -116,7 +119,8 @@ def relabel_dataset(
     left = [one for one in recordings if one.number not in known]
     done = len(known)
     on_progress(done, len(recordings))
-    for index, (scored,) in scorer.run(left):
+    found = run_on_ray(scorer, left, workers) if workers else scorer.run(left)
+    for index, (scored,) in found:
         number = left[index].number
         known[number] = np.asarray(scored.rewards, np.float64)
         with replacing(partial / f"{number}.npy", ".npy") as scratch:
