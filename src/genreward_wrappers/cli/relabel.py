@@ -56,6 +56,14 @@ def add_relabel(commands: Commands) -> None:
         "LeRobot's RA-BC weighs samples by.",
     )
     command.add_argument(
+        "--best",
+        type=float,
+        metavar="SHARE",
+        help="Also print the numbers of the episodes with the highest mean rewards, "
+        "this share of all (0.5 is half), as `lerobot-train --dataset.episodes` takes "
+        "them; none by default.",
+    )
+    command.add_argument(
         "--ray",
         type=int,
         default=0,
@@ -73,6 +81,8 @@ def run_relabel(args: argparse.Namespace) -> int:
         raise ValueError(f"a dataset has one reward, got --reward {rewards}")
     check_scoring(args, rewards)
     check_least(args, ray=0)
+    if args.best is not None and not 0 < args.best <= 1:
+        raise ValueError(f"--best {args.best}: expected a number above 0, at most 1")
     from genreward_wrappers.progress import progress_bars
     from genreward_wrappers.relabel import relabel_dataset
 
@@ -103,11 +113,14 @@ def run_relabel(args: argparse.Namespace) -> int:
         "min": float(every.min()),
         "max": float(every.max()),
     }
+    best = None if args.best is None else made.best(args.best)
     if args.json:
-        print(json.dumps(found))
+        print(json.dumps(found if best is None else {**found, "best": best}))
     else:
         print(
             f"{made.folder}: {len(made.rewards)} episodes, {len(every)} rewards from "
             f"{every.min():.4g} to {every.max():.4g}, {every.mean():.4g} on average"
         )
+        if best is not None:
+            print(f"episodes with the highest mean rewards: {best}")
     return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,6 +55,21 @@ class Relabelled:
     folder: Path
     rewards: Mapping[int, NDArray[np.float64]]
     resumed: int
+
+    def best(self, share: float) -> list[int]:
+        """The numbers of the episodes with the highest mean rewards.
+
+        Args:
+            share: Which share of all episodes, rounded up; above 0, at most 1.
+
+        Raises:
+            ValueError: It is no such share.
+        """
+        if not 0 < share <= 1:
+            raise ValueError(f"share={share}: expected a number above 0, at most 1")
+        means = {number: float(own.mean()) for number, own in self.rewards.items()}
+        ranked = sorted(means, key=lambda number: (-means[number], number))
+        return sorted(ranked[: math.ceil(share * len(ranked))])
 
 
 def relabel_dataset(
