@@ -51,12 +51,12 @@ def test_relabel(asked, tmp_path, monkeypatch, capsys):
     pytest.importorskip("pyarrow")
     monkeypatch.setattr(relabel, "relabel_dataset", asked)
     command = ["relabel", "set", "--output", "new", "--reward", "pixels", "--weights",
-               "--column", "paid", "--camera", "top"]  # fmt: skip
+               "--column", "paid", "--camera", "top", "--ray", "2"]  # fmt: skip
     assert main([*command, *SCORING]) == 1
     assert capsys.readouterr().err.endswith("enough\n")
     assert asked.args == ("set", "pixels", "new")
     asked.options.pop("on_progress")
-    more = {"weights": True, "column": "paid", "camera": "top"}
+    more = {"weights": True, "column": "paid", "camera": "top", "workers": 2}
     assert asked.options == {**REACHED, **more}
 
 

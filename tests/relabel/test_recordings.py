@@ -177,7 +177,8 @@ def test_what_a_minari_dataset_says_of_itself():
     (one,) = from_minari(data, "side")
     assert (one.name, one.number) == ("minari:toy/said-v0, episode 4", 4)
     assert one.about == {
-        "action_space": "space", "env_id": "metaworld/reach", "horizon": 7
+        "action_space": "space", "env_id": "metaworld/reach", "horizon": 7,
+        "camera": "side",
     }  # fmt: skip
     found = one.read()
     np.testing.assert_array_equal(found.frames, pictures["side"])
