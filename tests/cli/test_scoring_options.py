@@ -10,6 +10,7 @@ import pytest
 from genreward_wrappers import relabel
 from genreward_wrappers.cli import serve
 from genreward_wrappers.cli.main import main
+from genreward_wrappers.rewards.served import connection
 
 SCORING = ["--goal", "a.mp4", "--env", "metaworld/reach", "--horizon", "7",
            "--batch", "3", "--device", "cpu", "--dtype", "bfloat16"]  # fmt: skip
@@ -67,7 +68,7 @@ def test_serve(asked, goal, tmp_path, monkeypatch, capsys):
     )
     joined, ended = [], []
 
-    def join(ray, address):
+    def join(address):
         joined.append(address)
         return False
 
@@ -76,7 +77,7 @@ def test_serve(asked, goal, tmp_path, monkeypatch, capsys):
         sys.modules, deployment, SimpleNamespace(deploy=asked, withdraw=None)
     )
     monkeypatch.setattr(serve, "require", lambda *_: ray)
-    monkeypatch.setattr(serve, "_join", join)
+    monkeypatch.setattr(connection, "find_cluster", join)
     command = ["serve", "--reward", "video:score=cosine", "--name", "cup", "--goal",
                str(tmp_path / "goal.safetensors"), "--replicas", "3", "--batch", "4",
                "--address", "host:6379", "--dtype", "bfloat16"]  # fmt: skip
