@@ -15,7 +15,7 @@ from genreward_wrappers.cli.arguments import (
     check_least,
 )
 from genreward_wrappers.extras import require
-from genreward_wrappers.rewards.spec_text import parse
+from genreward_wrappers.rewards.spec import RewardSpec
 
 if TYPE_CHECKING:
     from genreward_wrappers.relabel import Recording, Scorer
@@ -131,7 +131,7 @@ def check_scoring(args: argparse.Namespace, rewards: list[str]) -> None:
     """Raises for what is wrong before anything large is imported."""
     check_least(args, horizon=1, batch=1)
     for reward in rewards:
-        parse(reward.partition(":")[0])
+        RewardSpec.parse(reward)
     require("pyarrow", "parquet", "tables of scores need pyarrow")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gymnasium import spaces
@@ -18,6 +17,7 @@ from genreward_wrappers.core import RewardModel, warn_caller
 from genreward_wrappers.data.goal_maker import GoalMaker
 from genreward_wrappers.data.goals import GoalBundle, GoalError, load_goal
 from genreward_wrappers.data.video_files import is_videos
+from genreward_wrappers.generators.episode_settings import GeneratedGoals
 
 if TYPE_CHECKING:
     from genreward_wrappers.encoders.base import VideoEncoder
@@ -90,8 +90,6 @@ class Facts:
             return self.find_bundle(goal, encoder)
         if isinstance(self.goal, GoalBundle):
             return own_goals(self.goal, goal)
-        from genreward_wrappers.generators.episode_goals import GeneratedGoals
-
         return GeneratedGoals.of(goal).maker(self.env_id)
 
     def find_bundle(self, goal: Any, encoder: Any = None) -> GoalBundle:
@@ -129,8 +127,6 @@ class Facts:
 
 def own_goals(goal: GoalBundle, generated: Any) -> OwnGoals:
     """Makes each episode's goals, of the prompt and for the environment of a bundle."""
-    from genreward_wrappers.generators.episode_goals import GeneratedGoals
-
     settings = GeneratedGoals.of(generated).as_mapping()
     return GeneratedGoals.of({"prompt": goal.prompt, **settings}).maker(goal.env_id)
 
@@ -144,12 +140,6 @@ def is_generated(goal: Any) -> bool:
 
 def is_settings(goal: Any) -> bool:
     """Whether this is a `GeneratedGoals`."""
-    if isinstance(goal, (str, Mapping, PathLike, GoalBundle, GoalMaker)):
-        return False
-    if goal is None:
-        return False
-    from genreward_wrappers.generators.episode_goals import GeneratedGoals
-
     return isinstance(goal, GeneratedGoals)
 
 

@@ -18,8 +18,17 @@ from genreward_wrappers.rewards.spec import ENV, OURS, RewardSpec
 FIRST_SEED = 3_000_000
 
 
-def make_env(run: Run, record: Path | None = None) -> gym.Env[Any, Any]:
-    """The environment of a run: states and the time, and its reward alone."""
+def make_env(
+    run: Run, record: Path | None = None, device: str = "auto"
+) -> gym.Env[Any, Any]:
+    """The environment of a run: states and the time, and its reward alone.
+
+    Args:
+        run: The run.
+        record: The folder to record some episodes in; None records none.
+        device: The device of the reward's models. It is no part of the run, which may
+            resume on another one.
+    """
     from genreward_wrappers.wrappers import RewardModelWrapper
 
     check_offers_state(run.env_id)
@@ -45,7 +54,9 @@ def make_env(run: Run, record: Path | None = None) -> gym.Env[Any, Any]:
     if spec.looks_at_goal():
         assert bundle is not None
         spec = _alone(spec, bundle)
-    return RewardModelWrapper(env, spec, observe="progress", record=record)
+    return RewardModelWrapper(
+        env, spec, observe="progress", record=record, device=device
+    )
 
 
 def check_offers_state(env_id: str) -> None:
