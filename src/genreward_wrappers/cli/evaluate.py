@@ -87,7 +87,7 @@ def add_evaluate(commands: Commands) -> None:
         const=20_000,
         metavar="STEPS",
         help="Also train agents on each reward alone, for 20000 steps if no number is "
-        "given (about ten minutes a run on one core). Interrupted runs resume. Not "
+        "given (about ten minutes per run on one core). Interrupted runs resume. Not "
         "done by default.",
     )
     learning.add_argument(

@@ -91,7 +91,7 @@ def add_finetune(commands: Commands) -> None:
         "--source",
         choices=(*SOURCES,),
         help="What the data are: BridgeData V2 or RT-1 as a LeRobotDataset, or "
-        "demonstrations of RLBench; found out by default.",
+        "demonstrations of RLBench; detected by default.",
     )
     add_shared(data, "--camera")
     add_shared(data, "--prompt", help="The prompt of clips that have none.")

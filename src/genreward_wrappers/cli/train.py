@@ -44,7 +44,7 @@ def add_train(commands: Commands) -> None:
         default=15_000,
         metavar="N",
         help="How many decisions to train for, rounded up to whole episodes. A "
-        "finished run goes further with a larger number.",
+        "finished run continues with a larger number.",
     )
     add_shared(
         command,
