@@ -72,7 +72,7 @@ def add_finetune(commands: Commands) -> None:
         "recorded episodes: with LoRA, as a whole, or only its VAE. An interrupted run "
         "resumes. For several GPUs:\n"
         "  accelerate launch -m genreward_wrappers finetune ...",
-        "--model THUDM/CogVideoX-5b-I2V --data episodes \n--output lora",
+        "--model THUDM/CogVideoX-5b-I2V --data episodes\n--output lora",
     )
     command.add_argument(
         "--model", required=True, help="The pipeline: a folder or a Hub id."
