@@ -1,9 +1,9 @@
 """The episodes of a LeRobotDataset in a local folder, of format 3.0 or 2.1.
 
 Format 3.0 keeps many episodes in one mp4 and says in parquet tables where each begins;
-2.1 has an mp4 an episode and tables of JSON. Cameras that were not made into videos lie
-as pictures in the tables of the data. LeRobot itself is not needed; tables are read by
-pyarrow.
+2.1 has one mp4 per episode and tables of JSON. Cameras without videos are stored as
+pictures in the tables of the data. LeRobot itself is not needed; pyarrow reads the
+tables.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from genreward_wrappers.data.video_files import read_part
 from genreward_wrappers.extras import require
 
 INFO = Path("meta", "info.json")
-#: What else tells such a dataset, of which one file may be lacking.
+#: Other signs of such a dataset, in case one of its files is missing.
 OTHERS = ("meta/episodes", "meta/tasks.parquet", "meta/episodes.jsonl")
 VERSIONS = ("v2.1", "v3.0")
 TABLES = "tables of a LeRobot dataset need pyarrow"
 SUCCESS = "next.success"
-#: What is said of each episode.
+#: The columns that describe an episode.
 EPISODE = ("episode_index", "tasks", "length")
 
 Row = Mapping[str, Any]
@@ -40,19 +40,19 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class LeRobotEpisode:
-    """An episode as one camera saw it.
+    """An episode as seen by one camera.
 
     Attributes:
-        name: Where it is from, for messages.
-        key: What it is called in a table of captions.
-        tasks: What is done in it, in words, in no order.
-        success: Whether it succeeded; so it did where nobody noted it.
-        digest: The hash of what it is read from.
-        read: Gives its frames, (T, H, W, 3) uint8 RGB.
+        name: Its place, for messages.
+        key: Its name in a table of captions.
+        tasks: Its tasks in words, in no particular order.
+        success: Whether it succeeded; True if the dataset does not say.
+        digest: The hash of the files it is read from.
+        read: Returns its frames, (T, H, W, 3) uint8 RGB.
         number: Its index in the dataset.
-        length: Of its frames.
-        fps: Frames a second.
-        table: The file that its data are in, which may hold others, too.
+        length: The number of its frames.
+        fps: Its frame rate.
+        table: The file with its data, which may hold other episodes, too.
     """
 
     name: str
@@ -68,7 +68,7 @@ class LeRobotEpisode:
 
 
 def is_lerobot(folder: Path) -> bool:
-    """Whether a folder is a LeRobotDataset, perhaps one that is not whole."""
+    """Whether a folder is a LeRobotDataset, possibly an incomplete one."""
     return any((folder / name).exists() for name in (INFO, *OTHERS))
 
 
@@ -76,12 +76,13 @@ def read_lerobot(folder: Path, camera: str = "") -> list[LeRobotEpisode]:
     """The episodes of a dataset; no frame is decoded yet.
 
     Args:
-        folder: Of the dataset.
-        camera: The name of a feature, or its last part, as "top" of
-            "observation.images.top"; may be left out where there is only one.
+        folder: The folder of the dataset.
+        camera: The name of a feature, or its last part, such as "top" for
+            "observation.images.top"; empty if there is only one camera.
 
     Raises:
-        ValueError: The dataset is not whole, of another version, or has no such camera.
+        ValueError: The dataset is incomplete, of another version, or has no such
+            camera.
         ImportError: A package is missing.
     """
     info = _info(folder)
@@ -125,10 +126,10 @@ def read_lerobot(folder: Path, camera: str = "") -> list[LeRobotEpisode]:
 
 
 def read_columns(episode: LeRobotEpisode, *columns: str) -> dict[str, NDArray[Any]]:
-    """Some columns of the data of an episode, (T, ...) each, those that there are.
+    """Those of some columns that an episode's data has, (T, ...) each.
 
     Raises:
-        ValueError: The data are not there, or not those of all frames.
+        ValueError: The data is missing, for all or for some frames.
     """
     if not episode.table.is_file():
         return {}
@@ -173,7 +174,7 @@ def _info(folder: Path) -> dict[str, Any]:
 
 
 def _camera(folder: Path, features: Mapping[str, Any], camera: str) -> str:
-    """The whole name of a camera."""
+    """The full name of a camera."""
     cameras = [
         name
         for name, feature in features.items()
@@ -196,7 +197,7 @@ def _is_depth(feature: Mapping[str, Any]) -> bool:
 
 
 def _rows(folder: Path, info: Row, camera: str) -> Iterator[Row]:
-    """What the dataset says of each episode."""
+    """What the dataset says about each episode."""
     if info["codebase_version"] == "v2.1":
         path = folder / "meta" / "episodes.jsonl"
         if not path.is_file():
@@ -227,7 +228,7 @@ def _row(path: Path, line: str) -> Row:
 
 
 def _path(folder: Path, info: Row, row: Row, camera: str) -> Path:
-    """Where an episode's video is, or without a camera its data."""
+    """The path of an episode's video, or, without a camera, of its data."""
     template = str(info["video_path" if camera else "data_path"])
     place = f"videos/{camera}" if camera else "data"
     number = int(row["episode_index"])
@@ -245,7 +246,7 @@ def _path(folder: Path, info: Row, row: Row, camera: str) -> Path:
 
 
 def _won(folder: Path, info: Row, rows: Sequence[Row]) -> set[int] | None:
-    """The episodes that succeeded; None where nobody noted it."""
+    """The episodes that succeeded; None if the dataset does not say."""
     if SUCCESS not in info["features"]:
         return None
     paths = {_path(folder, info, row, "") for row in rows}
@@ -258,7 +259,7 @@ def _won(folder: Path, info: Row, rows: Sequence[Row]) -> set[int] | None:
 
 
 def _pictures(path: Path, camera: str, number: int, length: int, name: str) -> UInt8:
-    """An episode's frames out of a table of the data."""
+    """An episode's frames from a table of the data."""
     from PIL import Image
 
     rows = _table(path, [camera, "frame_index", "episode_index"], number)
@@ -298,7 +299,7 @@ def _parquet(path: Path) -> Any:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Names the file that is no parquet file."""
+    """Errors in the block name the file that is no parquet file."""
     pyarrow = require("pyarrow", "parquet", TABLES)
     try:
         yield
