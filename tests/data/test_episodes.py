@@ -87,7 +87,7 @@ def test_an_episode_survives_its_file(tmp_path, seen):
         ({"frame_steps": np.array([0, 2, 5])}, "end by 4"),
         ({"success": np.zeros(3, bool)}, "episode of 4 actions.*'success': 3"),
         ({"rewards": {"env": np.zeros(5)}}, "'env': 5"),
-        ({"states": np.zeros((4, 2))}, r"4 actions has one state more.*got \(4, 2\)"),
+        ({"states": np.zeros((4, 2))}, r"4 actions needs one state more.*got \(4, 2\)"),
         ({"states": np.zeros(5)}, r"of shape \(5, numbers\), got \(5,\)"),
     ],
 )

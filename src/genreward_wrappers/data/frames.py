@@ -103,8 +103,8 @@ def _search(
             return FrameSource("obs", images[0])
         if len(images) > 1:
             raise ValueError(
-                f"the observation holds {len(images)} images, {images}: say which one "
-                f'the reward looks at, frames="obs:{images[0]}" for example'
+                f"the observation holds {len(images)} images, {images}: name the one that "
+                f'the reward looks at, for example frames="obs:{images[0]}"'
             )
     if metadata.get(TAP):
         return FrameSource("info", TAP)
@@ -147,7 +147,7 @@ def _fault(space: spaces.Space[Any], smallest: int = 1) -> str:
             return f"{wanted}, {what} from 0 to 1: give the image before it is rescaled"
         if min(space.shape[:2]) < smallest:
             return (
-                f"{wanted}, {what}, too small for a picture: if it is one, say so by "
+                f"{wanted}, {what}, too small for a picture: if it is one, say so with "
                 'frames="obs" or "obs:<key>"'
             )
         return ""

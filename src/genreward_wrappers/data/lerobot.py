@@ -155,7 +155,7 @@ def _info(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(
             f"{folder} looks like a LeRobot dataset, but has no {INFO.as_posix()}: it "
-            "was not fetched whole"
+            "was not downloaded completely"
         )
     try:
         info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -164,7 +164,7 @@ def _info(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no JSON object ({error})") from error
     if version not in VERSIONS:
         raise ValueError(
-            f"{folder} is a LeRobot dataset of version {version!r}: read are "
+            f"{folder} is a LeRobot dataset of version {version!r}; supported are "
             f"{' and '.join(VERSIONS)}. LeRobot has scripts that convert older ones"
         )
     lacking = {"features", "fps", "data_path", "video_path"} - info.keys()
@@ -187,8 +187,8 @@ def _camera(folder: Path, features: Mapping[str, Any], camera: str) -> str:
         return fitting[0]
     if not cameras:
         raise ValueError(f"{folder} is a LeRobot dataset without a camera")
-    said = f"camera={camera!r}" if camera else "which camera"
-    raise ValueError(f"{folder}: {said}? Give one of {', '.join(cameras)}")
+        said = f"no camera {camera!r}" if camera else "several cameras"
+    raise ValueError(f"{folder} has {said}: give one of {', '.join(cameras)}")
 
 
 def _is_depth(feature: Mapping[str, Any]) -> bool:
@@ -222,7 +222,7 @@ def _row(path: Path, line: str) -> Row:
         return {name: row[name] for name in EPISODE}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path}: expected an object with {', '.join(EPISODE)} a line, got "
+            f"{path}: expected an object with {', '.join(EPISODE)} per line, got "
             f"{line[:80]}"
         ) from error
 
@@ -267,7 +267,7 @@ def _pictures(path: Path, camera: str, number: int, length: int, name: str) -> U
     for row in sorted(rows, key=lambda row: int(row["frame_index"])):
         data = (row[camera] or {}).get("bytes")
         if data is None:
-            raise ValueError(f"{name}: {path} names pictures and does not hold them")
+            raise ValueError(f"{name}: {path} names pictures but does not hold them")
         with Image.open(io.BytesIO(data)) as picture:
             frames.append(np.asarray(picture.convert("RGB")))
     if len(frames) != length:
