@@ -320,7 +320,8 @@ class Recorder:
             self._frames = []
             warnings.warn(
                 f"record= has stopped: {path} could not be written "
-                f"({error.strerror or error}). The environment and its rewards continue",
+                f"({error.strerror or error}). The environment and its rewards "
+                "continue",
                 stacklevel=2,
             )
 

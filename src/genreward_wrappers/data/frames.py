@@ -103,8 +103,8 @@ def _search(
             return FrameSource("obs", images[0])
         if len(images) > 1:
             raise ValueError(
-                f"the observation holds {len(images)} images, {images}: name the one that "
-                f'the reward looks at, for example frames="obs:{images[0]}"'
+                f"the observation holds {len(images)} images, {images}: name the one "
+                f'that the reward looks at, for example frames="obs:{images[0]}"'
             )
     if metadata.get(TAP):
         return FrameSource("info", TAP)
