@@ -14,7 +14,7 @@ from genreward_wrappers.evaluate.learn.runs import HORIZON, REPEAT, Progress, Ru
 from genreward_wrappers.rewards.facts import is_generated, own_goals
 from genreward_wrappers.rewards.spec import ENV, OURS, RewardSpec
 
-#: Of the learning runs' episodes; the test episodes have others.
+#: The seeds of the learning runs' episodes; the test episodes have others.
 FIRST_SEED = 3_000_000
 
 
@@ -49,7 +49,7 @@ def make_env(
         **({} if spec.name == ENV else look),
     )
     if spec.name == ENV:
-        # The same observation for all, so that only the reward differs.
+        # The same observation for all rewards, so that only the reward differs.
         return gym.wrappers.TimeAwareObservation(env, normalize_time=True)
     if spec.looks_at_goal():
         assert bundle is not None
@@ -90,7 +90,7 @@ class Episodes(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: gym.Env[Any, Any], seed: int) -> None:
         super().__init__(env)
         self._first = FIRST_SEED + 10_000 * seed
-        #: Processor seconds before this process.
+        #: CPU seconds before this process.
         self.seconds = 0.0
         self._begun = time.process_time()
         self.success: list[bool] = []
@@ -106,7 +106,7 @@ class Episodes(gym.Wrapper[Any, Any, Any, Any]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         self._now, self._earned = False, 0.0
-        # Whatever the agent asks for: a run that resumes meets the same episodes.
+        # Whatever seed the agent asks for: a run that resumes meets the same episodes.
         return self.env.reset(seed=self._first + len(self.success), options=options)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:

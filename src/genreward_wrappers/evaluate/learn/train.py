@@ -1,7 +1,7 @@
 """What an optimiser finds: training runs on one reward alone.
 
 A score that separates recorded episodes can still be farmed, so a reward is also tried
-on an agent: soft actor-critic on state observations and the place in the episode, paid
+on an agent: soft actor-critic on state observations and the time in the episode, paid
 by the reward under test and nothing else. Success is then compared with reward. A run
 can be stopped at any time, and resumes.
 """
@@ -25,7 +25,7 @@ from genreward_wrappers.workers import workers
 
 #: Episodes between two checkpoints.
 CHUNK = 20
-#: What the names of their files end with.
+#: The suffix of their files.
 CHECKPOINT = ".checkpoint.safetensors"
 
 
