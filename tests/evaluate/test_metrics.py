@@ -298,7 +298,7 @@ def test_wrong_input_is_an_error():
         label("sucess", 0)
     with pytest.raises(ValueError, match="one score for each step"):
         Curve(np.arange(3), np.zeros(2))
-    with pytest.raises(ValueError, match="must rise"):
+    with pytest.raises(ValueError, match="must increase"):
         Curve(np.array([2, 1]), np.zeros(2))
     with pytest.raises(ValueError, match="one curve for each of 1 episodes, got 0"):
         measure([], [label("random", 0)])

@@ -187,7 +187,7 @@ def _camera(folder: Path, features: Mapping[str, Any], camera: str) -> str:
         return fitting[0]
     if not cameras:
         raise ValueError(f"{folder} is a LeRobot dataset without a camera")
-        said = f"no camera {camera!r}" if camera else "several cameras"
+    said = "several cameras" if fitting else f"no camera {camera!r}"
     raise ValueError(f"{folder} has {said}: give one of {', '.join(cameras)}")
 
 

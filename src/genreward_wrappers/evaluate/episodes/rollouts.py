@@ -360,7 +360,7 @@ def _name(job: Job) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _makers() -> dict[str, str]:
-    """What else the pictures depend on: packages, the GL driver, this package's code."""
+    """What else the pictures depend on: packages, the GL driver, our own code."""
     from genreward_wrappers.envs import _gl, _meshes, metaworld, pixel_env, policies
 
     _gl.choose_backend()

@@ -88,7 +88,7 @@ class Folder:
         self._version = time.time_ns() // 1_000_000
 
     def news(self, since: int) -> dict[str, Any]:
-        """What changed since a version: episodes, removed names, the present version."""
+        """What changed since a version: episodes, removed names, the version now."""
         files = self._files()
         listed = dict(sorted(files.items(), reverse=True)[:LISTED])
         with self._lock:
