@@ -238,7 +238,7 @@ def test_datasets_that_are_not_read(tmp_path):
     with pytest.raises(ValueError, match=r"info.json is no JSON object"):
         find_clips(folder)
     (folder / "meta" / "info.json").unlink()
-    with pytest.raises(ValueError, match=r"has no meta/info.json: .* not fetched"):
+    with pytest.raises(ValueError, match=r"has no meta/info.json: .* not downloaded"):
         find_clips(folder)
     with pytest.raises(ValueError, match=r"has no meta/info.json"):
         load_videos([folder], size=SIZE)
