@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
+from genreward_wrappers.relabel import from_buffer
 from genreward_wrappers.rewards.frame_level import FrameLevel
 from genreward_wrappers.sb3 import RelabelReplayBuffer, VecGenReward, VecRewardModel
 from genreward_wrappers.testing import Brightness, PointMass
@@ -80,6 +81,14 @@ def test_without_a_change_samples_are_paid_as_the_steps_were():
     np.testing.assert_array_equal(before, steps)
     np.testing.assert_array_equal(paid(buffer), steps)
     assert buffer.sample(16).rewards.shape == (16, 1)
+
+
+def test_recordings_of_it_have_the_environments_own_reward():
+    buffer, noted = played(envs(env_weight=0.3))
+    own = np.array([[i["reward_env"] for i in infos] for _, infos in noted])
+    for one in from_buffer(buffer)[:2]:
+        found = one.read().rewards["env"]
+        np.testing.assert_array_equal(found, own[len(found) * one.number :][:7, 0])
 
 
 def test_new_weights_pay_all_samples(goal):

@@ -11,7 +11,7 @@ import pytest
 
 from genreward_wrappers import RewardModelWrapper, VideoLevelReward
 from genreward_wrappers.cli.main import main
-from genreward_wrappers.relabel import datasets, find_recordings, relabel_dataset, score
+from genreward_wrappers.relabel import find_recordings, relabel_dataset, score
 from genreward_wrappers.testing import Brightness, PointMass
 from tests import lerobot_sets
 from tests.relabel.test_recordings import collected, minari  # noqa: F401
@@ -144,7 +144,9 @@ def test_a_lerobot_reward_is_replaced(version, tmp_path):
         assert table[f"stats/{REWARD}/max"][0] == pytest.approx([first.max()])
         assert table["length"] == list(lerobot_sets.LENGTHS)
     about = json.loads((target / "meta/genreward.json").read_text())
-    assert about["rewards"] == [{"model": "genreward_wrappers.testing.Brightness"}]
+    assert about["rewards"] == [
+        {"model": "genreward_wrappers.testing.Brightness brightness"}
+    ]
     assert about["source"]["name"] == str(source)
     # As LeRobot's RABCWeights reads it: a score a frame, none at the first.
     table = parquet.read_table(target / "sarm_progress.parquet").to_pydict()
@@ -165,7 +167,7 @@ def test_a_lerobot_reward_is_added(dataset, tmp_path):
     path = next((made.folder / "data").rglob("*.parquet"))
     card = json.loads(parquet.read_schema(path).metadata[b"huggingface"])
     assert card["info"]["features"]["brightness"]["dtype"] == "float32"
-    with pytest.raises(ValueError, match=r"'action' has the shape \[2\].*another name"):
+    with pytest.raises(ValueError, match="has a feature 'action' already"):
         relabel_dataset(dataset, Brightness(), tmp_path / "other", column="action")
 
 
@@ -191,8 +193,15 @@ def test_an_interrupted_run_resumes(dataset, tmp_path, monkeypatch):
     assert {p.name for p in partial.iterdir()} == {"run.json", "0.npy", "1.npy"}
     with pytest.raises(ValueError, match=r"was begun with \{'rewards'.*Stops"):
         relabel_dataset(dataset, Brightness(), target)
-    with pytest.raises(ValueError, match=r"begun with \{'column': None\}"):
-        relabel_dataset(dataset, Stops(), target, column="brightness")
+    for name, other in (("column", "brightness"), ("dtype", "bfloat16"), ("seed", 1)):
+        with pytest.raises(
+            ValueError, match=rf"begun with \{{'{name}': .*'{name}': .*:"
+        ):
+            relabel_dataset(dataset, Stops(), target, **{name: other})
+    longer = Stops()
+    longer.name = "longer"
+    with pytest.raises(ValueError, match=r"Stops brightness'.*Stops longer'"):
+        relabel_dataset(dataset, longer, target)
     monkeypatch.setattr(Stops, "broken", False)
     seen = []
     made = relabel_dataset(
@@ -214,6 +223,8 @@ def test_what_cannot_be_relabelled(dataset, tmp_path, capsys):
     (full / "mine.txt").touch()
     with pytest.raises(ValueError, match="full is there and not empty"):
         relabel_dataset(dataset, Brightness(), full)
+    with pytest.raises(ValueError, match="is inside .*, of which it is to be a copy"):
+        relabel_dataset(dataset, Brightness(), dataset / "data" / "new")
     with pytest.raises(ValueError, match="the source is no Minari dataset"):
         relabel_dataset(dataset, Brightness(), "minari:a/b-v0")
     film = next((dataset / "videos").rglob("*.mp4"))
@@ -222,10 +233,18 @@ def test_what_cannot_be_relabelled(dataset, tmp_path, capsys):
     with pytest.raises(ValueError, match=r"episode 0: .*does not decode as a video"):
         relabel_dataset(dataset, Brightness(), tmp_path / "x")
     film.write_bytes(kept)
+    card = dataset / "meta/info.json"
+    text = card.read_text()
+    info = json.loads(text)
+    info["features"][REWARD]["shape"] = [2]
+    card.write_text(json.dumps(info))
+    with pytest.raises(ValueError, match=r"has the shape \[2\]: give .*column="):
+        relabel_dataset(dataset, Brightness(), tmp_path / "y")
+    card.write_text(text)
     shutil.rmtree(dataset / "data")
     with pytest.raises(ValueError, match="has no tables of data"):
         relabel_dataset(dataset, Brightness(), tmp_path / "y")
-    assert not (tmp_path / "y").exists()
+    assert not [*tmp_path.glob("y*")], "it is said before anything is scored"
     told = ["relabel", str(dataset), "--output", str(full), "--reward", "pixels"]
     assert main([*told, "--reward", "video"]) == 1
     assert "a dataset has one reward" in capsys.readouterr().err
@@ -316,4 +335,8 @@ def test_other_formats_of_minari_are_refused(minari, tmp_path):  # noqa: F811
     shutil.copytree(source.storage.data_path.parent, folder)
     (folder / "data/metadata.json").write_text(text.replace("hdf5", "arrow"))
     with pytest.raises(ValueError, match="in its format 'hdf5', this one is 'arrow'"):
-        datasets.write_minari(folder, {}, None, {}, None)
+        relabel_dataset(folder, Brightness(), tmp_path / "new")
+    (folder / "data/metadata.json").write_text(text)
+    made = relabel_dataset(folder, Brightness(), tmp_path / "new", column="bright")
+    with pytest.raises(ValueError, match="has an info 'bright' already.*another name"):
+        relabel_dataset(made.folder, Brightness(), tmp_path / "b", column="bright")

@@ -173,6 +173,28 @@ def test_episodes_of_two_sizes_are_scored_apart(goal):
     assert (found[0].rewards != found[1].rewards).any()
 
 
+def test_episodes_with_and_without_actions_are_scored_apart():
+    film = np.zeros((5, 8, 8, 3), np.uint8)
+    film[2:] = 255
+    mixed = [as_episode(film, np.zeros((4, 2), np.float32)), film]
+    for scored in score(from_frames(mixed), Brightness(), batch=2):
+        assert scored.rewards.tolist() == [0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("batch", "together"), [(None, 1), (3, 3)])
+def test_no_more_episodes_are_read_than_are_scored(batch, together):
+    """Films of a few minutes are gigabytes."""
+    films = from_frames([np.zeros((3, 8, 8, 3), np.uint8)] * 7)
+    read = []
+
+    def reading(recording):
+        return replace(recording, read=lambda: read.append(1) or recording.read())
+
+    scorer = Scorer([Brightness()], batch=batch)
+    for done, _ in enumerate(scorer.run([reading(film) for film in films])):
+        assert len(read) == min(7, together * (done // together + 1))
+
+
 # Bad input
 
 

@@ -70,6 +70,11 @@ def test_a_shift_that_explains_little_is_none(goal):
     assert tuple(find_shift(frame, goal.videos[:, 0], 4)) == (0, 0)
 
 
+def test_a_plain_picture_is_nowhere_else():
+    black = np.zeros((64, 64, 3), np.uint8)
+    assert tuple(find_shift(black, black[None], 4)) == (0, 0)
+
+
 def test_a_moved_camera_earns_what_the_goals_own_earns(goal):
     clips = [goal.videos[index] for index in (0, 3)]
     shifted = [moved(clips[0], 3, -2), moved(clips[1], -1, 4)]

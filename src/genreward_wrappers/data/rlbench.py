@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from genreward_wrappers.core import UInt8
-from genreward_wrappers.extras import require
+from genreward_wrappers.data.video_files import read_pictures
 
 DESCRIPTIONS = "variation_descriptions.txt"
 COLOUR = "_rgb"
@@ -84,7 +82,7 @@ def _episode(place: Path, folder: Path, known: Mapping[str, str]) -> RLBenchEpis
         str(place),
         _task(place.parent, folder, known),
         digest.hexdigest(),
-        partial(_pictures, paths),
+        partial(read_pictures, paths),
     )
 
 
@@ -104,23 +102,6 @@ def _task(episode: Path, folder: Path, known: Mapping[str, str]) -> str:
                 (line.strip() for line in text.splitlines() if line.strip()), ""
             )
     return ""
-
-
-def _pictures(paths: list[Path]) -> UInt8:
-    image = require("PIL.Image", "video", "pictures need pillow")
-    frames = []
-    for path in paths:
-        try:
-            with image.open(path) as picture:
-                frames.append(np.asarray(picture.convert("RGB")))
-        except OSError as error:
-            raise ValueError(f"{path} is no picture ({error})") from error
-        if frames[-1].shape != frames[0].shape:
-            raise ValueError(
-                f"{path} is {frames[-1].shape[:2]} (height, width), and the first "
-                f"picture of its episode is {frames[0].shape[:2]}"
-            )
-    return np.stack(frames)
 
 
 def _in_order(path: Path) -> list[tuple[int, str]]:

@@ -168,6 +168,11 @@ class RelabelReplayBuffer(buffers.ReplayBuffer):  # type: ignore[misc]
         """What samples are paid by: the weights of the newest step, by part."""
         return dict(self._ledger.weights)
 
+    @property
+    def env_rewards(self) -> NDArray[np.float64]:
+        """(rows, N) the environment's own reward of every step."""
+        return self._part(ENV).values
+
     def _get_samples(self, batch_inds: NDArray[np.int64], env: Any = None) -> Any:
         ahead = getattr(self, "n_steps", 1)
         rows = (batch_inds[:, None] + np.arange(ahead)) % self.buffer_size

@@ -29,8 +29,8 @@ from genreward_wrappers.data.minari import (
     minari_root,
 )
 from genreward_wrappers.progress import OnProgress, no_progress
-from genreward_wrappers.relabel.lerobot_writer import write_lerobot
-from genreward_wrappers.relabel.minari_writer import write_minari
+from genreward_wrappers.relabel.lerobot_writer import check_lerobot, write_lerobot
+from genreward_wrappers.relabel.minari_writer import check_minari, write_minari
 from genreward_wrappers.relabel.recordings import from_lerobot, from_minari
 from genreward_wrappers.relabel.scoring import Reward, Scorer
 
@@ -93,10 +93,14 @@ def relabel_dataset(
         raise ValueError(f"weights are what LeRobot reads: {folder} is none of its")
     if target.exists() and any(target.iterdir() if target.is_dir() else [target]):
         raise ValueError(f"{target} is there and not empty: give another output")
+    if target.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{target} is inside {folder}, of which it is to be a copy")
     if kind == "minari":
+        check_minari(folder, column)
         recordings = from_minari(folder, camera)
     else:
         recordings = from_lerobot(folder, camera, last=True)
+        check_lerobot(folder, column)
         warn_caller(LAST_FRAME)
     scorer = Scorer([reward], **options)
     scorer.prepare(recordings[0])
@@ -107,6 +111,9 @@ def relabel_dataset(
             if key != "horizons"
         },
         "horizon": scorer.horizon,
+        "env_id": scorer.env_id,
+        "dtype": scorer.dtype,
+        "seed": scorer.seed,
         "column": column,
         "camera": camera,
         "source": {"name": fspath(source), "sha256": _hash(folder, kind)},

@@ -24,6 +24,24 @@ WEIGHTS, PROGRESS = "sarm_progress.parquet", "progress_sparse"
 Rewards = Mapping[int, NDArray[np.float64]]
 
 
+def check_lerobot(folder: Path, column: str | None) -> None:
+    """Raises `ValueError` if a dataset has no place for such rewards."""
+    features = json.loads((folder / INFO).read_text(encoding="utf-8"))["features"]
+    if column in features:
+        raise ValueError(
+            f"{folder} has a feature {column!r} already: give the new reward another "
+            "name"
+        )
+    there = features.get(REWARD, FEATURE)["shape"]
+    if column is None and [*there] != FEATURE["shape"]:
+        raise ValueError(
+            f"{folder}: its feature {REWARD!r} has the shape {there}: give the new "
+            "reward a name with column="
+        )
+    if not any((folder / "data").rglob("*.parquet")):
+        raise ValueError(f"{folder} has no tables of data")
+
+
 def write_lerobot(
     folder: Path,
     rewards: Rewards,
@@ -46,19 +64,12 @@ def write_lerobot(
     name = column or REWARD
     info = json.loads((folder / INFO).read_text(encoding="utf-8"))
     there = info["features"].get(name)
-    if there is not None and [*there["shape"]] != FEATURE["shape"]:
-        raise ValueError(
-            f"{folder}: its feature {name!r} has the shape {there['shape']}: give the "
-            "new reward another name"
-        )
-    if there is None or there["dtype"] != FEATURE["dtype"]:
-        info["features"][name] = {**FEATURE, **({} if there is None else there)}
-        info["features"][name]["dtype"] = FEATURE["dtype"]
+    feature = {**(there or FEATURE), "dtype": FEATURE["dtype"]}
+    if there != feature:
+        info["features"][name] = feature
         _write_json(folder / INFO, info)
     _write_json(folder / ABOUT, about)
     paths = sorted((folder / "data").rglob("*.parquet"))
-    if not paths:
-        raise ValueError(f"{folder} has no tables of data")
     progress = [_write_data(path, name, rewards) for path in paths]
     _write_stats(folder, name, rewards)
     if weights:

@@ -17,6 +17,24 @@ from genreward_wrappers.extras import require
 ABOUT = "genreward"
 
 
+def check_minari(folder: Path, column: str | None) -> None:
+    """Raises `ValueError` if a dataset has no place for such rewards."""
+    kind = json.loads((folder / METADATA).read_text()).get("data_format", "hdf5")
+    if kind != "hdf5":
+        raise ValueError(
+            f"{folder}: Minari datasets are relabelled in its format 'hdf5', this one "
+            f"is {kind!r}"
+        )
+    if column is None:
+        return
+    with _opened(folder, "r") as file:
+        if any(column in episode.get("infos", ()) for episode in file.values()):
+            raise ValueError(
+                f"{folder} has an info {column!r} already: give the new reward another "
+                "name"
+            )
+
+
 def write_minari(
     folder: Path,
     rewards: Mapping[int, NDArray[np.float64]],
@@ -34,19 +52,9 @@ def write_minari(
         dataset_id: The dataset's id from now on; None keeps it.
 
     Raises:
-        ValueError: It is stored in another format than HDF5, or does not have these
-            episodes.
+        ValueError: It does not have these episodes.
     """
-    h5py = require("h5py", '"minari[hdf5]"', "Minari datasets need h5py")
-    card = folder / METADATA
-    metadata = json.loads(card.read_text())
-    kind = metadata.get("data_format", "hdf5")
-    if kind != "hdf5":
-        raise ValueError(
-            f"{folder}: Minari datasets are relabelled in its format 'hdf5', this one "
-            f"is {kind!r}"
-        )
-    with h5py.File(folder / "data" / "main_data.hdf5", "r+") as file:
+    with _opened(folder, "r+") as file:
         for number, values in rewards.items():
             episode = file[f"episode_{number}"]
             if episode["rewards"].shape != values.shape:
@@ -63,10 +71,16 @@ def write_minari(
             if lengths != {len(values)}:
                 values = np.concatenate([[np.nan], values])
             _put(infos, column, values)
-    metadata[ABOUT] = about
+    card = folder / METADATA
+    metadata = {**json.loads(card.read_text()), ABOUT: about}
     if dataset_id is not None:
         metadata["dataset_id"] = dataset_id
     card.write_text(json.dumps(metadata))
+
+
+def _opened(folder: Path, mode: str) -> Any:
+    h5py = require("h5py", '"minari[hdf5]"', "Minari datasets need h5py")
+    return h5py.File(folder / "data" / "main_data.hdf5", mode)
 
 
 def _put(group: Any, name: str, values: NDArray[np.float64]) -> None:

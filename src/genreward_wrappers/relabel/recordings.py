@@ -229,7 +229,9 @@ def from_buffer(buffer: Any) -> list[Recording]:
     """The episodes in a replay buffer of stable-baselines3, oldest first.
 
     A full buffer has overwritten the beginning of the oldest episode of each
-    environment: what is left of it is left out.
+    environment: what is left of it is left out. An ordinary buffer holds what the agent
+    was paid, which stands for the environment's own reward; a `RelabelReplayBuffer`
+    holds that as well.
 
     Raises:
         ValueError: It is empty, or its observations are no pictures.
@@ -249,7 +251,9 @@ def _of_buffer(buffer: Any, stored: Stored) -> Episode:
         actions_of(buffer, stored),
         terminated=terminated(buffer, stored),
         states=flat_state(seen, 1),
-        env_rewards=buffer.rewards[stored.rows, stored.env],
+        env_rewards=getattr(buffer, "env_rewards", buffer.rewards)[
+            stored.rows, stored.env
+        ],
     )
 
 

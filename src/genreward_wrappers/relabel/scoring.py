@@ -24,7 +24,11 @@ from genreward_wrappers.rewards.spec import BALANCED, ENV, OURS, RewardSpec
 if TYPE_CHECKING:
     from genreward_wrappers.encoders.base import VideoEncoder
 
-Reward = RewardModel[Any] | RewardSpec | Mapping[str, Any] | str
+Read = RewardModel[Any] | RewardSpec
+Reward = Read | Mapping[str, Any] | str
+
+#: The rewards, and the episodes that they are to score, with their indices.
+Group = tuple[list[Built], list[tuple[int, Episode]]]
 
 #: How many episodes are scored side by side where that changes no score.
 BATCH = 64
@@ -110,6 +114,7 @@ class Scorer:
     dtype: str | None = None
     batch: int | None = None
     seed: int = 0
+    _read: list[Read] = field(init=False, repr=False)
     _built: dict[Any, list[Built]] = field(default_factory=dict, repr=False)
     _encoders: dict[str, VideoEncoder] = field(default_factory=dict, repr=False)
 
@@ -118,7 +123,7 @@ class Scorer:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: expected at least 1")
-        self.rewards = [read_reward(reward) for reward in self.rewards]
+        self._read = [read_reward(reward) for reward in self.rewards]
 
     def run(
         self, recordings: Sequence[Recording], on_progress: OnProgress = no_progress
@@ -134,25 +139,29 @@ class Scorer:
                 the message begins with its name.
         """
         done = 0
-        at_once = self.batch or BATCH
-        for first in range(0, len(recordings), at_once):
-            chunk = range(first, min(first + at_once, len(recordings)))
-            groups: dict[Any, list[tuple[int, Episode]]] = {}
-            for index in chunk:
-                episode = _read_episode(recordings[index])
-                key = (
-                    episode.frames.shape[1:],
-                    *self._where(recordings[index], episode),
-                )
-                groups.setdefault(key, []).append((index, episode))
-            for (_, env_id, horizon), group in groups.items():
-                built = self._rewards(recordings[group[0][0]], env_id, horizon)
-                size = self._at_once(built)
-                for start in range(0, len(group), size):
-                    part = group[start : start + size]
-                    yield from self._score(part, recordings, built)
-                    done += len(part)
-                    on_progress(done, len(recordings))
+        for built, group in self._groups(recordings):
+            yield from self._score(group, recordings, built)
+            done += len(group)
+            on_progress(done, len(recordings))
+
+    def _groups(self, recordings: Sequence[Recording]) -> Iterator[Group]:
+        """Episodes that can be scored side by side, and their rewards."""
+        most = max(BATCH, self.batch or 0)
+        waiting: dict[Any, Group] = {}
+        for index, recording in enumerate(recordings):
+            episode = _read_episode(recording)
+            where = self._where(recording, episode)
+            key = (*where, episode.frames.shape[1:], episode.actions.shape[1:])
+            built = self._rewards(recording, *where)
+            _, group = waiting.setdefault(key, (built, []))
+            group.append((index, episode))
+            if len(group) == self._at_once(built):
+                yield waiting.pop(key)
+            elif sum(len(group) for _, group in waiting.values()) == most:
+                # However unlike they are, no more of them are in memory.
+                yield from waiting.values()
+                waiting.clear()
+        yield from waiting.values()
 
     def provenance(self) -> dict[str, Any]:
         """What the scores are of, as JSON, once something has been scored.
@@ -166,7 +175,7 @@ class Scorer:
         ]
         goals = {m.goal.digest for own in models for m in own if m.goal is not None}
         return {
-            "rewards": [_described(reward) for reward in self.rewards],
+            "rewards": [_described(reward) for reward in self._read],
             "goals": sorted(goals),
             "horizons": sorted({horizon for _, horizon in self._built}),
             "version": version("genreward-wrappers"),
@@ -192,7 +201,7 @@ class Scorer:
                 goal=self.goal,
                 bind=self._bind,
             )
-            self._built[key] = [_build(reward, facts) for reward in self.rewards]
+            self._built[key] = [_build(reward, facts) for reward in self._read]
         return self._built[key]
 
     def _where(self, recording: Recording, episode: Episode) -> tuple[str | None, int]:
@@ -200,7 +209,7 @@ class Scorer:
         about = recording.about
         env_id = self.env_id or about.get("env_id") or episode.info.get("env_id")
         horizon = self.horizon or about.get("horizon") or _time_limit(env_id)
-        if horizon is None and not any(map(_keeps_time, self.rewards)):
+        if horizon is None and not any(map(_keeps_time, self._read)):
             # Whatever it is, it is the same for all.
             horizon = 1
         return env_id or None, int(horizon or len(episode))
@@ -253,7 +262,7 @@ class Scorer:
             )
 
 
-def read_reward(reward: Reward) -> RewardModel[Any] | RewardSpec:
+def read_reward(reward: Reward) -> Read:
     """A reward model, or a reward as a value, however it is written."""
     if isinstance(reward, RewardSpec):
         return reward
@@ -265,11 +274,9 @@ def read_reward(reward: Reward) -> RewardModel[Any] | RewardSpec:
     return reward
 
 
-def _build(reward: Reward, facts: Facts) -> Built:
+def _build(reward: Read, facts: Facts) -> Built:
     if isinstance(reward, RewardModel):
         return Built(tuple(Part(part, weight) for part, weight in reward.parts))
-    reward = read_reward(reward)
-    assert isinstance(reward, RewardSpec)
     if reward.weights.get(ENV) == BALANCED:
         raise ValueError(
             f"reward {reward.name!r}: what a {BALANCED} weight is, random actions in "
@@ -319,9 +326,9 @@ def _time_limit(env_id: str | None) -> int | None:
         return None
 
 
-def _keeps_time(reward: Reward) -> bool:
+def _keeps_time(reward: Read) -> bool:
     """Whether it matters to a reward how long an episode is."""
-    if not isinstance(reward, RewardSpec):
+    if isinstance(reward, RewardModel):
         return False
     return reward.name in OURS or (
         reward.name != ENV and "horizon" in reward_options(reward.name)
@@ -339,10 +346,8 @@ def _same_in_batches(model: RewardModel[Any]) -> bool:
     return isinstance(model, VideoLevel) and model.encoder.control
 
 
-def _described(reward: Reward) -> Mapping[str, Any]:
+def _described(reward: Read) -> Mapping[str, Any]:
     """A reward as JSON."""
     if isinstance(reward, RewardModel):
-        return {"model": f"{type(reward).__module__}.{type(reward).__qualname__}"}
-    read = read_reward(reward)
-    assert isinstance(read, RewardSpec)
-    return read.to_json()
+        return {"model": reward.identity.strip()}
+    return reward.to_json()

@@ -137,16 +137,19 @@ def find_shift(frame: UInt8, goals: UInt8, reach: int) -> Int64:
             f"than a quarter of a side"
         )
     sides = height - 2 * reach, width - 2 * reach
-    # Sums of whole numbers: float64 is exact, and one product gives all shifts.
+    # Sums of whole numbers: float64 is exact.
     grey = goals[:, reach : height - reach, reach : width - reach].sum(-1)
     wanted = grey.reshape(len(goals), -1).astype(np.float64)
     windows = sliding_window_view(frame.sum(-1, dtype=np.float64), sides)
-    moved = windows.reshape(-1, wanted.shape[1])
-    squares = np.square(moved).sum(1)[:, None] + np.square(wanted).sum(1)
-    apart = (squares - 2 * moved @ wanted.T).min(1)
-    errors = apart.reshape(2 * reach + 1, 2 * reach + 1)
+    errors = np.empty(windows.shape[:2])
+    # All shifts at once would take gigabytes for a large picture.
+    for down, row in enumerate(windows):
+        moved = row.reshape(len(row), -1)
+        squares = np.square(moved).sum(1)[:, None] + np.square(wanted).sum(1)
+        errors[down] = (squares - 2 * moved @ wanted.T).min(1)
     best = np.unravel_index(errors.argmin(), errors.shape)
-    if errors[best] > (1 - EXPLAINED) * errors[reach, reach]:
+    # Of a plain picture every shift is as good as none.
+    if errors[best] >= (1 - EXPLAINED) * errors[reach, reach]:
         return np.zeros(2, np.int64)
     return np.array(best, np.int64) - reach
 

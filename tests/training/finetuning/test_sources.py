@@ -185,7 +185,7 @@ def test_pictures_that_are_missing_or_broken(tmp_path):
     with pytest.raises(ValueError, match="3.png is no picture"):
         read_rlbench(data)[0].read()
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(place / "3.png")
-    with pytest.raises(ValueError, match=r"3.png is \(4, 4\).*\(20, 20\)"):
+    with pytest.raises(ValueError, match="3.png is 4x4 .*0.png is 20x20"):
         read_rlbench(data)[0].read()
     (place / "3.png").unlink()
     with pytest.raises(ValueError, match="without a gap"):
