@@ -359,7 +359,7 @@ def test_the_command_trains_on_a_camera(tmp_path, capsys):
         "--device", "cpu", "--output", str(tmp_path / "out"),
     ]  # fmt: skip
     assert main(command) == 1
-    assert "Give one of observation.images.top" in capsys.readouterr().err
+    assert "give one of observation.images.top" in capsys.readouterr().err
     assert main([*command, "--camera", "wrist"]) == 0
     card = json.loads((tmp_path / "out" / "finetune.json").read_text())
     assert card["clips"] == 3
@@ -371,6 +371,6 @@ def test_priors_are_trained_on_a_camera(tmp_path, capsys):
     output = tmp_path / "prior.safetensors"
     command = ["train-viper", str(data), "--output", str(output), "--size", "16", "24"]
     assert main(command) == 1
-    assert "Give one of observation.images.top" in capsys.readouterr().err
+    assert "give one of observation.images.top" in capsys.readouterr().err
     assert main([*command, "--camera", "none"]) == 1
-    assert "camera='none'" in capsys.readouterr().err
+    assert "no camera 'none'" in capsys.readouterr().err
