@@ -92,6 +92,9 @@ def run_train(args: argparse.Namespace) -> int:
     _check_folder(args.output, run)
     for package, extra in (("sbx", "learn"), ("matplotlib", "demo"), ("av", "video")):
         require(package, extra, "train needs it")
+    from genreward_wrappers.encoders.base import resolve_device
+
+    resolve_device(args.device)
     progress = _train(run, args)
     episode, video = _show(run, args.output, args.device)
     _, verdict = outcome(progress)

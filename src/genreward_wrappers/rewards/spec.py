@@ -124,15 +124,19 @@ class RewardSpec:
     def parse(cls, text: str) -> RewardSpec:
         """A spec from "name:key=value,key=value".
 
-        Names may also be one of the `SHORTHANDS`. The options of "genreward" include
+        Names may also be one of the `REWARDS`. The options of "genreward" include
         the weights of its parts, such as ``env_weight``, its ``preset``, and those of
         the frame-level reward with ``frame_`` before their names.
         """
-        return cls.of(*parse(text))
+        name, options = parse(text)
+        try:
+            return cls.of(name, options)
+        except ValueError as error:
+            raise ValueError(f"reward {text!r}: {error}") from error
 
     @classmethod
     def of(cls, name: str, options: Mapping[str, Any]) -> RewardSpec:
-        """A spec from a name, or one of the `SHORTHANDS`, and options as in text."""
+        """A spec from a name, or one of the `REWARDS`, and options as in text."""
         given = dict(options)
         if name == "paper":
             return cls("video", given, preset="paper")
