@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the heavy clients in an environment of their own, and runs what needs them:
-# Ray Serve and RLlib, TorchRL, sb3-contrib, skrl, Minari and MiniGrid.
+# Ray Serve, Ray Data and RLlib, TorchRL, sb3-contrib, skrl, Minari and MiniGrid.
 #
 #     scripts/check_clients.sh
 #
@@ -19,5 +19,5 @@ pip install -q ".[video,sb3,metaworld,finetune,parquet,ray]" \
   torchrl sb3-contrib "minari[hdf5]" minigrid skrl
 OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider \
   tests/hosts/test_clients.py tests/rewards/test_served.py \
-  tests/rewards/test_served_on_ray.py \
+  tests/rewards/test_served_on_ray.py tests/relabel/test_on_ray.py \
   tests/test_examples.py::test_examples_of_other_trainers

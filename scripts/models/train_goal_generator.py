@@ -102,18 +102,23 @@ def pipeline(vae: Path) -> Any:
     return CogVideoXImageToVideoPipeline(words, text, coder, transformer, scheduler)
 
 
+#: torch's own, for what the plain one below cannot do.
+_attend = torch.nn.functional.scaled_dot_product_attention
+
+
 def attend(query: Tensor, key: Tensor, value: Tensor, **given: Any) -> Tensor:
     """Attention in three steps, whose gradient takes a CPU half the time of torch's."""
     masked = given.get("attn_mask") is not None
     if masked or given.get("dropout_p") or given.get("is_causal"):
-        raise ValueError(f"this is plain attention, got {given}")
+        return _attend(query, key, value, **given)
     *several, _, width = query.shape
-    q, k, v = (x.flatten(0, 1) for x in (query * width**-0.5, key, value))
+    scale = given.get("scale") or width**-0.5
+    q, k, v = (x.flatten(0, 1) for x in (query * scale, key, value))
     found = torch.bmm(torch.bmm(q, k.transpose(1, 2)).softmax(-1), v)
     return found.unflatten(0, several)
 
 
-def choose(folders: list[Path], output: Path) -> None:
+def choose(folders: list[Path], output: Path, most: int = MOST) -> None:
     """Links the episodes that show how it is done, of every task about as many.
 
     dm_control calls none a success: what its controllers do is taken for one.
@@ -128,7 +133,7 @@ def choose(folders: list[Path], output: Path) -> None:
             lot = found.setdefault(env_id, [])
             lot.append((not shows, path.name, path))
     for env_id, lot in found.items():
-        paths = [path for *_, path in sorted(lot)[:MOST]]
+        paths = [path for *_, path in sorted(lot)[:most]]
         folder = output / env_id.replace("/", "--")
         folder.mkdir(parents=True, exist_ok=True)
         for number in range(max(CLIPS, len(paths))):
@@ -142,9 +147,12 @@ def main() -> None:
     """Assembles and trains."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("episodes", type=Path, nargs="+", help="folders of them")
-    parser.add_argument("--vae", type=Path, required=True, help="a folder")
+    start = parser.add_mutually_exclusive_group(required=True)
+    start.add_argument("--vae", type=Path, help="a folder: begin with random weights")
+    start.add_argument("--continued", type=Path, help="a generator's folder: go on")
     parser.add_argument("--work", type=Path, required=True, help="a folder")
     parser.add_argument("--output", type=Path, required=True, help="a folder")
+    parser.add_argument("--most", type=int, default=MOST, help="clips of a task")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=2e-3)
@@ -155,9 +163,11 @@ def main() -> None:
     torch.manual_seed(args.seed)
     torch.nn.functional.scaled_dot_product_attention = attend
     base = args.work / "base"
-    if not base.exists():
+    if args.continued:
+        shutil.copytree(args.continued, base, dirs_exist_ok=True)
+    elif not base.exists():
         pipeline(args.vae).save_pretrained(base)
-    choose(args.episodes, args.work / "videos")
+    choose(args.episodes, args.work / "videos", args.most)
     trained = args.work / "trained"
     finetune(
         Model(str(base), device="cpu", dtype=args.dtype),

@@ -167,6 +167,11 @@ def test_a_lerobot_reward_is_added(dataset, tmp_path):
     path = next((made.folder / "data").rglob("*.parquet"))
     card = json.loads(parquet.read_schema(path).metadata[b"huggingface"])
     assert card["info"]["features"]["brightness"]["dtype"] == "float32"
+    means = [float(own.mean()) for own in made.rewards.values()]
+    assert made.best(0.5) == sorted(np.argsort(means)[-2:].tolist())
+    assert made.best(1) == [0, 1, 2]
+    with pytest.raises(ValueError, match="share=0: expected a number above 0"):
+        made.best(0)
     with pytest.raises(ValueError, match="has a feature 'action' already"):
         relabel_dataset(dataset, Brightness(), tmp_path / "other", column="action")
 
@@ -297,8 +302,13 @@ def test_minari_rewards_are_those_that_a_wrapper_paid(minari, goal, tmp_path, ca
     assert about["rewards"][0]["options"] == {"encoder": "pixels"}
     assert card == {**before, "dataset_id": "toy/new-v0"}
     # The other way: beside the reward that is there.
-    assert main([*command, "--output", f"{tmp_path}/beside", "--column", "video"]) == 0
-    assert "3 episodes" in capsys.readouterr().out
+    other = ["--output", f"{tmp_path}/beside", "--column", "video"]
+    assert main([*command, *other, "--best", "2"]) == 1
+    assert "--best 2.0: expected a number above 0" in capsys.readouterr().err
+    assert main([*command, *other, "--best", "0.3"]) == 0
+    said = capsys.readouterr().out
+    assert "3 episodes" in said
+    assert f"mean rewards: [{np.argmax([np.mean(own) for own in online])}]" in said
     beside = minari.MinariDataset(tmp_path / "beside" / "data")
     for one, other, paid in zip(
         beside.iterate_episodes(), source.iterate_episodes(), online, strict=True

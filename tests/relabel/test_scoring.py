@@ -159,7 +159,7 @@ def test_a_known_environments_time_limit_is_the_horizon():
     film = np.zeros((5, 64, 64, 3), np.uint8)
     scorer = Scorer(["pixels"])
     recording = from_frames([as_episode(film, env_id="metaworld/reach")])[0]
-    assert scorer._where(recording, recording.read()) == ("metaworld/reach", 256)
+    assert scorer._where(recording, recording.read()) == ("metaworld/reach", 256, "")
     (paid,) = score([recording], "pixels")
     assert paid.due.all()
 

@@ -30,7 +30,8 @@ def add_pack(commands: Commands) -> None:
         nargs="+",
         type=Path,
         metavar="VIDEO",
-        help="Videos, or candidates and folders of them.",
+        help="Videos, or candidates and folders of them. With CAMERA=VIDEO for each of "
+        "several cameras, the goal has a video for each.",
     )
     add_shared(
         command,
@@ -60,23 +61,46 @@ def add_pack(commands: Commands) -> None:
 
 def run_pack(args: argparse.Namespace) -> int:
     """Packs the videos."""
-    from genreward_wrappers.goal_pipeline.pack import pack, pack_candidates
+    from genreward_wrappers.goal_pipeline.pack import pack, pack_candidates, pack_views
 
+    views = _views(args.videos)
+    if views and args.camera:
+        raise ValueError(
+            f"--camera {args.camera}: the cameras are named already, {sorted(views)}"
+        )
     made = [path.is_dir() or path.suffix == ".safetensors" for path in args.videos]
     if any(made) and not all(made):
         raise ValueError(
             "videos and candidates of `genreward generate` are packed apart, got both"
         )
-    goal = (pack_candidates if all(made) else pack)(
-        args.videos,
-        env_id=args.env,
-        camera=args.camera,
-        prompt=args.prompt,
-        size=read_size(args.size),
-        length=args.length,
-        encoder=args.encoder,
-        license=args.license,
-    )
+    options = {
+        "env_id": args.env,
+        "prompt": args.prompt,
+        "size": read_size(args.size),
+        "length": args.length,
+        "encoder": args.encoder,
+        "license": args.license,
+    }
+    if views:
+        goal = pack_views(views, **options)
+    else:
+        make = pack_candidates if all(made) else pack
+        goal = make(args.videos, camera=args.camera, **options)
     goal.save(args.output)
     print(f"{args.output}: {goal!r}")
     return 0
+
+
+def _views(paths: list[Path]) -> dict[str, list[Path]]:
+    """The videos by the names of their cameras; none if they have no names."""
+    found: dict[str, list[Path]] = {}
+    for path in paths:
+        view, named, file = str(path).partition("=")
+        if named and not path.exists():
+            found.setdefault(view, []).append(Path(file))
+    if found and sum(map(len, found.values())) < len(paths):
+        raise ValueError(
+            "expected CAMERA=VIDEO for every video or for none, got "
+            f"{[str(path) for path in paths]}"
+        )
+    return found

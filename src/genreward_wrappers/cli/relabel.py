@@ -7,7 +7,12 @@ import json
 
 import numpy as np
 
-from genreward_wrappers.cli.arguments import Commands, add_command, add_shared
+from genreward_wrappers.cli.arguments import (
+    Commands,
+    add_command,
+    add_shared,
+    check_least,
+)
 from genreward_wrappers.cli.score import add_scoring, check_scoring
 
 
@@ -50,6 +55,22 @@ def add_relabel(commands: Commands) -> None:
         help="Also write the scores of all frames as sarm_progress.parquet, which "
         "LeRobot's RA-BC weighs samples by.",
     )
+    command.add_argument(
+        "--best",
+        type=float,
+        metavar="SHARE",
+        help="Also print the numbers of the episodes with the highest mean rewards, "
+        "this share of all (0.5 is half), as `lerobot-train --dataset.episodes` takes "
+        "them; none by default.",
+    )
+    command.add_argument(
+        "--ray",
+        type=int,
+        default=0,
+        metavar="N",
+        help="Score with N workers of the Ray cluster on this machine, which is "
+        "started if there is none; by default in this process.",
+    )
     add_shared(command, "--json")
 
 
@@ -59,6 +80,9 @@ def run_relabel(args: argparse.Namespace) -> int:
     if len(rewards) > 1:
         raise ValueError(f"a dataset has one reward, got --reward {rewards}")
     check_scoring(args, rewards)
+    check_least(args, ray=0)
+    if args.best is not None and not 0 < args.best <= 1:
+        raise ValueError(f"--best {args.best}: expected a number above 0, at most 1")
     from genreward_wrappers.progress import progress_bars
     from genreward_wrappers.relabel import relabel_dataset
 
@@ -70,6 +94,7 @@ def run_relabel(args: argparse.Namespace) -> int:
             column=args.column,
             camera=args.camera,
             weights=args.weights,
+            workers=args.ray,
             on_progress=lambda done, total: on_progress("episodes", done, total),
             goal=args.goal,
             env_id=args.env,
@@ -88,11 +113,14 @@ def run_relabel(args: argparse.Namespace) -> int:
         "min": float(every.min()),
         "max": float(every.max()),
     }
+    best = None if args.best is None else made.best(args.best)
     if args.json:
-        print(json.dumps(found))
+        print(json.dumps(found if best is None else {**found, "best": best}))
     else:
         print(
             f"{made.folder}: {len(made.rewards)} episodes, {len(every)} rewards from "
             f"{every.min():.4g} to {every.max():.4g}, {every.mean():.4g} on average"
         )
+        if best is not None:
+            print(f"episodes with the highest mean rewards: {best}")
     return 0

@@ -29,6 +29,9 @@ SMALLEST = 8
 
 FRAMES = '"auto", "obs", "obs:<key>", "render" or "info:<key>"'
 
+#: What ``frames=`` takes: a source, or sources by the names of several views.
+FramesLike = str | Mapping[str, str]
+
 
 @dataclass(frozen=True, slots=True)
 class FrameSource:
@@ -37,18 +40,24 @@ class FrameSource:
     Attributes:
         kind: "obs", "render" or "info".
         key: The key of the Dict observation or of the info, if there is one.
+        views: The keys of several views in a Dict observation, which become one
+            picture.
     """
 
     kind: Literal["obs", "render", "info"]
     key: str | None = None
+    views: tuple[str, ...] = ()
 
     def of_observation(self, observation: Any) -> Any:
         """The frame (or batch of frames) inside an observation."""
+        if self.views:
+            found = [np.asarray(observation[key]) for key in self.views]
+            return np.concatenate(found, axis=-2)
         return observation if self.key is None else observation[self.key]
 
 
 def find_source(
-    frames: str,
+    frames: FramesLike,
     space: spaces.Space[Any],
     *,
     render_mode: str | None,
@@ -59,7 +68,7 @@ def find_source(
     Args:
         frames: What the user asked for; "auto" takes the observation if it is an RGB
             image, else the only RGB image in a Dict, else frames tapped by `TapFrames`,
-            else `render()`.
+            else `render()`. Several views are given by name, each "obs:<key>".
         space: The observation space of a single environment.
         render_mode: The environment's render mode.
         metadata: The environment's metadata, where `TapFrames` announces itself.
@@ -67,6 +76,8 @@ def find_source(
     Raises:
         ValueError: There are no pixels where the user said, or none anywhere.
     """
+    if not isinstance(frames, str):
+        return _views(frames, space)
     kind, _, key = frames.partition(":")
     if kind == "auto" and not key:
         return _search(space, render_mode, metadata)
@@ -90,6 +101,29 @@ def find_source(
             raise ValueError(f"frames={frames!r}: {fault}")
         return FrameSource("obs", key or None)
     raise ValueError(f"frames={frames!r}: expected {FRAMES}")
+
+
+def _views(frames: Mapping[str, str], space: spaces.Space[Any]) -> FrameSource:
+    """Several pictures of one size in a Dict observation, in the order of names."""
+    keys, shapes = [], {}
+    for view in sorted(frames):
+        said = frames[view]
+        if not said.startswith("obs:"):
+            raise ValueError(
+                f'frames={dict(frames)}: expected "obs:<key>" for each view, got '
+                f"{said!r} for {view!r}. Only an observation shows several cameras at "
+                "the same moment"
+            )
+        find_source(said, space, render_mode=None, metadata={})
+        keys.append(said.removeprefix("obs:"))
+        assert isinstance(space, spaces.Dict)
+        shapes[view] = space[keys[-1]].shape
+    if len({*shapes.values()}) > 1:
+        raise ValueError(
+            f"frames={dict(frames)}: views lie side by side and have one size, these "
+            f"are {shapes}. Bring them to one size in a wrapper below"
+        )
+    return FrameSource("obs", views=tuple(keys))
 
 
 def _search(

@@ -75,13 +75,17 @@ class Pictures:
         return scaled.permute(0, 2, 3, 1).reshape(*lead, *self.size, 3)
 
     def normalise(self, frames: Tensor) -> Tensor:
-        """Fitted frames (n, h, w, 3) as the model's input: float32 (n, 3, h, w)."""
+        """Fitted frames (n, h, w, 3) as the model's input: float32 (n, 3, h, w).
+
+        The colours stay last in memory, which convolutions take up to half again as
+        fast on a CPU.
+        """
         mean, std = (
             upload(torch.tensor(numbers, dtype=torch.float32), frames.device)
             for numbers in (self.mean, self.std)
         )
         images = (frames.float() / 255 - mean) / std
-        return images.permute(0, 3, 1, 2).contiguous()
+        return images.permute(0, 3, 1, 2)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.goals import GoalBundle, GoalError
+from genreward_wrappers.data.views import join_views
 from genreward_wrappers.generators.candidates import (
     OWN,
     PREFIX,
@@ -20,7 +23,25 @@ from genreward_wrappers.generators.candidates import (
 )
 from genreward_wrappers.generators.own_videos import ENCODER, LENGTH, pack
 
-__all__ = ["LENGTH", "pack", "pack_candidates"]
+__all__ = ["LENGTH", "pack", "pack_candidates", "pack_views"]
+
+
+def pack_views(
+    videos: Mapping[str, Sequence[str | PathLike[str] | UInt8]], **options: Any
+) -> GoalBundle:
+    """Makes a goal bundle of several cameras.
+
+    Args:
+        videos: For each camera its videos, as for `pack`; those at one place in their
+            lists show the same moments.
+        **options: Those of `pack`, but ``camera``.
+
+    Raises:
+        GoalError: They do not have one length.
+    """
+    return join_views(
+        {view: pack(own, camera=view, **options) for view, own in videos.items()}
+    )
 
 
 def pack_candidates(

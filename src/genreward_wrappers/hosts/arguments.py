@@ -79,7 +79,8 @@ class GenRewardArguments(Host):
             env: The environment, with pixels somewhere.
             goal: A goal bundle, its path, "hf://owner/repo/file.safetensors@revision",
                 a video of your own or a list of them, which are packed as `genreward
-                pack` does it, None for the embedded goal of the environment's id, or
+                pack` does it, None for the embedded goal of the environment's id, a
+                mapping with one of these for each of several views, or
                 `GeneratedGoals` (its fields as a mapping; "generated" for its defaults)
                 to make each episode's goals from its own first frame.
             video_weight: The weight of the video-level score; None is the preset's
@@ -98,8 +99,9 @@ class GenRewardArguments(Host):
             frame_options: Fields of `rewards.frame_options.FrameOptions`.
             reward: The whole reward as one value, in place of the arguments above: a
                 `RewardSpec`, its JSON, or its text.
-            **options: Fields of `HostOptions` (``frames``, ``observe``, ``horizon``,
-                ``record``, ``device``, ``dtype``, ``nonfinite``, ``other_task``) and of
+            **options: Fields of `HostOptions` (``frames``, ``view_weights``,
+                ``observe``, ``horizon``, ``record``, ``device``, ``dtype``,
+                ``nonfinite``, ``other_task``) and of
                 `rewards.video_options.VideoOptions`, and ``every``.
         """
         own = some(encoder=encoder, frame=frame_options)

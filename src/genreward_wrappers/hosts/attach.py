@@ -6,7 +6,8 @@ builds the models, and gives back the three things that a host works with.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from gymnasium import spaces
@@ -15,6 +16,8 @@ from gymnasium.envs.registration import EnvSpec
 from genreward_wrappers.core import warn_caller
 from genreward_wrappers.data.episodes import Recorder
 from genreward_wrappers.data.frames import find_source
+from genreward_wrappers.data.goals import GoalError
+from genreward_wrappers.data.views import BETWEEN, join_views
 from genreward_wrappers.hosts.frames import Frames
 from genreward_wrappers.hosts.head import RewardHead
 from genreward_wrappers.hosts.horizon import known_horizon
@@ -22,6 +25,7 @@ from genreward_wrappers.hosts.options import HostOptions
 from genreward_wrappers.hosts.time_feature import TimeFeature
 from genreward_wrappers.rewards.facts import Built, Facts
 from genreward_wrappers.rewards.spec import RewardSpec
+from genreward_wrappers.rewards.views import View, view_shares
 
 #: In an environment's metadata: the class that pays a reward there already.
 MARK = "reward_wrapper"
@@ -100,6 +104,14 @@ def attach(
     )
     if source.kind == "render" and inside.no_render:
         raise ValueError(inside.no_render)
+    views: dict[str, float] = {}
+    if isinstance(options.frames, Mapping):
+        views = view_shares(options.frames, options.view_weights)
+    elif options.view_weights is not None:
+        raise ValueError(
+            f"view_weights={dict(options.view_weights)} does nothing with "
+            f"frames={options.frames!r}: it needs several views by name"
+        )
     built = reward
     env_id = inside.spec.id if inside.spec else None
     if isinstance(built, RewardSpec):
@@ -111,6 +123,7 @@ def attach(
             device=options.device,
             dtype=options.dtype,
             other_task=options.other_task,
+            views=views,
         )
         built = built.build(facts)
     for remark in built.remarks:
@@ -121,17 +134,26 @@ def attach(
         inside.num_envs,
         horizon=horizon if options.observe else next(iter(stretched), None),
         nonfinite=options.nonfinite,
-        recorder=_recorder(options.record, env_id, built),
+        recorder=_recorder(options.record, env_id, built, views),
     )
     return Attached(head, Frames(source, inside.num_envs), progress, built)
 
 
-def _recorder(folder: Any, env_id: str | None, built: Built) -> Recorder | None:
+def _recorder(
+    folder: Any, env_id: str | None, built: Built, views: Iterable[str]
+) -> Recorder | None:
     if folder is None:
         return None
-    recorder = Recorder(folder, {"env_id": env_id or ""})
-    for part in built.parts:
-        if part.model.goal is not None:
-            # For `genreward live`, to show beside the episodes.
-            part.model.goal.save(recorder.folder / "goal.safetensors")
+    shown = {"camera": BETWEEN.join(views)} if views else {}
+    recorder = Recorder(folder, {"env_id": env_id or "", **shown})
+    # For `genreward live`, to show beside the episodes.
+    place = recorder.folder / "goal.safetensors"
+    models = [part.model for part in built.parts if part.model.goal is not None]
+    seen = {m.view: m.goal.with_(nets={}) for m in models if isinstance(m, View)}
+    if seen:
+        # Goals of different lengths fit no picture.
+        with suppress(GoalError):
+            join_views(seen).save(place)
+    elif models:
+        models[-1].goal.save(place)
     return recorder

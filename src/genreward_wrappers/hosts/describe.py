@@ -176,6 +176,8 @@ def _class_of(env: Any) -> str:
 
 def _said(source: FrameSource) -> str:
     """A source of frames in words."""
+    if source.views:
+        return " beside ".join(f"observation[{key!r}]" for key in source.views)
     if source.kind == "render":
         return "what render() draws"
     if source.key == TAP:

@@ -6,6 +6,7 @@ What they mean stands where they are checked: `HostOptions`, `VideoOptions` and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from os import PathLike
 from typing import Literal, TypedDict
 
@@ -16,7 +17,8 @@ Score = Literal["tracking", "motion", "last_change", "cosine", "centred"]
 class HostKwargs(TypedDict, total=False):
     """Fields of `HostOptions`."""
 
-    frames: str
+    frames: str | Mapping[str, str]
+    view_weights: Mapping[str, float] | None
     observe: Literal["progress"] | None
     horizon: int | None
     record: str | PathLike[str] | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import fspath
 from typing import Any
@@ -13,10 +14,15 @@ from genreward_wrappers.rewards.options import Options, option
 class HostOptions(Options):
     """What all reward wrappers can be told, whatever the reward."""
 
-    frames: str = option(
+    frames: str | Mapping[str, str] = option(
         "auto",
         'Where the pixels come from: "auto", "obs", "obs:<key>", "render" or '
-        '"info:<key>".',
+        '"info:<key>"; of several cameras a mapping from their names to "obs:<key>".',
+    )
+    view_weights: Mapping[str, float] | None = option(
+        None,
+        "What each of several cameras counts for; None is the plain mean of their "
+        "scores.",
     )
     observe: str | None = option(
         None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from genreward_wrappers.data.minari import (
 from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.relabel.lerobot_writer import check_lerobot, write_lerobot
 from genreward_wrappers.relabel.minari_writer import check_minari, write_minari
+from genreward_wrappers.relabel.on_ray import run_on_ray
 from genreward_wrappers.relabel.recordings import from_lerobot, from_minari
 from genreward_wrappers.relabel.scoring import Reward, Scorer
 
@@ -54,6 +56,21 @@ class Relabelled:
     rewards: Mapping[int, NDArray[np.float64]]
     resumed: int
 
+    def best(self, share: float) -> list[int]:
+        """The numbers of the episodes with the highest mean rewards.
+
+        Args:
+            share: Which share of all episodes, rounded up; above 0, at most 1.
+
+        Raises:
+            ValueError: It is no such share.
+        """
+        if not 0 < share <= 1:
+            raise ValueError(f"share={share}: expected a number above 0, at most 1")
+        means = {number: float(own.mean()) for number, own in self.rewards.items()}
+        ranked = sorted(means, key=lambda number: (-means[number], number))
+        return sorted(ranked[: math.ceil(share * len(ranked))])
+
 
 def relabel_dataset(
     source: str | PathLike[str],
@@ -63,6 +80,7 @@ def relabel_dataset(
     column: str | None = None,
     camera: str = "",
     weights: bool = False,
+    workers: int = 0,
     on_progress: OnProgress = no_progress,
     **options: Any,
 ) -> Relabelled:
@@ -80,6 +98,7 @@ def relabel_dataset(
         camera: The camera of a dataset that has several.
         weights: Whether to write ``sarm_progress.parquet`` as well, the scores of all
             frames in the form that LeRobot weighs samples by in RA-BC.
+        workers: How many actors of a Ray cluster score the episodes; 0 is this process.
         on_progress: Called with the number of episodes that are scored, and of all.
         **options: Those of `Scorer`.
 
@@ -114,6 +133,7 @@ def relabel_dataset(
         "env_id": scorer.env_id,
         "dtype": scorer.dtype,
         "seed": scorer.seed,
+        "view_weights": scorer.view_weights,
         "column": column,
         "camera": camera,
         "source": {"name": fspath(source), "sha256": _hash(folder, kind)},
@@ -123,7 +143,8 @@ def relabel_dataset(
     left = [one for one in recordings if one.number not in known]
     done = len(known)
     on_progress(done, len(recordings))
-    for index, (scored,) in scorer.run(left):
+    found = run_on_ray(scorer, left, workers) if workers else scorer.run(left)
+    for index, (scored,) in found:
         number = left[index].number
         known[number] = np.asarray(scored.rewards, np.float64)
         with replacing(partial / f"{number}.npy", ".npy") as scratch:

@@ -42,6 +42,7 @@ from genreward_wrappers.data.video_files import (
     read_pictures,
     read_video,
 )
+from genreward_wrappers.data.views import BETWEEN, names_in, side_by_side
 
 EPISODE_ENDING = ".safetensors"
 
@@ -61,8 +62,8 @@ class Recording:
         read: Reads it.
         number: Its index in the dataset or the list that it is from.
         fps: Frames a second; None where nobody says.
-        about: What scoring has to know of the dataset: ``env_id``, ``horizon`` and
-            ``action_space``, as far as it says.
+        about: What scoring has to know of the dataset: ``env_id``, ``horizon``,
+            ``action_space`` and ``camera``, as far as it says.
     """
 
     name: str
@@ -163,12 +164,15 @@ def from_minari(dataset: Any, camera: str = "") -> list[Recording]:
 
     Args:
         dataset: The dataset, its id, or its folder.
-        camera: The key of the frames, where observations hold several pictures.
+        camera: The key of the frames, where observations hold several pictures;
+            "front+wrist" for several of them, side by side.
     """
     data = load_minari(dataset) if isinstance(dataset, (str, PathLike)) else dataset
     name = f"{MINARI}{data.spec.dataset_id}"
     spec = data.spec.env_spec
+    views = names_in(camera) or (camera,)
     about: dict[str, Any] = {"action_space": data.action_space}
+    about["camera"] = BETWEEN.join(views)
     if spec is not None:
         about |= {"env_id": spec.id, "horizon": spec.max_episode_steps}
     numbers = [int(number) for number in data.episode_indices]
@@ -176,7 +180,8 @@ def from_minari(dataset: Any, camera: str = "") -> list[Recording]:
 
     def read(number: int, label: str) -> Episode:
         found = next(iter(data.iterate_episodes([number])))
-        frames = pictures_of(found.observations, label, camera)
+        seen = [pictures_of(found.observations, label, view) for view in views]
+        frames = side_by_side(seen)
         if not told and is_lossy(data, frames):
             told.append(True)
             warn_caller(JPEG.format(name=name))
@@ -200,20 +205,30 @@ def from_lerobot(
 
     Args:
         folder: Of the dataset.
-        camera: As in `data.lerobot.read_lerobot`.
+        camera: As in `data.lerobot.read_lerobot`; "front+wrist" for several, side by
+            side.
         last: LeRobot keeps no frame of what came of an episode's last action. So T
             frames are T - 1 steps; or T, the last of which led to the last frame once
             more.
     """
+    views = names_in(camera) or (camera,)
+    seen = [read_lerobot(Path(folder), view) for view in views]
+    about = {"camera": BETWEEN.join(views)}
     return [
-        Recording(one.name, partial(_of_lerobot, one, last), one.number, one.fps)
-        for one in read_lerobot(Path(folder), camera)
+        Recording(
+            each[0].name,
+            partial(_of_lerobot, each, last),
+            each[0].number,
+            each[0].fps,
+            about,
+        )
+        for each in zip(*seen, strict=True)
     ]
 
 
-def _of_lerobot(one: LeRobotEpisode, last: bool) -> Episode:
-    frames = one.read()
-    data = read_columns(one, "action", "observation.state")
+def _of_lerobot(views: Sequence[LeRobotEpisode], last: bool) -> Episode:
+    frames = side_by_side([one.read() for one in views])
+    data = read_columns(views[0], "action", "observation.state")
     actions, states = data.get("action"), data.get("observation.state")
     if last:
         frames = np.concatenate([frames, frames[-1:]])

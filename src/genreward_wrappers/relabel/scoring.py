@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from genreward_wrappers.core import Float32, RewardModel, Score, check_model, weigh
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.goals import GoalBundle
+from genreward_wrappers.data.views import names_in
 from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.relabel.fold import Scores, fold
 from genreward_wrappers.relabel.recordings import Recording
 from genreward_wrappers.rewards.facts import Built, Facts, Part
 from genreward_wrappers.rewards.registry import reward_options
 from genreward_wrappers.rewards.spec import BALANCED, ENV, OURS, RewardSpec
+from genreward_wrappers.rewards.views import View, view_shares
 
 if TYPE_CHECKING:
     from genreward_wrappers.encoders.base import VideoEncoder
@@ -101,6 +103,7 @@ class Scorer:
             unless the encoder is a control: there a learned encoder's last bits depend
             on how many frames it sees at once, and with 1 the rewards are those of a
             single environment to the last bit.
+        view_weights: What each of several cameras counts for, as for a wrapper.
         seed: What random numbers are drawn from, where an episode does not say which
             seed it was reset with: episode i of a dataset has the seed plus i.
     """
@@ -113,6 +116,7 @@ class Scorer:
     device: str = "auto"
     dtype: str | None = None
     batch: int | None = None
+    view_weights: Mapping[str, float] | None = None
     seed: int = 0
     _read: list[Read] = field(init=False, repr=False)
     _built: dict[Any, list[Built]] = field(default_factory=dict, repr=False)
@@ -177,7 +181,7 @@ class Scorer:
         return {
             "rewards": [_described(reward) for reward in self._read],
             "goals": sorted(goals),
-            "horizons": sorted({horizon for _, horizon in self._built}),
+            "horizons": sorted({horizon for _, horizon, _ in self._built}),
             "version": version("genreward-wrappers"),
         }
 
@@ -186,11 +190,12 @@ class Scorer:
         self._rewards(recording, *self._where(recording, _read_episode(recording)))
 
     def _rewards(
-        self, recording: Recording, env_id: str | None, horizon: int
+        self, recording: Recording, env_id: str | None, horizon: int, camera: str
     ) -> list[Built]:
-        """The rewards for episodes of an environment and a length."""
-        key = (env_id, horizon)
+        """The rewards for episodes of an environment, a length, and some cameras."""
+        key = (env_id, horizon, camera)
         if key not in self._built:
+            names = names_in(camera)
             space = self.action_space or recording.about.get("action_space")
             facts = Facts(
                 env_id=env_id,
@@ -200,19 +205,23 @@ class Scorer:
                 dtype=self.dtype,
                 goal=self.goal,
                 bind=self._bind,
+                views=view_shares(names, self.view_weights) if names else {},
             )
             self._built[key] = [_build(reward, facts) for reward in self._read]
         return self._built[key]
 
-    def _where(self, recording: Recording, episode: Episode) -> tuple[str | None, int]:
-        """The environment's id and the horizon of an episode."""
+    def _where(
+        self, recording: Recording, episode: Episode
+    ) -> tuple[str | None, int, str]:
+        """The environment's id, the horizon of an episode, and its cameras."""
         about = recording.about
         env_id = self.env_id or about.get("env_id") or episode.info.get("env_id")
         horizon = self.horizon or about.get("horizon") or _time_limit(env_id)
         if horizon is None and not any(map(_keeps_time, self._read)):
             # Whatever it is, it is the same for all.
             horizon = 1
-        return env_id or None, int(horizon or len(episode))
+        camera = recording.about.get("camera") or episode.info.get("camera") or ""
+        return env_id or None, int(horizon or len(episode)), camera
 
     def _at_once(self, built: Sequence[Built]) -> int:
         if self.batch is not None:
@@ -340,6 +349,7 @@ def _same_in_batches(model: RewardModel[Any]) -> bool:
     from genreward_wrappers.encoders.base import VideoEncoder
     from genreward_wrappers.rewards.video_level import VideoLevel
 
+    model = model.model if isinstance(model, View) else model
     encoder = getattr(model, "encoder", None)
     if isinstance(encoder, VideoEncoder) and encoder.device.type != "cpu":
         return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gymnasium import spaces
@@ -17,6 +17,7 @@ from genreward_wrappers.core import RewardModel, warn_caller
 from genreward_wrappers.data.goal_maker import GoalMaker
 from genreward_wrappers.data.goals import GoalBundle, GoalError, load_goal
 from genreward_wrappers.data.video_files import is_videos
+from genreward_wrappers.data.views import views_of
 from genreward_wrappers.generators.episode_settings import GeneratedGoals
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class Facts:
         bind: Gives the encoder for a goal and a name, where encoders are shared.
         sparse: Whether only some frames of an episode are there.
         other_task: Whether a goal of another task is meant to be one.
+        views: The weights of the views whose pictures lie side by side in a frame;
+            none where it shows one camera.
     """
 
     env_id: str | None = None
@@ -72,6 +75,7 @@ class Facts:
     bind: Callable[[Any, Any], VideoEncoder] | None = None
     sparse: bool = False
     other_task: bool = False
+    views: Mapping[str, float] = field(default_factory=dict)
 
     def bound(self, goal: Any, encoder: Any) -> Any:
         """The encoder for a goal, where encoders are shared; else as it was named."""
@@ -108,9 +112,12 @@ class Facts:
         if is_videos(given):
             from genreward_wrappers.generators.own_videos import pack_on_the_way
 
-            return pack_on_the_way(given, self.env_id, encoder)
-        bundle = load_goal(given, self.env_id)
-        if bundle.camera and self.camera and bundle.camera != self.camera:
+            bundle = pack_on_the_way(given, self.env_id, encoder)
+        else:
+            bundle = load_goal(given, self.env_id)
+        check_views(bundle, tuple(self.views))
+        own = "" if self.views else bundle.camera
+        if own and self.camera and own != self.camera:
             raise GoalError(
                 f"{bundle!r} was filmed by the camera {bundle.camera!r}, the "
                 f"environment shows {self.camera!r}: make it with "
@@ -123,6 +130,25 @@ class Facts:
                 "the reward leads to another task. other_task=True silences this"
             )
         return bundle
+
+
+def check_views(goal: GoalBundle, views: tuple[str, ...]) -> None:
+    """Raises unless a goal shows the views that the frames show."""
+    shown = views_of(goal)
+    if shown == views:
+        return
+    if not views:
+        said = ", ".join(f"{name!r}: 'obs:<key>'" for name in shown)
+        raise GoalError(
+            f"{goal!r} shows the views {[*shown]} side by side, and the frames are "
+            f"those of one camera. Wrappers take several: frames={{{said}}}"
+        )
+    packed = " ".join(f"{view}=VIDEO" for view in views)
+    raise GoalError(
+        f"the frames have the views {[*views]}, and {goal!r} shows "
+        f"{[*shown] or 'one camera'}: give a goal for each, goal={{{views[0]!r}: ..., "
+        f"...}}, or pack one with: genreward pack {packed} --output goal.safetensors"
+    )
 
 
 def own_goals(goal: GoalBundle, generated: Any) -> OwnGoals:

@@ -25,7 +25,6 @@ from genreward_wrappers.rewards.facts import (
     Built,
     Facts,
     Part,
-    is_generated,
     is_settings,
 )
 from genreward_wrappers.rewards.frame_options import FrameOptions
@@ -72,7 +71,8 @@ class RewardSpec:
         weights: The weights by name of the part, or "env"; others are the preset's.
         goal: What `load_goal` finds a bundle by, or videos that are packed into one;
             "generated" or a mapping for goals that are generated from each episode's
-            first frame.
+            first frame; where frames have several views, a mapping may hold a goal for
+            each.
         preset: "default" or "paper".
 
     Example:
@@ -117,8 +117,6 @@ class RewardSpec:
         elif self.name == "frame":
             names = FrameOptions.names()
             FrameOptions(**{k: v for k, v in self.options.items() if k in names})
-        if is_generated(self.goal):
-            GeneratedGoals.of(self.goal)
 
     @classmethod
     def parse(cls, text: str) -> RewardSpec:
@@ -144,6 +142,7 @@ class RewardSpec:
             return cls("video", {**given, "encoder": name})
         if name == "generated":
             own = {key: given.pop(key) for key in GENERATED_OPTIONS if key in given}
+            GeneratedGoals.of(own)  # raises for a wrong value
             return cls("video", given, goal=own or "generated")
         goal = given.pop("goal", None) if name in OURS else None
         if name != "genreward":
@@ -165,15 +164,7 @@ class RewardSpec:
 
     def as_mapping(self) -> dict[str, Any]:
         """Itself as `from_json` reads it; goals and encoders without a name stay."""
-        goal = self.goal
-        if isinstance(goal, GoalBundle):
-            goal = goal.source or goal
-        elif isinstance(goal, PathLike):
-            goal = fspath(goal)
-        elif isinstance(goal, (list, tuple)):
-            goal = [fspath(one) if isinstance(one, PathLike) else one for one in goal]
-        elif is_settings(goal):
-            goal = goal.as_mapping()
+        goal = _named(self.goal)
         found = {
             "version": VERSION,
             "name": self.name,
@@ -238,6 +229,10 @@ class RewardSpec:
         env_weight = self.weights.get(ENV, float(self.name == ENV))
         if self.name == ENV:
             return Built((), env_weight)
+        if facts.views:
+            from genreward_wrappers.rewards.views import build_views
+
+            return build_views(self, facts)
         if self.name == "genreward":
             return self._genreward(facts)
         if self.name == "video":
@@ -369,6 +364,19 @@ def check_weights(weights: Mapping[str, Any], parts: Collection[str]) -> None:
 
 def _head(name: str) -> str:
     return name.partition(":")[0]
+
+
+def _named(goal: Any) -> Any:
+    """A goal by its name, if it has one."""
+    if isinstance(goal, GoalBundle):
+        return goal.source or goal
+    if isinstance(goal, PathLike):
+        return fspath(goal)
+    if isinstance(goal, (list, tuple)):
+        return [_named(one) for one in goal]
+    if isinstance(goal, Mapping):
+        return {key: _named(one) for key, one in goal.items()}
+    return goal.as_mapping() if is_settings(goal) else goal
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,7 @@ from genreward_wrappers.evaluate.judge.metrics import differences, measure
 from genreward_wrappers.evaluate.judge.verdict import Verdict, verdict
 from genreward_wrappers.progress import OnStage, no_progress
 from genreward_wrappers.relabel.fold import score_episodes, wanted_steps
+from genreward_wrappers.rewards.facts import check_views
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ def evaluate(
     asked = [spec for spec in rewards if isinstance(spec, str) and spec != "env"]
     if any(goal is not None or needs_goal(spec) for spec in asked):
         bundle = load_goal(goal, env_id)
+        check_views(bundle, ())
     if rollouts is not None:
         size = bundle.frame_size if bundle else None
         given = load_rollouts(rollouts, frames, size)
