@@ -175,7 +175,7 @@ def test_a_machine_that_cannot_draw_is_told_in_one_line(monkeypatch, capsys, tmp
         raise DrawingError("MuJoCo cannot draw here")
 
     monkeypatch.setattr("genreward_wrappers.cli.demo.make_env", make_env)
-    assert main(["demo", "--output", str(tmp_path)]) == 1
+    assert main(["demo", "--quiet", "--output", str(tmp_path)]) == 1
     assert capsys.readouterr().err == "genreward demo: MuJoCo cannot draw here\n"
 
 
