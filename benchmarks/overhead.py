@@ -197,15 +197,7 @@ def steps() -> None:
     for wrapped, bare, action in pairs:
         wrapped.reset()
         bare.reset()
-        costs = []
-        for env in (wrapped, bare):
-            best = float("inf")
-            for _ in range(5):
-                begin = time.process_time()
-                for _ in range(1_000):
-                    env.step(action)
-                best = min(best, (time.process_time() - begin) / 1_000)
-            costs.append(best)
+        costs = [clock(partial(env.step, action)) for env in (wrapped, bare)]
         print(costs[0] - costs[1])
 
 

@@ -30,6 +30,7 @@ import torch
 from benchmarks.compare import MODELS
 from benchmarks.overhead import table
 from benchmarks.step import cpu_by_turns
+from genreward_wrappers.core import Session
 
 TASK = "metaworld/drawer-close"
 COUNTS = (1, 8, 64)
@@ -120,7 +121,6 @@ def torchrl() -> Pair:
 def windows() -> Pair:
     """A score of every step: the last window anew, or one frame."""
     from genreward_wrappers import load_encoder, load_goal
-    from genreward_wrappers.core import Session
     from genreward_wrappers.rewards.video_level import VideoLevel
 
     encoder = load_encoder("embedded:video-vae-64", device="cpu")
@@ -134,12 +134,11 @@ def windows() -> Pair:
         agent = encoder.encode_clips(frames).flatten(1)
         return torch.nn.functional.cosine_similarity(agent, latent).numpy()
 
-    return Pair(theirs, _stepping(model, Session), same=False)
+    return Pair(theirs, _stepping(model), same=False)
 
 
 def viper() -> Pair:
     """Log p of the newest frame given the window before it."""
-    from genreward_wrappers.core import Session
     from genreward_wrappers.rewards.peers.viper import Viper
 
     reward = Viper(str(MODELS / "viper-64.safetensors"), device="cpu")
@@ -150,12 +149,11 @@ def viper() -> Pair:
         codes = _codes(prior, film)
         return prior.net.log_likelihood(codes, 1).sum(1).numpy()
 
-    return Pair(theirs, _stepping(reward, Session))
+    return Pair(theirs, _stepping(reward))
 
 
 def diffusion_reward() -> Pair:
     """The certainty about the newest frame given those before it."""
-    from genreward_wrappers.core import Session
     from genreward_wrappers.rewards.peers.diffusion_reward import DiffusionReward
 
     path = str(MODELS / "diffusion-reward-64.safetensors")
@@ -169,7 +167,7 @@ def diffusion_reward() -> Pair:
         return reward._certainty(codes, seeds, np.zeros(count, np.int64))
 
     # The noise of a chain follows from the step's number, which differs.
-    return Pair(theirs, _stepping(reward, Session), same=False)
+    return Pair(theirs, _stepping(reward), same=False)
 
 
 def _codes(prior: Any, film: Film) -> torch.Tensor:
@@ -179,7 +177,7 @@ def _codes(prior: Any, film: Film) -> torch.Tensor:
     return codes
 
 
-def _stepping(model: Any, session_of: Any) -> Callable[[Film], Any]:
+def _stepping(model: Any) -> Callable[[Film], Any]:
     """One step of a session that has seen the film but for its last frames."""
     known: dict[int, Any] = {}
 
@@ -187,7 +185,7 @@ def _stepping(model: Any, session_of: Any) -> Callable[[Film], Any]:
         count = film.shape[1]
         no, actions = np.zeros(count, np.bool_), np.zeros((count, 1))
         if count not in known:
-            session = session_of([model], count)
+            session = Session([model], count)
             session.begin(film[0], seed=0)
             for frames in film[1:-1]:
                 session.score(actions, frames, no, no)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from genreward_wrappers import GenRewardWrapper, load_goal
+from genreward_wrappers import GenRewardWrapper, RewardSpec, load_goal
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.relabel import Scorer, as_episode, from_frames
 
@@ -104,9 +104,8 @@ def main() -> None:
     print(f"{'reward':12}{'wrapper':>9}{'exact':>9}{'ratio':>7}{'8':>9}{'ratio':>7}"
           f"{'64':>9}{'ratio':>7}{'difference':>12}")  # fmt: skip
     for reward in args.reward:
-        env = GenRewardWrapper(
-            Film(), reward={"version": 1, **spec(reward, args.goal)}, horizon=args.steps
-        )
+        spec = {**RewardSpec.parse(reward).to_json(), "goal": args.goal}
+        env = GenRewardWrapper(Film(), reward=spec, horizon=args.steps)
 
         def at(batch: int | None, reward: str = reward) -> Callable[[], list[Any]]:
             scorer = Scorer([reward], args.goal, horizon=args.steps, batch=batch)
@@ -130,14 +129,6 @@ def main() -> None:
             for seconds in (exact, eight, many)
         )
         print(f"{reward:12}{total / slow:9.0f}{cells}{difference:12.1e}", flush=True)
-
-
-def spec(reward: str, goal: str) -> dict[str, Any]:
-    """The reward as a wrapper takes it."""
-    from genreward_wrappers import RewardSpec
-
-    found = RewardSpec.parse(reward).to_json()
-    return {**found, "goal": goal}
 
 
 if __name__ == "__main__":

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import torch
 
+from benchmarks.gpu.generation import TRANSFORMER
+from benchmarks.gpu.vaes import TINY
+
 WORDS = ("push", "the", "disc", "to", "its", "target", "away")
 #: Tokens that the small text models read.
-LENGTH = 8
+LENGTH = TRANSFORMER[True]["max_text_seq_length"]
 
 
 def make_t5_tokenizer():
@@ -42,12 +45,10 @@ def make_vae(blocks=4, **more):
 
     return AutoencoderKLCogVideoX(
         **{
+            **TINY["CogVideoX"],
             "down_block_types": ("CogVideoXDownBlock3D",) * blocks,
             "up_block_types": ("CogVideoXUpBlock3D",) * blocks,
             "block_out_channels": (8,) * blocks,
-            "latent_channels": 4,
-            "layers_per_block": 1,
-            "norm_num_groups": 2,
             **more,
         }
     )
@@ -58,21 +59,7 @@ def make_transformer(channels=8, **more):
     from diffusers import CogVideoXTransformer3DModel
 
     return CogVideoXTransformer3DModel(
-        **{
-            "num_attention_heads": 2,
-            "attention_head_dim": 16,
-            "in_channels": channels,
-            "out_channels": 4,
-            "time_embed_dim": 8,
-            "text_embed_dim": 16,
-            "num_layers": 1,
-            "sample_width": 6,
-            "sample_height": 4,
-            "sample_frames": 9,
-            "max_text_seq_length": LENGTH,
-            "use_rotary_positional_embeddings": True,
-            **more,
-        }
+        **{**TRANSFORMER[True], "in_channels": channels, **more}
     )
 
 

@@ -66,7 +66,7 @@ def _vlm_rm(bench: Bench, name: str) -> Any:
         config["vision_cfg"] |= {"layers": 1, "width": 64, "image_size": 32}
         config["text_cfg"] |= {"layers": 1, "width": 32, "heads": 2}
         config["embed_dim"] = 16
-    shape = {k: v for k, v in config.items() if k not in ("custom_text",)}
+    shape = {k: v for k, v in config.items() if k != "custom_text"}
     with bench.building(torch.float32):
         model = open_clip.CLIP(**shape)
     # What open_clip says of models that it loads; all of CLIP's are alike.
@@ -82,7 +82,7 @@ def _vlm_rm(bench: Bench, name: str) -> Any:
         dtype="bfloat16",
     )
     reward = VLMRM("a robot opens a door", "a robot and a door", encoder=encoder)
-    return lambda frames: reward.values(frames)
+    return reward.values
 
 
 def _frame_level(bench: Bench) -> Any:

@@ -11,7 +11,9 @@ pytest.importorskip("sbx")
 from genreward_wrappers.cli import train
 from genreward_wrappers.cli.main import main
 from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.data.goals import load_goal
 from genreward_wrappers.data.video_files import read_video
+from genreward_wrappers.evaluate.learn.runs import Run
 
 TASK = ["train", "--env", "metaworld/coffee-button"]
 
@@ -71,6 +73,38 @@ def test_it_trains_shows_stops_and_resumes(tmp_path, capsys, monkeypatch):
     said = capsys.readouterr().err
     assert "holds another run, coffee-button-pixels-seed-0-" in said
     assert "give another folder" in said
+
+
+def test_what_it_is_told_is_what_it_trains_on(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def stop(run, args):
+        asked.append((run, args.steps))
+        raise ValueError("enough")
+
+    monkeypatch.setattr(train, "_train", stop)
+    goal = load_goal("metaworld/coffee-button")
+    path = str(tmp_path / "goal.safetensors")
+    goal.with_(videos=goal.videos[:2], key_frames=()).save(path)
+    more = ["--reward", "video:score=cosine", "--goal", path, "--seed", "3",
+            "--steps", "500", "--output", str(tmp_path / "out")]  # fmt: skip
+    assert main([*TASK, *more]) == 1
+    assert capsys.readouterr().err.endswith("enough\n")
+    assert asked == [(Run(TASK[-1], "video:score=cosine", 3, path), 500)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--steps", "0"], "--steps 0: expected at least 1"),
+        (["--env", "CartPole-v1"], "learning runs need an environment that offers"),
+        (["--goal", "nowhere.safetensors"], "nowhere.safetensors"),
+    ],
+)
+def test_bad_arguments(change, message, tmp_path, capsys):
+    assert main([*TASK, *change, "--output", str(tmp_path / "out")]) == 1
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("reward", ["env", "vidoe", "video:score=no"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from genreward_wrappers.cli.main import main
+from genreward_wrappers.data import lerobot
 from genreward_wrappers.data.lerobot import read_lerobot
 from genreward_wrappers.data.video_files import read_part
 from genreward_wrappers.training.finetuning.clips import find_clips
@@ -75,6 +76,13 @@ def test_each_episode_has_its_own_frames(version, options, tmp_path):
     assert len(digests) == 6
     again = {e.digest for name in CAMERAS for e in read_lerobot(folder, name)}
     assert again == digests
+
+
+def test_what_needs_no_digest_reads_no_video(tmp_path, monkeypatch):
+    """To score one episode, nobody has to hash a hundred gigabytes."""
+    monkeypatch.setattr(lerobot, "hash_file", pytest.fail)
+    folder = write_dataset(tmp_path, cameras=CAMERAS[:1])
+    assert len(read_lerobot(folder)[0].read()) == LENGTHS[0]
 
 
 def test_a_film_is_known_by_its_content_and_not_by_its_place(tmp_path):

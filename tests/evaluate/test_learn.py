@@ -211,6 +211,12 @@ def test_another_learner_is_another_run():
     assert replace(PIXELS, learner=Learner(n_steps=1)).name != PIXELS.name
 
 
+def test_files_stand_in_the_folder_whatever_the_reward_says():
+    reward = "video:encoder=../my/vae,score=cosine"
+    name = Run("metaworld/pick-place", reward, 0).name
+    assert name.startswith("pick-place-video-encoder-..-my-vae-score-cosine-seed-0-")
+
+
 def test_without_sbx_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sbx", None)
     with pytest.raises(ImportError, match=r"sbx-rl.*genreward-wrappers\[learn\]"):

@@ -44,6 +44,7 @@ def test_who_pays_for_what_at_which_weight():
         "encoder='embedded:video-vae-64' 0.125 * reward_frame how likely"
     )
     assert "2 * reward_env the environment's own reward Frames: the observation" in said
+    assert "the observation, of the camera 'corner2' Goal:" in said
     assert f"GoalBundle({TASK}" in said
     assert load_goal(TASK).prompt in said
     page = found._repr_html_()
@@ -73,11 +74,32 @@ def test_it_is_found_wherever_it_stands(around):
     assert str(describe(env)).splitlines()[0] == expected
 
 
-def test_frames_in_words():
+@pytest.mark.parametrize(
+    ("obs", "frames", "said"),
+    [
+        ("pixels", "info:seen", "info['seen']"),
+        ("pixels", "auto", "the observation"),
+        ("dict", "auto", "observation['pixels']"),
+        ("state", "render", "what render() draws"),
+        ("state", "info:tapped_frame", "what TapFrames draws in each environment"),
+    ],
+)
+def test_frames_in_words(obs, frames, said):
+    arena = PointMass(size=8, obs=obs, render_mode="rgb_array")
     model = Transformed(Brightness(), symlog)
-    found = describe(RewardModelWrapper(PointMass(size=8), model, frames="info:seen"))
-    assert found.frames == "info['seen']"
+    found = describe(RewardModelWrapper(arena, model, frames=frames))
+    assert found.frames == said
     assert found.parts[0].about.startswith("Transformed of Pays the mean")
+    assert found.parts[1].about == "the environment's own reward, replaced"
+
+
+def test_what_names_say_is_no_markup():
+    model = Brightness()
+    model.name = "<i>"
+    page = describe(RewardModelWrapper(PointMass(), model, frames="info:<b>"))
+    page = page._repr_html_()
+    assert "reward_&lt;i&gt;" in page
+    assert "info[&#x27;&lt;b&gt;&#x27;]" in page
 
 
 def test_none_there():

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from stable_baselines3 import SAC
 from stable_baselines3.common import buffers
 from stable_baselines3.common.vec_env import (
@@ -17,6 +18,8 @@ from stable_baselines3.common.vec_env import (
     VecTransposeImage,
 )
 
+from genreward_wrappers.data.frames import sample_steps
+from genreward_wrappers.data.replay import unscaled
 from genreward_wrappers.relabel import from_buffer
 from genreward_wrappers.rewards.frame_level import FrameLevel
 from genreward_wrappers.sb3 import RelabelReplayBuffer, VecGenReward, VecRewardModel
@@ -148,6 +151,64 @@ def test_new_nets_score_each_sample_once(goal, obs, transposed, monkeypatch):
     np.testing.assert_array_equal(paid(buffer), found)
 
 
+def test_nets_that_come_before_a_step_is_kept_score_it_too(goal):
+    """Callbacks are asked between a step and its place in the buffer."""
+    bundle = with_nets(goal)
+    venv = envs(bundle, video_weight=0.0, frame_weight=1.0)
+    buffer, _ = played(venv, steps=3)
+    action = np.zeros((2, 2), np.float32)
+    after, rewards, dones, infos = venv.step(action)
+    model = other_nets(bundle)
+    venv.put_model(model, 1.0, 1)
+    buffer.put_model(model, 1)
+    before = np.array(after)
+    buffer.add(before, after, action, rewards, dones, infos)
+    expected = (model.values(before, action) - 0.1) / 2
+    np.testing.assert_allclose(paid(buffer)[3], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_steps_at_which_nothing_is_due_are_paid_nothing(goal):
+    """Which they are follows from the step of the episode, of seven."""
+    bundle = with_nets(goal)
+    venv = envs(bundle, video_weight=0.0, frame_weight=1.0)
+    buffer, noted = played(venv, steps=15)
+    model = other_nets(bundle, length=3, horizon=7)
+    due = {*sample_steps(3, 7)[1:]}
+    buffer.put_model(model, 1)
+    found, starts = paid(buffer), [0, 0]
+    for row in range(15):
+        for env in range(2):
+            step = row - starts[env] + 1
+            assert (found[row, env] != 0) == (step in due)
+            if noted[row][1][env].get("terminal_observation") is not None:
+                starts[env] = row + 1
+
+
+def test_a_full_buffer_pays_what_it_still_holds():
+    buffer, noted = played(envs(env_weight=0.3), steps=30, size=24)
+    assert buffer.full
+    kept = np.stack([noted[18 + (row - 18) % 12][0] for row in range(12)])
+    buffer._pay(np.arange(12))
+    np.testing.assert_array_equal(buffer.rewards, kept)
+
+
+def test_actions_are_unscaled_as_an_agent_does_it():
+    space = spaces.Box(np.array([-1, 2], np.float32), np.array([3, 6], np.float32))
+    policy = SAC("MlpPolicy", Acting(space), buffer_size=1, device="cpu").policy
+    scaled = np.random.default_rng(0).uniform(-1, 1, (5, 2)).astype(np.float32)
+    np.testing.assert_array_equal(
+        unscaled(scaled, space), policy.unscale_action(scaled)
+    )
+
+
+class Acting(PointMass):
+    """Takes other actions."""
+
+    def __init__(self, space):
+        super().__init__(size=8, obs="state")
+        self.action_space = space
+
+
 def test_a_replaced_model_that_nobody_told_of(goal):
     bundle = with_nets(goal)
     venv = envs(bundle, video_weight=0.0, frame_weight=1.0)
@@ -195,6 +256,8 @@ def test_n_steps_are_added_up_of_the_newest_rewards(monkeypatch):
     after, rewards, dones, infos = venv.step(np.zeros((2, 2), np.float32))
     buffer.add(after, after, np.zeros((2, 2), np.float32), rewards, dones, infos)
     bright = np.array([[i["reward_brightness"] for i in infos] for _, infos in noted])
+    # Steps ahead of the newest one are in the buffer's empty rows.
+    buffer._get_samples(np.array([40]))
     ends = buffer.dones[:, 0]
     which = np.arange(30) % 2
     monkeypatch.setattr(np.random, "randint", lambda *_, **__: which)

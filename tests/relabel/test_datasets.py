@@ -11,7 +11,12 @@ import pytest
 
 from genreward_wrappers import RewardModelWrapper, VideoLevelReward
 from genreward_wrappers.cli.main import main
-from genreward_wrappers.relabel import find_recordings, relabel_dataset, score
+from genreward_wrappers.relabel import (
+    find_recordings,
+    from_lerobot,
+    relabel_dataset,
+    score,
+)
 from genreward_wrappers.testing import Brightness, PointMass
 from tests import lerobot_sets
 from tests.relabel.test_recordings import collected, minari  # noqa: F401
@@ -62,6 +67,7 @@ def with_data(folder, version):
         start = sum(lerobot_sets.LENGTHS[:number])
         rng = np.random.default_rng(number)
         table = arrow.table({
+            "observation.state": [row.tolist() for row in rng.random((length, 3))],
             "action": [row.tolist() for row in rng.random((length, 2))],
             REWARD: arrow.array(np.full(length, 7), arrow.float32()),
             "frame_index": np.arange(length), "episode_index": np.full(length, number),
@@ -108,7 +114,8 @@ def expected(folder):
 def test_a_lerobot_reward_is_replaced(version, tmp_path):
     source, target = with_data(tmp_path / "set", version), tmp_path / "new"
     before = hashes(source)
-    made = relabel_dataset(source, Brightness(), target, weights=True)
+    with pytest.warns(UserWarning, match="no frame of what came of an episode's last"):
+        made = relabel_dataset(source, Brightness(), target, weights=True)
     assert (made.folder, made.resumed, len(made.rewards)) == (target, 0, 3)
     assert hashes(source) == before, "the source is left alone"
     assert not target.with_name("new.partial").exists()
@@ -153,6 +160,18 @@ def test_a_lerobot_reward_is_replaced(version, tmp_path):
     assert sorted(table["index"]) == list(range(41))
     assert table["progress_sparse"][0] is None
     np.testing.assert_array_equal(table["progress_sparse"][1:12], first[:11])
+
+
+def test_recordings_of_a_lerobot_dataset_have_actions_and_states(dataset):
+    data = rows(dataset, "action", "observation.state")
+    length = lerobot_sets.LENGTHS[0]
+    for last in (False, True):
+        one = from_lerobot(dataset, last=last)[0].read()
+        steps = length - 1 + last
+        np.testing.assert_array_equal(one.actions, data["action"][:steps])
+        states = data["observation.state"][: length + last]
+        states[length:] = data["observation.state"][length - 1]
+        np.testing.assert_allclose(one.states, states, rtol=1e-6)
 
 
 def test_a_lerobot_reward_is_added(dataset, tmp_path):
@@ -207,6 +226,12 @@ def test_an_interrupted_run_resumes(dataset, tmp_path, monkeypatch):
     longer.name = "longer"
     with pytest.raises(ValueError, match=r"Stops brightness'.*Stops longer'"):
         relabel_dataset(dataset, longer, target)
+    card = dataset / "meta/info.json"
+    text = card.read_text()
+    card.write_text(text + " ")
+    with pytest.raises(ValueError, match=r"was begun with \{'source': "):
+        relabel_dataset(dataset, Stops(), target)
+    card.write_text(text)
     monkeypatch.setattr(Stops, "broken", False)
     seen = []
     made = relabel_dataset(

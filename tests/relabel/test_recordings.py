@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -66,9 +67,11 @@ def test_a_folder_of_pictures_is_one_video(tmp_path):
         find_recordings(tmp_path)[0].read()
 
 
-def test_episodes_that_a_wrapper_recorded(tmp_path):
+def test_episodes_that_a_wrapper_recorded(goal, tmp_path):
     wrap = partial(RewardModelWrapper, model=Brightness(), record=tmp_path)
     _, online = arena(wrap, count=2)
+    # Beside them lies what they were rewarded for.
+    goal.save(tmp_path / "goal.safetensors")
     found = score(find_recordings(tmp_path), Brightness())
     for scored, paid in zip(found, online, strict=True):
         np.testing.assert_array_equal(scored.rewards, paid)
@@ -156,6 +159,35 @@ def test_a_minari_dataset(minari):
     assert len(find_recordings(folder)) == 3
 
 
+def test_what_a_minari_dataset_says_of_itself():
+    """Of a stand-in, since its collector makes no such datasets at once."""
+    pictures = {name: film(4, (8, 8)) // n for n, name in enumerate(["top", "side"], 1)}
+    episode = SimpleNamespace(
+        observations=pictures, actions=np.ones((3, 2)), rewards=[1.0, 2.0, 3.0],
+        terminations=[False, False, True],
+    )  # fmt: skip
+    data = SimpleNamespace(
+        spec=SimpleNamespace(
+            dataset_id="toy/said-v0",
+            env_spec=SimpleNamespace(id="metaworld/reach", max_episode_steps=7),
+        ),
+        action_space="space", episode_indices=[4], storage=None,
+        iterate_episodes=lambda numbers: iter([episode] * (numbers == [4])),
+    )  # fmt: skip
+    (one,) = from_minari(data, "side")
+    assert (one.name, one.number) == ("minari:toy/said-v0, episode 4", 4)
+    assert one.about == {
+        "action_space": "space", "env_id": "metaworld/reach", "horizon": 7,
+        "camera": "side",
+    }  # fmt: skip
+    found = one.read()
+    np.testing.assert_array_equal(found.frames, pictures["side"])
+    assert found.terminated
+    assert found.rewards["env"].tolist() == [1, 2, 3]
+    with pytest.raises(ValueError, match="episode 4: expected one entry.*found 2"):
+        from_minari(data)[0].read()
+
+
 def test_frames_that_minari_compressed_are_noticed(minari):
     env = RewardModelWrapper(PointMass(size=32, horizon=6), Brightness())
     dataset, online = collected(minari, "toy/lossy-v0", env)
@@ -235,3 +267,25 @@ def test_a_replay_buffer(obs):
     first = scored[0].rewards
     np.testing.assert_allclose(first, np.array(paid)[: len(first), 0], rtol=1e-5)
     assert sum(len(one.rewards) for one in scored) == 46
+
+
+def test_a_full_replay_buffer_begins_in_the_middle():
+    """Twelve steps of episodes of three, of which the last eight are kept."""
+    from stable_baselines3.common.buffers import ReplayBuffer
+
+    pictures = spaces.Box(0, 255, (8, 8, 3), np.uint8)
+    buffer = ReplayBuffer(8, pictures, spaces.Box(2, 6, (1,)), device="cpu")
+    for step in range(12):
+        before, after = (np.full((1, 8, 8, 3), 10 * step + n) for n in (0, 1))
+        last = step % 3 == 2
+        cut = {"TimeLimit.truncated": step == 8}
+        scaled = np.full((1, 1), step / 11 * 2 - 1)
+        buffer.add(before, after, scaled, np.array([step]), np.array([last]), [cut])
+    third, fourth = (one.read() for one in from_buffer(buffer))
+    assert third.frames[:, 0, 0, 0].tolist() == [60, 70, 80, 81]
+    assert fourth.frames[:, 0, 0, 0].tolist() == [90, 100, 110, 111]
+    assert (third.terminated, fourth.terminated) == (False, True)
+    assert third.rewards["env"].tolist() == [6, 7, 8]
+    # As the environment took them, between 2 and 6.
+    np.testing.assert_allclose(fourth.actions[:, 0], 2 + 4 * np.array([9, 10, 11]) / 11,
+                               rtol=1e-6)  # fmt: skip

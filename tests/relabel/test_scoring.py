@@ -17,6 +17,7 @@ from genreward_wrappers import (
     load_goal,
     relabel,
 )
+from genreward_wrappers.encoders import binding
 from genreward_wrappers.relabel import Scorer, as_episode, from_frames, score
 from genreward_wrappers.testing import Brightness, Traveller
 from tests.relabel.recorded import HORIZON, arena, with_nets
@@ -164,6 +165,31 @@ def test_a_known_environments_time_limit_is_the_horizon():
     assert paid.due.all()
 
 
+def test_what_is_given_comes_before_what_recordings_say():
+    film = as_episode(np.zeros((5, 8, 8, 3), np.uint8), env_id="metaworld/reach")
+    (plain,) = from_frames([film])
+    said = replace(plain, about={"env_id": "metaworld/push", "horizon": 40})
+    assert Scorer(["video"])._where(said, film)[:2] == ("metaworld/push", 40)
+    given = Scorer(["video"], env_id="metaworld/pick-place", horizon=9)
+    assert given._where(said, film)[:2] == ("metaworld/pick-place", 9)
+    unknown = replace(film, info={"env_id": "nobody/knows-v0"})
+    assert Scorer(["video"])._where(plain, unknown)[:2] == ("nobody/knows-v0", 4)
+
+
+def test_the_encoder_is_made_as_it_is_asked_for(goal, monkeypatch):
+    asked = []
+    real = binding.bind_encoder
+
+    def bind(goal, name, **options):
+        asked.append((name, options))
+        return real(goal, name, **options)
+
+    monkeypatch.setattr(binding, "bind_encoder", bind)
+    told = {"device": "cpu", "dtype": "float32"}
+    score(from_frames([goal.videos[0]]), "video:encoder=pixels", goal=goal, **told)
+    assert asked == [("pixels", told)]
+
+
 def test_episodes_of_two_sizes_are_scored_apart(goal):
     films = [np.repeat(np.repeat(goal.videos[0], n, 1), n, 2) for n in (1, 2, 1)]
     found = score(from_frames(films), "pixels", goal=goal)
@@ -190,9 +216,18 @@ def test_no_more_episodes_are_read_than_are_scored(batch, together):
     def reading(recording):
         return replace(recording, read=lambda: read.append(1) or recording.read())
 
-    scorer = Scorer([Brightness()], batch=batch)
-    for done, _ in enumerate(scorer.run([reading(film) for film in films])):
+    scorer, told = Scorer([Brightness()], batch=batch), []
+    run = scorer.run([reading(film) for film in films], lambda *x: told.append(x))
+    for done, _ in enumerate(run):
         assert len(read) == min(7, together * (done // together + 1))
+    assert told == [(n, 7) for n in [*range(together, 7, together), 7]]
+    # However unlike they are.
+    read.clear()
+    films = from_frames([np.zeros((3, 8, 8 + n, 3), np.uint8) for n in range(70)])
+    run = Scorer([Brightness()], batch=2).run([reading(film) for film in films])
+    assert next(run)[0] == 0
+    assert len(read) == 64
+    assert len([*run]) == 69
 
 
 # Bad input

@@ -101,11 +101,36 @@ def test_rows_have_cameras_of_their_own(goal):
     session = Session([model], 2)
     session.begin(np.stack([clip[0] for clip in clips]), seed=0)
     assert session.notes()["camera_down"].tolist() == [2, 0]
+    before = session.snapshot()
     # The second row begins anew, and the first keeps its camera.
     again = np.stack([clips[1][0], moved(goal.videos[1], -3, 0)[0]])
     session.begin(again, seed=0, mask=np.array([False, True]))
     assert session.notes()["camera_down"].tolist() == [2, -3]
     assert session.notes()["camera_right"].tolist() == [2, 0]
+    assert "goal_index" in session.notes(), "the model's own notes stay"
+    session.restore(before)
+    assert session.notes()["camera_down"].tolist() == [2, 0]
+
+
+class Looking(Brightness):
+    """Keeps what it sees."""
+
+    def step(self, memory, t):
+        self.seen = t
+        return super().step(memory, t)
+
+
+def test_both_frames_of_a_step_are_moved_back(goal):
+    model = Looking()
+    model.goal = goal
+    frame = goal.videos[0, 0]
+    seen = moved(frame[None], 3, -2)
+    pay(Aligned(model, 4), [np.stack([seen[0], seen[0]])])
+    for found in (model.seen.frames[0], model.seen.next_frames[0]):
+        np.testing.assert_array_equal(found[:-3, 2:], frame[:-3, 2:])
+        # What was lost at an edge is drawn out.
+        np.testing.assert_array_equal(found[-3:], found[[-4] * 3])
+        np.testing.assert_array_equal(found[:, :2], found[:, [2] * 2])
 
 
 def test_in_a_wrapper_and_a_spec():

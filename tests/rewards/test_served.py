@@ -19,9 +19,16 @@ from genreward_wrappers.rewards.facts import Facts
 from genreward_wrappers.rewards.served import client
 from genreward_wrappers.rewards.served.connection import Connection
 from genreward_wrappers.rewards.served.rows import Packed, UnlikeError, cut, join
-from genreward_wrappers.rewards.served.scorer import Reset, Scorer, Step
+from genreward_wrappers.rewards.served.scorer import (
+    Card,
+    PartCard,
+    Reset,
+    Scorer,
+    Step,
+)
 from genreward_wrappers.rewards.spec import RewardSpec
 from genreward_wrappers.testing import PointMass
+from tests.relabel.recorded import with_nets
 
 HORIZON = 12
 
@@ -203,6 +210,53 @@ def test_wrapper_with_both_parts(monkeypatch):
     assert told[0][0][1]["weight_frame"] == 0.25
 
 
+def test_one_weighted_part_keeps_its_weight(bundle, monkeypatch):
+    space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    facts = Facts(horizon=HORIZON, goal=with_nets(bundle), action_space=space)
+    spec = RewardSpec.parse("genreward:video_weight=0,frame_weight=2,encoder=pixels")
+    scorer = Scorer(spec, facts)
+    model = served_by(scorer, monkeypatch)
+    assert [(part.name, weight) for part, weight in model.parts] == [
+        (part.model.name, part.weight) for part in spec.build(facts).parts
+    ]
+
+
+def test_a_reward_that_keeps_no_time_is_for_any_horizon(bundle, monkeypatch):
+    space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    facts = Facts(horizon=HORIZON, goal=with_nets(bundle), action_space=space)
+    scorer = Scorer(RewardSpec.parse("frame:form=value"), facts)
+    assert scorer.card().horizon is None
+    assert served_by(scorer, monkeypatch, horizon=HORIZON + 1).name == "frame"
+
+
+def test_what_a_model_is_is_known_where_it_is_served(monkeypatch):
+    """That it looks at states; and its steps, of which a thousand are asked at once."""
+    part = PartCard("even", "even", "pays", 1.0, True, None)
+    asked = []
+
+    class Even:
+        def card(self):
+            return Card((part,), None, None)
+
+        def wants(self, identity, steps):
+            asked.append(len(steps))
+            return steps % 2 == 0
+
+    model = served_by(Even(), monkeypatch)
+    assert model.sees_states
+    for last in (5, 900, 5000, 5001):
+        steps = np.array([1, 2, last])
+        assert model.wants(steps).tolist() == [False, True, last % 2 == 0]
+    assert len(asked) == 2
+
+
+def test_a_copy_in_another_process_connects_by_itself():
+    one = Connection("cup", "auto", 1)
+    one._handle = lambda: "of this process"
+    copy = pickle.loads(pickle.dumps(one))
+    assert (copy.name, copy._handle) == ("cup", None)
+
+
 def test_state_is_saved_and_resumed(bundle, monkeypatch, tmp_path):
     facts = Facts(horizon=HORIZON, goal=bundle)
     scorer = Scorer(RewardSpec.parse("video"), facts)
@@ -256,6 +310,7 @@ def test_another_reward_under_the_same_name_is_noticed(bundle, monkeypatch):
             {"action_space": gym.spaces.Discrete(3)},
             r"for actions in Box.*Discrete\(3\)",
         ),
+        ({"action_space": gym.spaces.Box(-1, 1, (3,))}, r"for actions in Box.*\(3,\)"),
         ({"every": 5}, "said where the reward is served.*video:every=5"),
     ],
 )

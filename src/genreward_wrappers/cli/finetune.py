@@ -10,6 +10,7 @@ from genreward_wrappers.cli.arguments import (
     add_command,
     add_shared,
     given,
+    read_size,
 )
 from genreward_wrappers.cli.generator import add_memory
 from genreward_wrappers.data.video_files import FITS
@@ -151,7 +152,6 @@ def add_finetune(commands: Commands) -> None:
 
 def run_finetune(args: argparse.Namespace) -> int:
     """Fine-tunes, reports progress, and writes the result."""
-    from genreward_wrappers.data.frames import image_size
     from genreward_wrappers.generators.settings import Model
     from genreward_wrappers.progress import progress_bars, tensorboard
     from genreward_wrappers.training.finetuning.finetune import finetune
@@ -165,9 +165,6 @@ def run_finetune(args: argparse.Namespace) -> int:
         checkpointing=args.checkpointing,
         **given(args, *TRAINING),
     )
-    size = None
-    if args.size is not None:
-        size = image_size(args.size[0] if len(args.size) == 1 else tuple(args.size))
     # Several processes would write over one another.
     first = is_first()
     latest: dict[str, float] = {}
@@ -210,7 +207,7 @@ def run_finetune(args: argparse.Namespace) -> int:
             source=args.source or "",
             fit=args.fit or "",
             frames=args.frames,
-            size=size,
+            size=None if args.size is None else read_size(args.size),
             cache=args.cache,
             on_progress=lambda done, total: on_progress("clips", done, total),
         )

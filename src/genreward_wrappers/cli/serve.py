@@ -87,6 +87,7 @@ def add_serve(commands: Commands) -> None:
 
 def run_serve(args: argparse.Namespace) -> int:
     """Serves until Ctrl-C."""
+    from genreward_wrappers.rewards.served.connection import find_cluster
     from genreward_wrappers.rewards.spec import RewardSpec
 
     check_least(args, replicas=1, batch=1, horizon=1)
@@ -96,7 +97,7 @@ def run_serve(args: argparse.Namespace) -> int:
     if args.goal is not None:
         check_goal(args.goal, args.env)
     ray = require("ray", "ray", "genreward serve needs Ray")
-    started = _join(ray, args.address)
+    started = find_cluster(args.address)
     try:
         from genreward_wrappers.rewards.served.deployment import deploy, withdraw
 
@@ -121,20 +122,6 @@ def run_serve(args: argparse.Namespace) -> int:
             require("ray.serve", "ray", "genreward serve needs Ray Serve").shutdown()
         ray.shutdown()
     return 0
-
-
-def _join(ray: Any, address: str | None) -> bool:
-    """Joins a cluster, or starts one; whether it was started."""
-    from genreward_wrappers.rewards.served.connection import join_cluster
-
-    try:
-        join_cluster(address or "auto")
-    except ConnectionError:
-        if address is not None:
-            raise
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
-        return True
-    return False
 
 
 def _facts(args: argparse.Namespace) -> Any:

@@ -47,7 +47,7 @@ class LeRobotEpisode:
         key: Its name in a table of captions.
         tasks: Its tasks in words, in no particular order.
         success: Whether it succeeded; True if the dataset does not say.
-        digest: The hash of the files it is read from.
+        hashed: Returns its digest.
         read: Returns its frames, (T, H, W, 3) uint8 RGB.
         number: Its index in the dataset.
         length: The number of its frames.
@@ -59,12 +59,17 @@ class LeRobotEpisode:
     key: str
     tasks: tuple[str, ...]
     success: bool
-    digest: str
+    hashed: Callable[[], str]
     read: Callable[[], UInt8]
     number: int
     length: int
     fps: float
     table: Path
+
+    @property
+    def digest(self) -> str:
+        """The hash of what it is read from, for which all of that is read."""
+        return self.hashed()
 
 
 def is_lerobot(folder: Path) -> bool:
@@ -105,14 +110,14 @@ def read_lerobot(folder: Path, camera: str = "") -> list[LeRobotEpisode]:
         else:
             start = 0.0
             read = partial(_pictures, path, key, number, length, name)
-        what = [hashed(path), key, number, start, length, info["fps"]]
+        what = (key, number, start, length, info["fps"])
         episodes.append(
             LeRobotEpisode(
                 name,
                 f"episode_{number:06d}",
                 tuple(task.strip() for task in row["tasks"] if task.strip()),
                 won is None or number in won,
-                hashlib.sha256(json.dumps(what).encode()).hexdigest(),
+                partial(_digest, hashed, path, what),
                 read,
                 number,
                 length,
@@ -123,6 +128,10 @@ def read_lerobot(folder: Path, camera: str = "") -> list[LeRobotEpisode]:
     if not episodes:
         raise ValueError(f"{folder} is a LeRobot dataset without episodes")
     return episodes
+
+
+def _digest(hashed: Callable[[Path], str], path: Path, what: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps([hashed(path), *what]).encode()).hexdigest()
 
 
 def read_columns(episode: LeRobotEpisode, *columns: str) -> dict[str, NDArray[Any]]:

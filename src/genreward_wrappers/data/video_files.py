@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -159,18 +160,20 @@ def read_part(
     return frames
 
 
-def write_video(path: str | PathLike[str], frames: UInt8, fps: float = 20) -> None:
-    """Writes (T, H, W, 3) frames as an mp4 that every player and browser shows.
+def write_video(
+    path: str | PathLike[str], frames: Iterable[UInt8], fps: float = 20
+) -> None:
+    """Writes (H, W, 3) frames as an mp4 that every player and browser shows.
 
     The same frames give the same bytes, whatever the number of cores.
     """
     _imageio()
     import av
 
-    height, width = frames.shape[1:3]
+    coming = iter(frames)
+    first = next(coming)
     # H.264 with the common pixel format has only even sides.
-    even = frames[:, : height - height % 2, : width - width % 2]
-    even = np.ascontiguousarray(even)
+    height, width = (side - side % 2 for side in first.shape[:2])
     with av.open(str(path), "w") as film:
         rate = Fraction(fps).limit_denominator(1 << 15)
         # x264's rate control by macroblock tree reads memory that it has not written.
@@ -178,11 +181,12 @@ def write_video(path: str | PathLike[str], frames: UInt8, fps: float = 20) -> No
         stream = film.add_stream(
             "libx264", rate=rate, pix_fmt="yuv420p", options=options
         )
-        stream.height, stream.width = even.shape[1:3]
+        stream.height, stream.width = height, width
         # It cuts a picture into as many slices as it has threads.
         stream.codec_context.thread_count = 1
-        for frame in even:
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        for frame in chain([first], coming):
+            even = np.ascontiguousarray(frame[:height, :width])
+            picture = av.VideoFrame.from_ndarray(even, format="rgb24")
             film.mux(stream.encode(picture))
         film.mux(stream.encode(None))
 

@@ -18,7 +18,7 @@ from genreward_wrappers.extras import require
 from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.relabel.recordings import Recording
 from genreward_wrappers.relabel.scoring import Scored, Scorer
-from genreward_wrappers.rewards.served.connection import join_cluster
+from genreward_wrappers.rewards.served.connection import find_cluster
 
 NEEDS = "scoring on a cluster needs Ray Data"
 
@@ -82,7 +82,7 @@ def run_on_ray(
         goal = load_goal(goal)
     # The models are made where they are used.
     sent = replace(scorer, goal=goal, _built={}, _encoders={})
-    started = _join(ray)
+    started = not ray.is_initialized() and find_cluster()
     data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     gpus = ray.cluster_resources().get("GPU", 0) and scorer.device != "cpu"
@@ -102,15 +102,3 @@ def run_on_ray(
     finally:
         if started:
             ray.shutdown()
-
-
-def _join(ray: Any) -> bool:
-    """Joins the cluster on this machine, or starts one; whether it was started."""
-    if ray.is_initialized():
-        return False
-    try:
-        join_cluster("auto")
-    except ConnectionError:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
-        return True
-    return False

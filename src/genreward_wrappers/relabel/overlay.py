@@ -44,13 +44,16 @@ def write_overlay(
         fps: Frames a second.
     """
     limits = [_limits([own[i] for own in scores]) for i in range(len(names))]
-    shown: list[UInt8] = []
-    for episode, own, title in zip(episodes, scores, titles, strict=True):
-        shown += _frames(episode, own, names, limits, title)
-    wide = max(frame.shape[1] for frame in shown)
-    film = np.stack([_widened(frame, wide) for frame in shown])
+
+    def film() -> Iterator[UInt8]:
+        wide = 0
+        for episode, own, title in zip(episodes, scores, titles, strict=True):
+            # All pictures of a film have one size, which is the first episode's.
+            wide = wide or _width(episode.frames)
+            yield from _frames(episode, own, names, limits, title, wide)
+
     with replacing(path, ".mp4") as scratch:
-        write_video(scratch, film, fps)
+        write_video(scratch, film(), fps)
 
 
 def _frames(
@@ -59,6 +62,7 @@ def _frames(
     names: Sequence[str],
     limits: Sequence[tuple[float, float]],
     title: str,
+    wide: int,
 ) -> Iterator[UInt8]:
     panel, places, boxes = _panel(scores, names, limits, title)
     # An episode may lack frames that no reward looked at.
@@ -69,7 +73,8 @@ def _frames(
             coming = 255 - panel[top:bottom, place:].astype(np.float32)
             beside[top:bottom, place:] = 255 - coming * (1 - PALE)
             beside[top:bottom, place : place + 2] = MARK
-        yield np.concatenate([_enlarged(episode.frames[index]), beside], axis=1)
+        frame = _enlarged(episode.frames[index], wide)
+        yield np.concatenate([frame, beside], axis=1)
 
 
 def _panel(
@@ -120,17 +125,16 @@ def _limits(curves: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _enlarged(frame: UInt8) -> UInt8:
-    """A frame at the film's height."""
-    from PIL import Image
+def _width(frames: UInt8) -> int:
+    """Of frames at the film's height."""
+    height, width = map(int, frames.shape[1:3])
+    return max(2, round(width * HEIGHT / height))
 
-    wide = max(2, round(frame.shape[1] * HEIGHT / frame.shape[0]))
+
+def _enlarged(frame: UInt8, wide: int) -> UInt8:
+    """A frame at the film's size, between black bars if its shape is another."""
+    from PIL import Image, ImageOps
+
     # Few large pixels stay sharp, many small ones are averaged.
     how = Image.Resampling.NEAREST if frame.shape[0] < HEIGHT else Image.Resampling.BOX
-    return np.asarray(Image.fromarray(frame).resize((wide, HEIGHT), how))
-
-
-def _widened(frame: UInt8, wide: int) -> UInt8:
-    """A frame with black on its left, where another episode is wider."""
-    missing = wide - frame.shape[1]
-    return np.pad(frame, ((0, 0), (missing, 0), (0, 0)))
+    return np.asarray(ImageOps.pad(Image.fromarray(frame), (wide, HEIGHT), how))

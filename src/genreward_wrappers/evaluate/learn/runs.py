@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -59,7 +60,7 @@ class Run:
         """The name of its files, which no other run in the folder has."""
         key = canonical({**self.as_dict(), "goal": self.goal_digest})
         task = self.env_id.rpartition("/")[2]
-        readable = self.reward.replace(":", "-").replace(",", "-").replace("=", "-")
+        readable = re.sub(r"[^\w.-]", "-", self.reward)
         tail = hashlib.sha256(key.encode()).hexdigest()[:8]
         return f"{task}-{readable[:60]}-seed-{self.seed}-{tail}"
 

@@ -113,6 +113,26 @@ class Connection:
         )
 
 
+def find_cluster(address: str | None = None) -> bool:
+    """Joins a Ray cluster, by default that on this machine, or starts one there.
+
+    Returns:
+        Whether one was started, which whoever asked for it has to end.
+
+    Raises:
+        ConnectionError: There is none at the address.
+    """
+    ray = require("ray", "ray", "served rewards need Ray")
+    try:
+        join_cluster(address or "auto")
+    except ConnectionError:
+        if address is not None:
+            raise
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
+        return True
+    return False
+
+
 def join_cluster(address: str) -> None:
     """Makes this process one of a Ray cluster's.
 
