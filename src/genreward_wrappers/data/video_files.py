@@ -256,12 +256,22 @@ def _filled(frame: UInt8, size: tuple[int, int], how: str) -> UInt8:
 def _decode(path: Path) -> UInt8:
     imageio = _imageio()
     try:
-        frames: UInt8 = imageio.imread(path, index=..., plugin="pyav")
+        frames: UInt8 = imageio.imread(path, index=..., **reader(path))
     except Exception as error:
         raise GoalError(
             f"{path} does not decode as a video ({type(error).__name__}: {error})"
         ) from error
     return frames
+
+
+def reader(path: Path) -> dict[str, str]:
+    """Tells imageio how to read a video.
+
+    FFmpeg decodes some gifs wrongly, and not the same way each time.
+    """
+    if path.suffix.lower() == ".gif":
+        return {"plugin": "pillow", "mode": "RGB"}
+    return {"plugin": "pyav"}
 
 
 def _imageio() -> Any:
