@@ -354,6 +354,10 @@ WRONG_REWARDS = {
     "generated:videos=0": "videos=0: expected a whole number",
     "vlm-rm:promt=a cup": "no option 'promt' (did you mean 'prompt'?)",
     "lerobot:robometer:lenght=3": "no option 'lenght' (did you mean 'length'?)",
+    "vlm-rm:prompt=a cup,alpha=half": "alpha='half': expected a number",
+    "roboclip:weights=w,sparse=maybe": "sparse='maybe': expected True or False",
+    "diffusion-reward:chains=1.5": "chains=1.5: expected a whole number",
+    "tadpole:prompt=cup,size=small": "size='small': expected a whole number",
     "viper:1": "expected options as key=value, got '1'",
 }
 
