@@ -14,8 +14,10 @@ trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
 # shellcheck disable=SC1091
 source "$work/venv/bin/activate"
-pip install -q ".[video,sb3,metaworld,finetune,parquet,ray]" \
-  pytest pytest-timeout psutil hypothesis "gymnasium[box2d]" \
+# pip spends minutes on finding versions that fit together.
+pip install -q uv
+uv pip install -q ".[video,sb3,metaworld,finetune,parquet,ray]" \
+  pytest pytest-timeout psutil hypothesis \
   torchrl sb3-contrib "minari[hdf5]" minigrid skrl
 OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider \
   tests/hosts/test_clients.py tests/rewards/test_served.py \

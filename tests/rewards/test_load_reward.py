@@ -8,12 +8,14 @@ import sys
 import types
 from functools import partial
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from gymnasium.envs.registration import EnvSpec
+from safetensors.torch import save_file
 
 from genreward_wrappers import RewardModelWrapper, load_goal, load_reward, vector
 from genreward_wrappers.core import Session
@@ -307,15 +309,19 @@ def lerobot(monkeypatch):
         def __init__(self, config):
             super().__init__()
             self.config = config
+            # One module by two names: LeRobot saves its tensors once.
+            self.one = self.other = torch.nn.BatchNorm2d(2)
 
         def compute_reward(self, batch):
             calls.append(batch)
-            (frames,) = (v for k, v in batch.items() if k.startswith("observation.im"))
+            (frames, *_) = (
+                v for k, v in batch.items() if k.startswith("observation.im")
+            )
             newest = frames[:, -1] if frames.ndim == 5 else frames
             return newest.mean((1, 2, 3))
 
-    def make_reward_model(config, **kwargs):
-        calls.append((config.type, config.pretrained_path, kwargs))
+    def make_reward_model(config):
+        calls.append((config.type, config.pretrained_path))
         return Model(config)
 
     rewards = types.ModuleType("lerobot.rewards")
@@ -338,7 +344,7 @@ def test_lerobots_videos(lerobot):
     model = load_reward(
         "lerobot:topreward", prompt="open it", every=2, length=3, device="cpu"
     )
-    assert lerobot.pop() == ("topreward", None, {})
+    assert lerobot.pop() == ("topreward", None)
     env = RewardModelWrapper(PointMass(size=16, horizon=9), model)
     frames = [env.reset(seed=0)[0]]
     for step in range(1, 6):
@@ -358,13 +364,33 @@ def test_lerobots_videos(lerobot):
     check_reward_model(model, size=(16, 16))
 
 
-def test_lerobots_classifier(lerobot):
-    model = load_reward(
-        "lerobot:reward_classifier", path="reward_classifier/x", every=3, device="cpu"
-    )
-    assert lerobot.pop() == (
-        "reward_classifier", "reward_classifier/x", {"strict": True}
-    )  # fmt: skip
+#: The weights of the stand-in as LeRobot saves them, some under each name.
+SAVED = {
+    "one.weight": torch.ones(2),
+    "other.bias": torch.zeros(2),
+    "one.running_mean": torch.zeros(2),
+    "one.running_var": torch.ones(2),
+    "other.num_batches_tracked": torch.tensor(0),
+}
+
+
+@pytest.fixture
+def saved(lerobot, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("reward_classifier/x")
+    folder.mkdir(parents=True)
+
+    def write(tensors):
+        save_file(tensors, folder / "model.safetensors")
+        return str(folder)
+
+    return write
+
+
+def test_lerobots_classifier(lerobot, saved):
+    path = saved(SAVED)
+    model = load_reward("lerobot:reward_classifier", path=path, every=3, device="cpu")
+    assert lerobot.pop() == ("reward_classifier", path)
     assert model.wants(np.arange(1, 7)).tolist() == [False, False, True] * 2
     env = RewardModelWrapper(PointMass(size=16, horizon=9), model)
     env.reset(seed=0)
@@ -372,6 +398,47 @@ def test_lerobots_classifier(lerobot):
     assert [info["reward_lerobot_due"] for *_, info in steps] == [False, False, True]
     assert steps[-1][1] == pytest.approx(steps[-1][0].mean() / 255, rel=1e-5)
     check_reward_model(model, size=(16, 16))
+
+
+def test_lerobots_classifier_of_two_cameras(lerobot, saved, monkeypatch):
+    names = ("observation.images.wrist", "observation.images.front")
+    config = sys.modules["lerobot.configs.rewards"].RewardModelConfig
+    monkeypatch.setattr(config, "input_features", dict.fromkeys(names))
+    model = load_reward(
+        "lerobot:reward_classifier", path=saved(SAVED), every=1, device="cpu"
+    )
+    env = gym.wrappers.TransformObservation(
+        PointMass(size=16),
+        lambda frame: {"far": frame, "near": 255 - frame},
+        gym.spaces.Dict(
+            dict.fromkeys(("far", "near"), PointMass(16).observation_space)
+        ),
+    )
+    views = {"wrist": "obs:near", "front": "obs:far"}
+    env = RewardModelWrapper(env, model, frames=views)
+    env.reset(seed=0)
+    seen = env.step(env.action_space.sample())[0]
+    batch = lerobot.pop()
+    for key, view in zip(names, ("near", "far"), strict=True):
+        picture = batch[key][0].permute(1, 2, 0).numpy()
+        np.testing.assert_allclose(picture, seen[view] / 255, atol=1e-6)
+    monkeypatch.setattr(config, "input_features", {"observation.state": None})
+    with pytest.raises(ValueError, match="a classifier of pictures is expected"):
+        load_reward("lerobot:reward_classifier", path=saved(SAVED), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"one.weight": None}, "missing: one.weight, other.weight"),
+        ({"head": torch.ones(1)}, "unknown: head"),
+        ({"one.weight": torch.ones(3)}, r"of another shape: one.weight \(3,\)"),
+    ],
+)
+def test_lerobots_weights_are_all_there(saved, change, message):
+    changed = {k: v for k, v in {**SAVED, **change}.items() if v is not None}
+    with pytest.raises(ValueError, match=message):
+        load_reward("lerobot:reward_classifier", path=saved(changed), device="cpu")
 
 
 @pytest.mark.parametrize(

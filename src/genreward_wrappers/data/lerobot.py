@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ def read_lerobot(folder: Path, camera: str = "") -> list[LeRobotEpisode]:
     video = info["features"][key]["dtype"] == "video"
     rows = list(_rows(folder, info, key if video else ""))
     won = _won(folder, info, rows)
-    hashed = cache(hash_file)
+    hashes = _Hashes()
     episodes = []
     for row in rows:
         number, length = int(row["episode_index"]), int(row["length"])
@@ -117,7 +117,7 @@ def read_lerobot(folder: Path, camera: str = "") -> list[LeRobotEpisode]:
                 f"episode_{number:06d}",
                 tuple(task.strip() for task in row["tasks"] if task.strip()),
                 won is None or number in won,
-                partial(_digest, hashed, path, what),
+                partial(_digest, hashes, path, what),
                 read,
                 number,
                 length,
@@ -130,8 +130,19 @@ def read_lerobot(folder: Path, camera: str = "") -> list[LeRobotEpisode]:
     return episodes
 
 
-def _digest(hashed: Callable[[Path], str], path: Path, what: Sequence[Any]) -> str:
-    return hashlib.sha256(json.dumps([hashed(path), *what]).encode()).hexdigest()
+class _Hashes(dict[Path, str]):
+    """The hashes of files, each made when it is first asked for.
+
+    Not `functools.cache`: recordings are sent to other processes.
+    """
+
+    def __missing__(self, path: Path) -> str:
+        self[path] = hash_file(path)
+        return self[path]
+
+
+def _digest(hashes: _Hashes, path: Path, what: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps([hashes[path], *what]).encode()).hexdigest()
 
 
 def read_columns(episode: LeRobotEpisode, *columns: str) -> dict[str, NDArray[Any]]:

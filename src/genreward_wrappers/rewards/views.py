@@ -118,7 +118,8 @@ def build_views(spec: RewardSpec, facts: Facts) -> Built:
         raise ValueError(
             f"the reward {spec.name!r} compares with no goal that could have the views "
             f"{[*facts.views]}: name one source, as in "
-            'frames="obs:<key>"'
+            'frames="obs:<key>", or give RewardModelWrapper the model itself, which '
+            "sees the views side by side"
         )
     bind = facts.bind or _bind_once(facts)
     # Whether a goal is of another task was said when it was found.

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,13 +36,23 @@ from genreward_wrappers.core import (
     UInt8,
     UInt64,
 )
+from genreward_wrappers.data.goals import import_hub
 from genreward_wrappers.encoders.base import resolve_device
+from genreward_wrappers.encoders.strict_loading import (
+    check_weights,
+    misshapen,
+    shapes_in,
+    shapes_of,
+)
 from genreward_wrappers.encoders.texts import as_texts
 from genreward_wrappers.extras import require
 from genreward_wrappers.rewards.peers.history import History, add, begin, sample
 
 #: The models of a video and a text, and those of one frame.
 VIDEO, FRAME = ("robometer", "topreward"), ("reward_classifier",)
+
+#: What LeRobot calls the file of a model's weights.
+WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +173,10 @@ def _load(
                 f"{path!r} holds a {config.type!r} of LeRobot, not a {variant!r}"
             )
         config.device, config.pretrained_path = str(device), path
+    model = rewards.make_reward_model(config).eval()
     # TOPReward has no weights of its own and uses a language model.
-    strict = {"strict": True} if config.pretrained_path else {}
-    model = rewards.make_reward_model(config, **strict).eval()
+    if config.pretrained_path:
+        _check_loaded(model, config.pretrained_path)
     keys = [config.image_key] if prompt is not None else _cameras(config)
     prepare = None
     if prompt is not None:
@@ -175,7 +187,8 @@ def _load(
         # LeRobot's pictures lie in [0, 1], channels first.
         frames = video.permute(0, 3, 1, 2).float() / 255
         if prepare is None:
-            batch: dict[str, Any] = {keys[0]: frames.to(device)}
+            views = torch.tensor_split(frames.to(device), len(keys), dim=-1)
+            batch: dict[str, Any] = dict(zip(keys, views, strict=True))
         else:
             batch = prepare({keys[0]: frames[None], config.task_key: [prompt]})
         return float(model.compute_reward(batch).reshape(-1)[0])
@@ -184,10 +197,32 @@ def _load(
 
 
 def _cameras(config: Any) -> list[str]:
-    """The one picture that a classifier looks at."""
+    """The pictures that a classifier looks at, as `data.views` puts them."""
     keys = [key for key in config.input_features if key.startswith("observation.image")]
-    if len(keys) != 1:
+    if not keys:
         raise ValueError(
-            f"a classifier of one camera is expected, this one looks at {keys}"
+            "a classifier of pictures is expected, this one looks at "
+            f"{[*config.input_features]}"
         )
-    return keys
+    return sorted(keys, key=lambda key: key.rpartition(".")[2])
+
+
+def _check_loaded(model: torch.nn.Module, source: str) -> None:
+    """Raises unless a file has the weights of a model, all of them and no others.
+
+    LeRobot's own strict loading refuses what LeRobot saves: where two names stand for
+    one tensor it is saved by one of them, and expected by the other.
+    """
+    path = Path(source) / WEIGHTS
+    if not path.is_file():
+        # LeRobot has just fetched it.
+        path = Path(import_hub().hf_hub_download(source, WEIGHTS))
+    there = shapes_in(path)
+    wanted = model.state_dict()
+    loaded = {wanted[name].data_ptr() for name in there if name in wanted}
+    check_weights(
+        source,
+        (name for name, tensor in wanted.items() if tensor.data_ptr() not in loaded),
+        there.keys() - wanted.keys(),
+        misshapen(there, shapes_of(wanted)),
+    )
