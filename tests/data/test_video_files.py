@@ -48,3 +48,31 @@ def test_strides_do_not_matter(tmp_path):
     write_video(tmp_path / "b.mp4", turned)
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
     assert read_video(tmp_path / "a.mp4").shape == (9, 32, 32, 3)
+
+
+def test_gifs_are_read_as_pillow_reads_them(tmp_path):
+    """Pictures of 256 colours each, which FFmpeg gives back as something else."""
+    pillow = pytest.importorskip("PIL.Image")
+    path = tmp_path / "noise.GIF"
+    noise = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), np.uint8)
+    first, *rest = map(pillow.fromarray, noise)
+    first.save(path, format="GIF", save_all=True, append_images=rest)
+    expected = []
+    with pillow.open(path) as film:
+        for index in range(film.n_frames):
+            film.seek(index)
+            expected.append(np.asarray(film.convert("RGB")))
+    for _ in range(5):
+        np.testing.assert_array_equal(read_video(path), np.stack(expected))
+
+
+def test_grey_gifs_have_three_colours(tmp_path):
+    pillow = pytest.importorskip("PIL.Image")
+    path = tmp_path / "grey.gif"
+    first, *rest = (
+        pillow.fromarray(np.full((16, 16), level, np.uint8)) for level in (0, 90, 180)
+    )
+    first.save(path, save_all=True, append_images=rest)
+    frames = read_video(path)
+    assert frames.shape == (3, 16, 16, 3)
+    assert [*frames[:, 0, 0, 1]] == [0, 90, 180]

@@ -256,7 +256,7 @@ def _filled(frame: UInt8, size: tuple[int, int], how: str) -> UInt8:
 def _decode(path: Path) -> UInt8:
     imageio = _imageio()
     try:
-        frames: UInt8 = imageio.imread(path, index=..., plugin="pyav")
+        frames: UInt8 = imageio.imread(path, index=..., **reader(path))
     except Exception as error:
         # imageio's own words are about its plugins.
         first: BaseException = error
@@ -268,6 +268,16 @@ def _decode(path: Path) -> UInt8:
             "part missing?"
         ) from error
     return frames
+
+
+def reader(path: Path) -> dict[str, str]:
+    """Tells imageio how to read a video.
+
+    FFmpeg decodes some gifs wrongly, and not the same way each time.
+    """
+    if path.suffix.lower() == ".gif":
+        return {"plugin": "pillow", "mode": "RGB"}
+    return {"plugin": "pyav"}
 
 
 def _imageio() -> Any:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from genreward_wrappers.data.video_files import reader
 from genreward_wrappers.extras import require
 
 NEEDS = "backgrounds from files need {}"
@@ -241,7 +242,7 @@ def _decode(path: Path, side: int) -> UInt8:
     imageio = require("imageio.v3", "video", NEEDS.format("imageio"))
     pillow = require("PIL.Image", "dm-control", NEEDS.format("pillow"))
     try:
-        frames = imageio.imiter(path, plugin="pyav")
+        frames = imageio.imiter(path, **reader(path))
         size = (side, side)
         small = [
             np.asarray(pillow.fromarray(f).resize(size, pillow.Resampling.BOX))
