@@ -152,7 +152,7 @@ def cost(env_id: str) -> str:
     """What a step of an environment costs with each reward, and each scored frame."""
     goal = load_goal(None, env_id)
     maker = Maker(goal, HORIZON, FRAMES)
-    lines = ["| reward | frames an episode | ms a step | of 16 | ms a frame |"]
+    lines = ["| reward | frames per episode | ms per step | of 16 | ms per frame |"]
     lines.append("|---" * 5 + "|")
     for name, spec in specs(env_id).items():
         if name in ("env", "generated"):

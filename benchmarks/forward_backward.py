@@ -302,7 +302,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         )
     lines += [
         "",
-        "| training | variant | runs | failed | of these told | others told | "
+        "| training | variant | runs | failed | of these warned | others warned | "
         "rank correlation |",
         "|---|---|---|---|---|---|---|",
     ]

@@ -170,6 +170,7 @@ def plot(
         figsize=(2.6 * columns, 2.2 * rows + 0.5),
         squeeze=False,
         sharey=True,
+        layout="constrained",
     )
     for axis, task in zip(axes.flat, there, strict=False):
         longest = max(
@@ -201,10 +202,9 @@ def plot(
             if label not in labels:
                 handles.append(handle)
                 labels.append(label)
-    figure.legend(handles, labels, loc="upper center", ncols=2, frameon=False)
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
     figure.supxlabel("thousand decisions", fontsize=9)
     figure.supylabel("success", fontsize=9)
-    figure.tight_layout(rect=(0, 0, 1, 0.94))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, facecolor="white")
     pyplot.close(figure)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 
 from genreward_wrappers import GeneratedGoals, VideoLevelReward, make
-from genreward_wrappers.generators.episode_goals import EMBEDDED, STEPS
+from genreward_wrappers.generators.episode_settings import EMBEDDED, STEPS
 
 
 def main() -> None:

@@ -52,16 +52,9 @@ def draw(folder: Path, rows: int) -> Image.Image:
     ]
     for at, episode in episodes:
         done = bool(np.asarray(episode.success).any())
-        label = f"after {at * len(episode):,}\ndecisions: " + (
-            "done" if done else "not"
-        )
-        lines.append(
-            (
-                f"{label}: {'done' if done else 'failed'}",
-                DONE if done else FAILED,
-                row(episode.frames),
-            )
-        )
+        label = f"after {at * len(episode):,}\ndecisions:\n"
+        label += "success" if done else "no success"
+        lines.append((label, DONE if done else FAILED, row(episode.frames)))
     height, width = lines[0][2][0].shape[:2]
     size = (LABEL + COLUMNS * (width + GAP), len(lines) * (height + GAP))
     sheet = Image.new("RGB", size, PAPER)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from genreward_wrappers.data.goals import GoalBundle, GoalError, load_goal
     from genreward_wrappers.encoders.registry import load_encoder
     from genreward_wrappers.evaluate.page.drawing import plot_episode
-    from genreward_wrappers.generators.episode_goals import GeneratedGoals
+    from genreward_wrappers.generators.episode_settings import GeneratedGoals
     from genreward_wrappers.hosts.describe import describe
     from genreward_wrappers.rewards.registry import load_reward
     from genreward_wrappers.rewards.spec import RewardSpec
@@ -37,7 +37,7 @@ __version__ = "0.1.0"
 _HOME = {
     "FrameLevelReward": "wrappers",
     "GenRewardWrapper": "wrappers",
-    "GeneratedGoals": "generators.episode_goals",
+    "GeneratedGoals": "generators.episode_settings",
     "GoalBundle": "data.goals",
     "GoalError": "data.goals",
     "RewardModel": "core",

@@ -175,7 +175,7 @@ def test_a_machine_that_cannot_draw_is_told_in_one_line(monkeypatch, capsys, tmp
         raise DrawingError("MuJoCo cannot draw here")
 
     monkeypatch.setattr("genreward_wrappers.cli.demo.make_env", make_env)
-    assert main(["demo", "--output", str(tmp_path)]) == 1
+    assert main(["demo", "--quiet", "--output", str(tmp_path)]) == 1
     assert capsys.readouterr().err == "genreward demo: MuJoCo cannot draw here\n"
 
 
@@ -327,6 +327,61 @@ def test_what_is_wrong_is_said_before_torch_is_imported(
     assert message in done.stderr
     assert done.stderr.startswith(f"genreward {line.split()[0]}: ")
     assert "torch" not in done.stderr
+
+
+WRONG_REWARDS = {
+    "vidoe": "there is no reward 'vidoe'; there are",
+    "video:scoer=motion": "no option 'scoer' (did you mean 'score'?)",
+    "video:score=likeness": "score='likeness': expected one of 'tracking'",
+    "pixels:window=9": "window=9 does nothing with reading='frames'",
+    "paper:contrast=2": "contrast=2 does nothing with score='cosine'",
+    "video:length=many": "length='many': expected a whole number",
+    "video:every=0": "every=0: expected a whole number, at least 1",
+    "video:align=0.5": "align=0.5: expected a whole number, at least 1",
+    "frame:form=fair": "form='fair': expected one of 'value'",
+    "genreward:frame_every=0": "every=0: expected a whole number, at least 1",
+    "genreward:env_weight=much": "the weight of 'env' is 'much'",
+    "genreward:preset=papr": "preset='papr': expected one of",
+    "generated:videos=0": "videos=0: expected a whole number",
+    "vlm-rm:promt=a cup": "no option 'promt' (did you mean 'prompt'?)",
+    "lerobot:robometer:lenght=3": "no option 'lenght' (did you mean 'length'?)",
+    "viper:1": "expected options as key=value, got '1'",
+}
+
+REWARDED = {
+    "evaluate": "--env metaworld/reach",
+    "relabel": "nowhere --output new",
+    "score": "nowhere.mp4",
+    "serve": "--goal metaworld/reach",
+    "train": "--env metaworld/reach",
+}
+
+
+def test_a_wrong_reward_is_said_before_torch_is_imported(tmp_path):
+    """Its name, its options and their values, by every command that takes one."""
+    lines = [
+        [command, *shlex.split(rest), "--reward", reward]
+        for command, rest in REWARDED.items()
+        for reward in WRONG_REWARDS
+    ]
+    code = (
+        "import json, sys; from genreward_wrappers.cli.main import main\n"
+        "sys.modules['torch'] = None\n"
+        "for line in json.load(sys.stdin):\n"
+        "    assert main(line) == 1, line\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps(lines),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    for line, said in zip(lines, done.stderr.splitlines(), strict=True):
+        assert said.startswith(f"genreward {line[0]}: "), line
+        assert WRONG_REWARDS[line[-1]] in said, line
 
 
 def test_warnings_are_one_line(tmp_path):

@@ -100,7 +100,7 @@ def test_a_lerobot_dataset_keeps_its_numbers(goal, tmp_path, capsys):
     assert data["timestamp"][5] == 5 / lerobot_sets.FPS
     assert {*data["episode_index"]} == {0, 1, 2}
     assert main([*command[:2], *command[4:], "--output", str(tmp_path / "x.parquet")])
-    assert "which camera" in capsys.readouterr().err
+    assert "several cameras" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

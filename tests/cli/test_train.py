@@ -21,11 +21,18 @@ TASK = ["train", "--env", "metaworld/coffee-button"]
 def test_it_trains_shows_stops_and_resumes(tmp_path, capsys, monkeypatch):
     output = tmp_path / "out"
     line = [*TASK, "--output", str(output), "--tensorboard", str(tmp_path / "board")]
+    line += ["--device", "cpu"]
     drawn = []
 
     def stop(path, run, progress):
         drawn.append(progress.steps)
         raise KeyboardInterrupt
+
+    draw = train.draw_curve
+
+    def counted(path, run, progress):
+        drawn.append(progress.steps)
+        draw(path, run, progress)
 
     monkeypatch.setattr(train, "CHUNK", 1)
     with monkeypatch.context() as patched:
@@ -33,7 +40,10 @@ def test_it_trains_shows_stops_and_resumes(tmp_path, capsys, monkeypatch):
         assert main([*line, "--steps", "300"]) == 130
     assert drawn == [128]
     assert "128 decisions are kept: the same command resumes" in capsys.readouterr().err
-    assert main([*line, "--steps", "300"]) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "draw_curve", counted)
+        assert main([*line, "--steps", "300"]) == 0
+    assert drawn == [128, 256, 384], "one picture a checkpoint"
     printed, shown = capsys.readouterr()
     assert "decisions: 128 of 384" in shown
     assert "success" in shown
@@ -103,3 +113,9 @@ def test_rewards_that_are_none(reward, tmp_path, capsys):
     said = capsys.readouterr().err
     assert {"env": "looks at no picture"}.get(reward, "no") in said
     assert not list(tmp_path.iterdir())
+
+
+def test_a_device_that_is_not_there(tmp_path, capsys):
+    line = [*TASK, "--device", "cuda:7", "--output", str(tmp_path)]
+    assert main(line) == 1
+    assert "'cuda:7' was asked for, but torch" in capsys.readouterr().err

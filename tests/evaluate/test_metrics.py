@@ -298,12 +298,12 @@ def test_wrong_input_is_an_error():
         label("sucess", 0)
     with pytest.raises(ValueError, match="one score for each step"):
         Curve(np.arange(3), np.zeros(2))
-    with pytest.raises(ValueError, match="must rise"):
+    with pytest.raises(ValueError, match="must increase"):
         Curve(np.array([2, 1]), np.zeros(2))
     with pytest.raises(ValueError, match="one curve for each of 1 episodes, got 0"):
         measure([], [label("random", 0)])
     with pytest.raises(
-        ValueError, match="has 2 steps, but its curve goes on to step 3"
+        ValueError, match="has 2 steps, but its curve extends to step 3"
     ):
         measure([curve([1, 2, 3])], [label("random", 0, length=2)])
 
@@ -386,12 +386,12 @@ def test_a_share_of_little_means_nothing():
     # Successes earn 0.5 a step, and all scores vary by 0.5.
     assert found["static_share"].value is None
     assert (
-        "0.5 a step, which is not more than the spread of 0.5"
+        "0.5 per step, which is not more than the spread of 0.5"
         in found["static_share"].flag
     )
     found = flat_episodes([1, 2, 0], ["success", "random", "static"])
     assert found["static_place"].value is None
-    assert "no more a step than random" in found["static_place"].flag
+    assert "no more per step than random" in found["static_place"].flag
     found = flat_episodes([1, 0], ["success", "static"])
     assert found["static_place"].flag == "no random episodes"
     found = flat_episodes([1, 0], ["success", "random"])
@@ -447,7 +447,7 @@ def test_an_unknown_reward_of_the_environment_is_not_nothing():
     assert found["env_correlation_episode"].value == pytest.approx(1)
     assert found["env_correlation_episode"].n == 3
     found = measure(curves, labels, env_curves=[curve([])] * 4)
-    assert found["scale"].flag == "the environment's reward is not known"
+    assert found["scale"].flag == "the environment's reward is unknown"
     found = measure(curves, labels, env_curves=[curve([np.nan]), *env[1:]])
     assert found["scale"].flag == "the environment's reward is not finite in 1 episodes"
 

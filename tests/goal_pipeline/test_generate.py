@@ -533,7 +533,7 @@ def test_without_memory_it_says_what_would_help(model, tmp_path, monkeypatch):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried 9 GiB\nmore")
 
     monkeypatch.setattr(Generator, "_load", lambda self: full)
-    with pytest.raises(ValueError, match="does not suffice") as caught:
+    with pytest.raises(ValueError, match="not enough memory") as caught:
         generate(model, ASKED, tmp_path, env_id=ENV)
     said = str(caught.value)
     assert "(CUDA out of memory. Tried 9 GiB)" in said

@@ -100,7 +100,7 @@ def test_what_is_no_recording(tmp_path):
 
 def test_a_lerobot_dataset(tmp_path):
     lerobot_sets.write_dataset(tmp_path, kind="image", cameras=lerobot_sets.CAMERAS)
-    with pytest.raises(ValueError, match="which camera"):
+    with pytest.raises(ValueError, match="several cameras"):
         find_recordings(tmp_path)
     found = find_recordings(tmp_path, "wrist")
     assert [one.fps for one in found] == [lerobot_sets.FPS] * 3

@@ -144,7 +144,9 @@ def test_in_a_wrapper_and_a_spec():
 
 @pytest.mark.parametrize("reach", [0, -1, 2.5, True, "4"])
 def test_a_reach_that_is_none(goal, reach):
-    with pytest.raises(ValueError, match=r"align=.*expected a whole number of pixels"):
+    with pytest.raises(
+        ValueError, match=r"align=.*expected a whole number, at least 1"
+    ):
         reward(goal, align=reach)
 
 

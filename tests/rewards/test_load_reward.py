@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import sys
 import types
@@ -21,7 +22,7 @@ from genreward_wrappers.core import Session
 from genreward_wrappers.evaluate.judge.judged_rewards import Maker, needs_goal, parse
 from genreward_wrappers.evaluate.learn.episodes import make_env
 from genreward_wrappers.evaluate.learn.runs import Run
-from genreward_wrappers.rewards import registry
+from genreward_wrappers.rewards import registry, signatures
 from genreward_wrappers.rewards.combine import EveryK
 from genreward_wrappers.testing import Brightness, PointMass, check_reward_model
 
@@ -50,6 +51,13 @@ def test_options_are_those_of_the_constructor():
     )  # fmt: skip
     assert registry.reward_options("viper").count("every") == 1, "its own"
     assert "variant" not in registry.reward_options("lerobot:topreward")
+
+
+@pytest.mark.parametrize("home", registry.HOME.values())
+def test_what_the_source_says_is_what_the_constructor_takes(home):
+    module, _, name = home.partition(":")
+    made = getattr(importlib.import_module(module), name)
+    assert signatures.read(home) == signatures.inspected(made)
 
 
 @pytest.mark.parametrize(

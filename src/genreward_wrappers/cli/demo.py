@@ -98,10 +98,12 @@ def run_demo(args: argparse.Namespace) -> int:
     check_env(args.env)
     bundle = load_goal(args.goal, args.env)
     require("matplotlib", "all", "the demo needs matplotlib")
-    env = make_env(args.env, bundle, args.device)
-    args.output.mkdir(parents=True, exist_ok=True)
     picture, video = args.output / "rewards.png", args.output / "policies.mp4"
     with progress_bars(quiet=args.quiet) as on_progress:
+        on_progress("environment and goal", 0, 1)
+        env = make_env(args.env, bundle, args.device)
+        on_progress("environment and goal", 1, 1)
+        args.output.mkdir(parents=True, exist_ok=True)
         episodes = play_policies(env, args.env, args.seed, on_progress)
         on_progress("picture and video", 0, 2)
         _draw(picture, args.env, episodes)

@@ -20,7 +20,8 @@ from genreward_wrappers.cli.arguments import (
     check_least,
 )
 from genreward_wrappers.extras import require
-from genreward_wrappers.rewards.spec_text import REWARDS, parse
+from genreward_wrappers.rewards.spec import OURS, RewardSpec
+from genreward_wrappers.rewards.spec_text import REWARDS
 
 if TYPE_CHECKING:
     from genreward_wrappers.evaluate.judge.run import Evaluation
@@ -86,7 +87,7 @@ def add_evaluate(commands: Commands) -> None:
         const=20_000,
         metavar="STEPS",
         help="Also train agents on each reward alone, for 20000 steps if no number is "
-        "given (about ten minutes a run on one core). Interrupted runs resume. Not "
+        "given (about ten minutes per run on one core). Interrupted runs resume. Not "
         "done by default.",
     )
     learning.add_argument(
@@ -185,6 +186,7 @@ def _evaluate(
                 args.learn,
                 min(args.processes, len(plan)),
                 lambda done, total: on_progress("learning runs", done, total),
+                args.device,
             )
         paths = write(
             evaluation,
@@ -199,12 +201,11 @@ def _evaluate(
 
 def _check_names(args: argparse.Namespace, rewards: Sequence[str]) -> None:
     """Raises for an environment, a reward or a goal that does not exist."""
-    # Options are checked with the models, which need torch.
-    names = [parse(reward.partition(":")[0])[0] for reward in rewards]
+    names = {RewardSpec.parse(reward).name for reward in rewards}
     # Your own episodes may be of an environment that is not installed here.
     if args.rollouts is None:
         check_env(args.env)
-    if args.goal is not None or {*names} & {*REWARDS} - {"env"}:
+    if args.goal is not None or names & {*OURS}:
         check_goal(args.goal, args.env)
 
 

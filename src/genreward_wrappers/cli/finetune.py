@@ -73,7 +73,7 @@ def add_finetune(commands: Commands) -> None:
         "recorded episodes: with LoRA, as a whole, or only its VAE. An interrupted run "
         "resumes. For several GPUs:\n"
         "  accelerate launch -m genreward_wrappers finetune ...",
-        "--model THUDM/CogVideoX-5b-I2V --data episodes \n--output lora",
+        "--model THUDM/CogVideoX-5b-I2V --data episodes\n--output lora",
     )
     command.add_argument(
         "--model", required=True, help="The pipeline: a folder or a Hub id."
@@ -92,7 +92,7 @@ def add_finetune(commands: Commands) -> None:
         "--source",
         choices=(*SOURCES,),
         help="What the data are: BridgeData V2 or RT-1 as a LeRobotDataset, or "
-        "demonstrations of RLBench; found out by default.",
+        "demonstrations of RLBench; detected by default.",
     )
     add_shared(data, "--camera")
     add_shared(data, "--prompt", help="The prompt of clips that have none.")

@@ -21,7 +21,9 @@ def add_inspect(commands: Commands) -> None:
         "metaworld/pick-place --picture goal.png",
     )
     command.add_argument(
-        "goal", help="A path, an hf:// address, or an environment's id."
+        "goal",
+        metavar="GOAL",
+        help="A path, an hf:// address, or an environment's id.",
     )
     add_shared(command, "--picture")
     add_shared(command, "--json")

@@ -19,7 +19,9 @@ def add_live(commands: Commands) -> None:
         "browser on this machine, and adds new ones as they come.",
         "episodes",
     )
-    command.add_argument("folder", type=Path, help="The folder that record= names.")
+    command.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="The folder that record= names."
+    )
     command.add_argument(
         "--port",
         type=int,

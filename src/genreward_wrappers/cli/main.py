@@ -100,7 +100,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("-V", "--version", action="version", version=__version__)
     add_verbosity(parser)
     commands = parser.add_subparsers(
-        dest="command", metavar="<command> ...", prog="genreward"
+        dest="command", metavar="<command>", prog="genreward"
     )
     lines = []
     for group, adders in COMMANDS.items():

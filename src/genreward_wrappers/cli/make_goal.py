@@ -48,7 +48,7 @@ def add_make_goal(commands: Commands) -> None:
         "--work",
         type=Path,
         metavar="FOLDER",
-        help="The folder of what is made on the way; next to the output by default.",
+        help="The folder for intermediate results; next to the output by default.",
     )
     command.add_argument(
         "--overwrite",

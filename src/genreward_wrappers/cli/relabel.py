@@ -25,7 +25,7 @@ def add_relabel(commands: Commands) -> None:
         "write a dataset with another reward",
         "Copies a Minari dataset or a LeRobotDataset with its reward replaced, or with "
         "another one beside it, and everything else as it was. An interrupted run "
-        "resumes when it is called again.",
+        "resumes.",
         "minari:my/pushing-v0 --goal goal.safetensors\n"
         "--output minari:my/pushing-rewarded-v0",
     )
@@ -35,13 +35,13 @@ def add_relabel(commands: Commands) -> None:
         help="The dataset: minari:<dataset>, or the folder of a Minari dataset or a "
         "LeRobotDataset.",
     )
-    add_scoring(command, "genreward")
+    add_scoring(command, "genreward", several=False)
     add_shared(
         command,
         "--output",
         type=str,
         metavar="DATASET",
-        help="The folder to write, or minari:<dataset>. It must not be there yet.",
+        help="The folder to write, or minari:<dataset>. It must not exist yet.",
     )
     command.add_argument(
         "--column",

@@ -15,7 +15,7 @@ from genreward_wrappers.cli.arguments import (
     check_least,
 )
 from genreward_wrappers.extras import require
-from genreward_wrappers.rewards.spec_text import parse
+from genreward_wrappers.rewards.spec import RewardSpec
 
 if TYPE_CHECKING:
     from genreward_wrappers.relabel import Recording, Scorer
@@ -40,7 +40,7 @@ def add_score(commands: Commands) -> None:
         help="A video (mp4, gif, npy), a folder of videos or of one video's pictures, "
         "recorded episodes, a LeRobotDataset, or minari:<dataset>.",
     )
-    add_scoring(command, "video")
+    add_scoring(command, "video", several=True)
     add_shared(
         command,
         "--output",
@@ -49,7 +49,7 @@ def add_score(commands: Commands) -> None:
         help="The parquet file to write.",
     )
     command.add_argument(
-        "--overwrite", action="store_true", help="Replace the files that are there."
+        "--overwrite", action="store_true", help="Replace existing files."
     )
     command.add_argument(
         "--overlay",
@@ -62,19 +62,19 @@ def add_score(commands: Commands) -> None:
         "--fps",
         type=float,
         metavar="N",
-        help="How many frames a second the videos have; by default what they say.",
+        help="The frame rate of the videos; by default what the files say.",
     )
     add_shared(command, "--json")
 
 
-def add_scoring(command: argparse.ArgumentParser, reward: str) -> None:
+def add_scoring(command: argparse.ArgumentParser, reward: str, several: bool) -> None:
     """Adds what says how recordings are scored."""
     command.add_argument(
         "--reward",
         action="append",
         metavar="NAME[:KEY=VALUE,...]",
-        help="The reward, as `genreward evaluate` takes it. May be given several "
-        f"times; {reward} by default.",
+        help="The reward, as `genreward evaluate` takes it"
+        f"{'. May be given several times' if several else ''}; {reward} by default.",
     )
     add_shared(
         command,
@@ -105,8 +105,8 @@ def add_scoring(command: argparse.ArgumentParser, reward: str) -> None:
         "--batch",
         type=int,
         metavar="N",
-        help="How many episodes are scored at once; by default as many as changes no "
-        "bit of their scores.",
+        help="How many episodes are scored at once; by default as many as leave every "
+        "bit of their scores unchanged.",
     )
     add_shared(command, "--device")
     add_shared(command, "--dtype")
@@ -131,7 +131,7 @@ def check_scoring(args: argparse.Namespace, rewards: list[str]) -> None:
     """Raises for what is wrong before anything large is imported."""
     check_least(args, horizon=1, batch=1)
     for reward in rewards:
-        parse(reward.partition(":")[0])
+        RewardSpec.parse(reward)
     require("pyarrow", "parquet", "tables of scores need pyarrow")
 
 

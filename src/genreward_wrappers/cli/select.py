@@ -26,7 +26,9 @@ def add_select(commands: Commands) -> None:
         '--prompt "the drawer is open" --keep 4',
     )
     command.add_argument(
-        "goal", help="A path, an hf:// address, or an environment's id."
+        "goal",
+        metavar="GOAL",
+        help="A path, an hf:// address, or an environment's id.",
     )
     add_shared(
         command,

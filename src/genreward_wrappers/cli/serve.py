@@ -88,10 +88,10 @@ def add_serve(commands: Commands) -> None:
 def run_serve(args: argparse.Namespace) -> int:
     """Serves until Ctrl-C."""
     from genreward_wrappers.rewards.served.connection import find_cluster
-    from genreward_wrappers.rewards.spec_text import parse
+    from genreward_wrappers.rewards.spec import RewardSpec
 
     check_least(args, replicas=1, batch=1, horizon=1)
-    parse(args.reward)
+    spec = RewardSpec.parse(args.reward)
     if args.env is not None:
         check_env(args.env)
     if args.goal is not None:
@@ -100,11 +100,9 @@ def run_serve(args: argparse.Namespace) -> int:
     started = find_cluster(args.address)
     try:
         from genreward_wrappers.rewards.served.deployment import deploy, withdraw
-        from genreward_wrappers.rewards.spec import RewardSpec
 
         facts = _facts(args)
         gpus = _gpus(args.device, ray)
-        spec = RewardSpec.parse(args.reward)
         card = deploy(
             spec,
             facts,

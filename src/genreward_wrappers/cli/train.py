@@ -44,7 +44,7 @@ def add_train(commands: Commands) -> None:
         default=15_000,
         metavar="N",
         help="How many decisions to train for, rounded up to whole episodes. A "
-        "finished run goes further with a larger number.",
+        "finished run continues with a larger number.",
     )
     add_shared(
         command,
@@ -67,6 +67,7 @@ def add_train(commands: Commands) -> None:
         metavar="FOLDER",
         help="The folder to write to, and to resume from.",
     )
+    add_shared(command, "--device")
     add_shared(command, "--tensorboard")
     add_shared(command, "--seed")
 
@@ -91,10 +92,11 @@ def run_train(args: argparse.Namespace) -> int:
     _check_folder(args.output, run)
     for package, extra in (("sbx", "learn"), ("matplotlib", "demo"), ("av", "video")):
         require(package, extra, "train needs it")
+    from genreward_wrappers.encoders.base import resolve_device
+
+    resolve_device(args.device)
     progress = _train(run, args)
-    # A process that was killed after its last checkpoint left an older picture.
-    draw_curve(_picture(args.output), run, progress)
-    episode, video = _show(run, args.output)
+    episode, video = _show(run, args.output, args.device)
     _, verdict = outcome(progress)
     last = progress.success[-WINDOW:]
     print(
@@ -113,12 +115,14 @@ def _train(run: Run, args: argparse.Namespace) -> Progress:
     from genreward_wrappers.evaluate.learn.train import learn, load_progress
     from genreward_wrappers.progress import progress_bar, tensorboard
 
+    drawn = 0
     with (
         tensorboard(args.tensorboard) as write,
         progress_bar("decisions", ("success", "return"), args.quiet) as bar,
     ):
 
         def on_progress(progress: Progress) -> None:
+            nonlocal drawn
             success, paid = progress.curve()[progress.steps]
             bar(progress.steps, total, {"success": success, "return": paid})
             write(
@@ -126,12 +130,20 @@ def _train(run: Run, args: argparse.Namespace) -> Progress:
                 {"rollout/success_rate": success, "reward/total": paid},
             )
             draw_curve(_picture(args.output), run, progress)
+            drawn = progress.steps
 
         made = load_progress(run, args.output).steps
         total = max(made, -(-args.steps // HORIZON) * HORIZON)
         bar(made, total)
         try:
-            return learn(run, args.output, args.steps, on_progress, chunk=CHUNK)
+            progress = learn(
+                run,
+                args.output,
+                args.steps,
+                on_progress,
+                chunk=CHUNK,
+                device=args.device,
+            )
         except KeyboardInterrupt:
             made = load_progress(run, args.output).steps
             print(
@@ -139,6 +151,10 @@ def _train(run: Run, args: argparse.Namespace) -> Progress:
                 file=sys.stderr,
             )
             raise
+    if drawn != progress.steps:
+        # A process that was killed after its last checkpoint left an older picture.
+        draw_curve(_picture(args.output), run, progress)
+    return progress
 
 
 def draw_curve(path: Path, run: Run, progress: Progress) -> None:
@@ -163,13 +179,13 @@ def draw_curve(path: Path, run: Run, progress: Progress) -> None:
         figure.savefig(scratch, dpi=110)
 
 
-def _show(run: Run, folder: Path) -> tuple[Path, Path]:
+def _show(run: Run, folder: Path, device: str) -> tuple[Path, Path]:
     """An episode of the agent, as a file and as a film beside the goal video."""
     from genreward_wrappers.data.goals import load_goal
     from genreward_wrappers.evaluate.learn.play import play
     from genreward_wrappers.evaluate.page.drawing import Column, film
 
-    episode = play(run, folder)
+    episode = play(run, folder, device)
     episode.save(folder / "agent.safetensors")
     name = next(name for name in episode.rewards if name != "env")
     how = "success" if episode.succeeded else "no success"

@@ -38,7 +38,7 @@ def shown_frames(length: int, key: int, columns: int) -> list[int]:
     """
     index: list[int] = evenly(min(columns, length), length - 1).tolist()
     if key not in index:
-        # The ends stay, where there is something between them.
+        # The first and the last frame stay, if there is room for another.
         inner = range(1, len(index) - 1) if len(index) > 2 else range(len(index))
         nearest = min(inner, key=lambda i: abs(index[i] - key))
         index[nearest] = key
@@ -46,11 +46,11 @@ def shown_frames(length: int, key: int, columns: int) -> list[int]:
 
 
 def contact_sheet(goal: GoalBundle, columns: int = 9) -> UInt8:
-    """(H, W, 3) a picture of all videos, one a row.
+    """(H, W, 3) a picture of all videos, one per row.
 
     Args:
         goal: The bundle.
-        columns: How many frames of each video.
+        columns: The number of frames of each video.
 
     Raises:
         ImportError: Pillow is not installed.
@@ -76,7 +76,7 @@ def contact_sheet(goal: GoalBundle, columns: int = 9) -> UInt8:
                 pen.rectangle((left, top, right, bottom), fill=MARK)
             large = video[step].repeat(zoom, 0).repeat(zoom, 1)
             sheet.paste(Image.fromarray(large), (left + BORDER, top + BORDER))
-            # Told apart without colour, too.
+            # They can be told apart without colour, too.
             text = f"{step} key" if step == key else f"{step}"
             under = (left + BORDER, top + tile_height - LINE)
             pen.text(under, text, fill=MARK if step == key else "black")
@@ -92,7 +92,7 @@ def image_of(goal: GoalBundle, columns: int = 9) -> Image:
 
 
 def html_of(goal: GoalBundle) -> str:
-    """The contact sheet with what the bundle says, or that alone without Pillow."""
+    """The contact sheet with what the bundle says; without Pillow, only the latter."""
     prompt = f"{goal.prompt!r}" if goal.prompt else "no prompt"
     origin = f"made by {goal.generator}" if goal.generator else "of unknown origin"
     about = f"{goal!r}, {prompt}, {origin}"
@@ -119,10 +119,10 @@ def png_of(picture: UInt8) -> bytes:
 
 
 def save_picture(path: str | PathLike[str], picture: UInt8) -> None:
-    """Writes a picture in the format that its name ends with, all or nothing.
+    """Writes a picture atomically, in the format of its suffix.
 
     Raises:
-        ValueError: Pillow writes no such format.
+        ValueError: Pillow does not write that format.
     """
     from PIL import Image
 

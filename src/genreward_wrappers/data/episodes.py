@@ -103,19 +103,20 @@ class Episode:
             )
         if (np.diff(steps) <= 0).any() or steps[-1] > len(self):
             raise ValueError(
-                f"frame steps must rise and end by {len(self)}, got {steps.tolist()}"
+                f"frame steps must increase and be at most {len(self)}, got "
+                f"{steps.tolist()}"
             )
         lengths = {name: len(part) for name, part in self.rewards.items()}
         lengths["success"] = len(self.success)
         if set(lengths.values()) != {len(self)}:
             raise ValueError(
-                f"an episode of {len(self)} actions needs as many of each, got "
+                f"an episode of {len(self)} actions needs as many of these, got "
                 f"{lengths}"
             )
         states = self.states
         if states is not None and (states.ndim != 2 or len(states) != len(self) + 1):
             raise ValueError(
-                f"an episode of {len(self)} actions has one state more, of shape "
+                f"an episode of {len(self)} actions needs one state more, of shape "
                 f"({len(self) + 1}, numbers), got {states.shape}"
             )
 
@@ -319,7 +320,8 @@ class Recorder:
             self._frames = []
             warnings.warn(
                 f"record= has stopped: {path} could not be written "
-                f"({error.strerror or error}). The environment and its rewards go on",
+                f"({error.strerror or error}). The environment and its rewards "
+                "continue",
                 stacklevel=2,
             )
 

@@ -1,4 +1,4 @@
-"""Where the pixels come from: the observation, a key of it, `render()`, or info.
+"""Where the pixels come from: the observation, one of its keys, `render()`, or info.
 
 Every host asks the same question once, at construction, and gets a `FrameSource`.
 `TapFrames` serves agents that act on states: it renders where the environment lives, in
@@ -24,7 +24,7 @@ from genreward_wrappers.core import Float32, Int64, UInt8
 TAP = "tapped_frame"
 
 #: Smaller observations of this shape are more likely symbols, such as the 7x7 cells of
-#: MiniGrid, than pictures: they are looked at only where they are asked for by name.
+#: MiniGrid, than pictures: they are used only if they are asked for by name.
 SMALLEST = 8
 
 FRAMES = '"auto", "obs", "obs:<key>", "render" or "info:<key>"'
@@ -39,7 +39,7 @@ class FrameSource:
 
     Attributes:
         kind: "obs", "render" or "info".
-        key: The key of the Dict observation or of the info, where there is one.
+        key: The key of the Dict observation or of the info, if there is one.
         views: The keys of several views in a Dict observation, which become one
             picture.
     """
@@ -137,8 +137,8 @@ def _search(
             return FrameSource("obs", images[0])
         if len(images) > 1:
             raise ValueError(
-                f"the observation holds {len(images)} images, {images}: say which one "
-                f'the reward looks at, frames="obs:{images[0]}" for example'
+                f"the observation holds {len(images)} images, {images}: name the one "
+                f'that the reward looks at, for example frames="obs:{images[0]}"'
             )
     if metadata.get(TAP):
         return FrameSource("info", TAP)
@@ -160,14 +160,14 @@ def _check_render_mode(render_mode: str | None) -> None:
 
 
 def spoiled(space: spaces.Space[Any]) -> str:
-    """What keeps a space that shows something from holding frames; else empty."""
+    """Why a space that looks like images holds no frames; empty otherwise."""
     parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
     shown = (p for p in parts if isinstance(p, spaces.Box) and len(p.shape) > 1)
     return next(filter(None, (_fault(part, SMALLEST) for part in shown)), "")
 
 
 def _fault(space: spaces.Space[Any], smallest: int = 1) -> str:
-    """Why a space does not hold frames; empty if it does."""
+    """Why a space holds no frames; empty if it does."""
     wanted = "frames are uint8 RGB images of shape (height, width, 3)"
     if not isinstance(space, spaces.Box):
         return f"{wanted}, the observation space is {space}"
@@ -181,7 +181,7 @@ def _fault(space: spaces.Space[Any], smallest: int = 1) -> str:
             return f"{wanted}, {what} from 0 to 1: give the image before it is rescaled"
         if min(space.shape[:2]) < smallest:
             return (
-                f"{wanted}, {what}, too small for a picture: if it is one, say so by "
+                f"{wanted}, {what}, too small for a picture: if it is one, say so with "
                 'frames="obs" or "obs:<key>"'
             )
         return ""
@@ -193,11 +193,11 @@ def _fault(space: spaces.Space[Any], smallest: int = 1) -> str:
 
 
 def flat_state(observation: Any, axes: int = 0) -> Float32 | None:
-    """The flat numbers in an observation, those of a Dict one after the other.
+    """The flat numbers in an observation; those of a Dict are concatenated.
 
     Args:
-        observation: Of one environment or, with ``axes=1``, of several.
-        axes: How many axes come before those of a single observation.
+        observation: The observation of one environment or, with ``axes=1``, of several.
+        axes: The number of axes before those of a single observation.
 
     Returns:
         (S,) or (N, S); None if there are none.
@@ -212,7 +212,7 @@ def flat_state(observation: Any, axes: int = 0) -> Float32 | None:
 
 
 def evenly(length: int, last: int) -> Int64:
-    """(length,) whole numbers spread from 0 to ``last``, both included.
+    """(length,) whole numbers, evenly spread from 0 to ``last``, both included.
 
     >>> evenly(3, 9)
     array([0, 4, 9])
@@ -222,9 +222,10 @@ def evenly(length: int, last: int) -> Int64:
 
 @lru_cache(maxsize=64)
 def sample_steps(length: int, horizon: int) -> tuple[int, ...]:
-    """The steps of an episode at which a clip of some length has its frames.
+    """The steps of an episode at which a clip takes its frames.
 
-    Evenly spread, first and last step included; step 0 is the frame of the reset.
+    They are evenly spread and include the first and the last step; step 0 is the frame
+    of the reset.
 
     >>> sample_steps(5, 256)
     (0, 64, 128, 192, 256)
@@ -262,7 +263,7 @@ def area_resize(frame: UInt8, size: tuple[int, int]) -> UInt8:
 
 
 def image_size(size: int | tuple[int, int] | list[int]) -> tuple[int, int]:
-    """(height, width) from what a user may give as a size."""
+    """The (height, width) that a user's size stands for."""
     pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
     if len(pair) != 2 or not all(
         isinstance(side, (int, np.integer)) and side > 0 for side in pair
@@ -274,12 +275,12 @@ def image_size(size: int | tuple[int, int] | list[int]) -> tuple[int, int]:
 
 
 class TapFrames(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstructorArgs):
-    """Puts the frames a reward will look at into info, and renders no others.
+    """Puts the frames that a reward will look at into info, and renders no others.
 
-    For agents that act on states: the policy sees the observation as it was, and the
-    reward host outside, which takes the frames out of info again, sees the pixels.
-    Rendering happens where the environment runs, so worker processes render in
-    parallel and send only small images.
+    For agents that act on states: the policy sees the observation unchanged, and the
+    reward's host outside, which removes the frames from info again, sees the pixels.
+    Rendering happens where the environment runs, so worker processes render in parallel
+    and send only small images.
 
     Example:
         >>> import gymnasium as gym
@@ -303,10 +304,12 @@ class TapFrames(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstruct
 
         Args:
             env: The environment.
-            size: (height, width) of the frames to send, the reward model's own.
-            length: Frames a clip, as in the reward's ``length=``: only those steps are
-                rendered. None renders every step.
-            horizon: Steps an episode; None takes the environment's time limit.
+            size: (height, width) of the frames to send, which should be the reward
+                model's.
+            length: The number of frames of a clip, as in the reward's ``length=``: only
+                those steps are rendered. None renders every step.
+            horizon: The number of steps of an episode; None takes the environment's
+                time limit.
         """
         RecordConstructorArgs.__init__(self, size=size, length=length, horizon=horizon)
         super().__init__(env)
@@ -335,7 +338,7 @@ class TapFrames(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstruct
     def step(
         self, action: ActType
     ) -> tuple[ObsType, float, bool, bool, dict[str, Any]]:
-        """Steps, and taps the frame if it is one of the sampled ones."""
+        """Steps, and taps the frame if it is one of those sampled."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         self._step += 1
         if self._sampled is None or self._step in self._sampled:
@@ -353,6 +356,6 @@ class TapFrames(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstruct
 
 
 def position_in_clip(steps: Int64, horizon: int) -> Float32:
-    """(N,) how much of its time an episode has used, from 0 to 1."""
+    """(N,) the share of its time that each episode has used, from 0 to 1."""
     progress: Float32 = np.minimum(steps / np.float32(horizon), 1).astype(np.float32)
     return progress

@@ -1,6 +1,7 @@
 """What makes the goals of an episode from its first frame.
 
-The interface alone: rewards ask for it, and `generators.episode_goals` implements it.
+This is only the interface: rewards use it, and `generators.episode_goals` implements
+it.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ class Made(NamedTuple):
 
     Attributes:
         videos: (K, T, H, W, 3) uint8 RGB.
-        seconds: What they cost; those that were made together share it evenly.
-        cached: Whether they all were there already.
+        seconds: The time that they took; videos made together share it evenly.
+        cached: Whether all of them were in the cache.
     """
 
     videos: UInt8
@@ -30,10 +31,10 @@ class GoalMaker(ABC):
     """Makes the goals of episodes from the frames with which they begin.
 
     Attributes:
-        frames: T, the frames of each video.
+        frames: T, the number of frames of each video.
         frame_size: (height, width) of the videos.
-        encoder: The card of the encoder they are used with, as in a goal bundle; empty
-            where the user has to say.
+        encoder: The card of the encoder that they are used with, as in a goal bundle;
+            empty if the user has to name one.
     """
 
     frames: int
@@ -42,7 +43,7 @@ class GoalMaker(ABC):
 
     @abstractmethod
     def __call__(self, frames: UInt8) -> list[Made]:
-        """The goals of n episodes, (n, H, W, 3) being their first frames.
+        """The goals of n episodes with the first frames (n, H, W, 3).
 
-        What an episode gets depends on its own frame alone, to rounding.
+        What an episode gets depends only on its own frame, up to rounding.
         """

@@ -1,12 +1,12 @@
-"""`GoalBundle`: goal videos and all that is known about them, in one safetensors file.
+"""`GoalBundle`: goal videos and everything known about them, in one safetensors file.
 
 The file holds the K videos, losslessly packed, the weights of the forward-backward nets
-where there are any, and one metadata key of canonical JSON: schema, environment,
-camera, prompt, encoder fingerprint, key frames, licence, and the steps that made it. A
-hash over all of it finds any damaged byte. Saving the same bundle twice gives the same
-bytes, and a save that is killed leaves the old file whole.
+if there are any, and one metadata key of canonical JSON: schema, environment, camera,
+prompt, encoder fingerprint, key frames, licence, and the steps that made it. A hash
+over all of it finds any damaged byte. Saving the same bundle twice gives the same
+bytes, and a save that is killed leaves the old file intact.
 
-Nothing here unpickles, and nothing here imports torch.
+Nothing here unpickles or imports torch.
 """
 
 from __future__ import annotations
@@ -108,20 +108,20 @@ MAKE_ONE = (
 
 
 class GoalError(FileError):
-    """A goal bundle that cannot be found, read or used, and what would do."""
+    """A goal bundle cannot be found, read or used; the message says what can be."""
 
 
 @dataclass(frozen=True, eq=False)
 class GoalBundle:
-    """Goal videos with their provenance. Immutable; `with_` makes a changed copy.
+    """Goal videos with their provenance. It is immutable; `with_` makes a changed copy.
 
     Attributes:
         videos: (K, T, H, W, 3) uint8 RGB.
-        env_id: The environment they are for, "metaworld/pick-place" say.
-        camera: The camera they were taken with; empty if nobody said.
+        env_id: The environment they are for, for example "metaworld/pick-place".
+        camera: The camera that they were taken with; empty if unknown.
         prompt: The task in words.
-        key_frames: For each video the index of its key frame; the last one if unknown.
-        encoder: The fingerprint of the video encoder this bundle is used with.
+        key_frames: The index of each video's key frame; by default the last frame.
+        encoder: The fingerprint of the video encoder that this bundle is used with.
             ``encoder["id"]`` is what `load_encoder` takes.
         nets: Weights of the forward-backward nets by name; empty if there are none.
         nets_config: Their configuration.
@@ -174,7 +174,7 @@ class GoalBundle:
             if not np.isfinite(weight).all():
                 raise GoalError(f"the net weights {name!r} hold NaN or infinity")
         object.__setattr__(self, "key_frames", key_frames)
-        # Shared between wrappers and specs, so nobody may write to it.
+        # It is shared between wrappers and specs, so nobody may write to it.
         videos.setflags(write=False)
 
     def __eq__(self, other: object) -> bool:
@@ -195,13 +195,13 @@ class GoalBundle:
         )
 
     def _repr_html_(self) -> str:
-        # Drawing stands above this module.
+        # Drawing imports this module.
         from genreward_wrappers.data.contact_sheet import html_of
 
         return html_of(self)
 
     def show(self, columns: int = 9) -> Image:
-        """A contact sheet, one video a row, the key frames framed in red.
+        """A contact sheet with one video per row; the key frames are framed in red.
 
         Notebooks show it, and ``goal.show().save("goal.png")`` writes it.
 
@@ -235,11 +235,11 @@ class GoalBundle:
         return digest.hexdigest()
 
     def with_(self, **changes: Any) -> GoalBundle:
-        """A copy with some fields changed. It has no source, since no file is it."""
+        """A copy with some fields changed. It has no source, since no file holds it."""
         return replace(self, **{"source": "", **changes})
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the bundle, all or nothing."""
+        """Writes the bundle atomically."""
         header = {**self._header(), "sha256": self.digest}
         save_tensors(Path(path), self._tensors(), LAYOUT, header)
 
@@ -320,7 +320,7 @@ class GoalBundle:
 def load_goal(
     goal: str | os.PathLike[str] | GoalBundle | None, env_id: str | None = None
 ) -> GoalBundle:
-    """Finds a goal bundle by whatever names it.
+    """Finds a goal bundle.
 
     Args:
         goal: A bundle, a path, ``"hf://owner/repo/file.safetensors[@revision]"``, the
@@ -388,7 +388,7 @@ def _goal_folder() -> Any:
 
 
 def _undistracted(env_id: str) -> str:
-    """The id of the same task without distractions, which change the pictures alone."""
+    """The id of the same task without distractions, which change only the pictures."""
     task = env_id.removeprefix("distracting/")
     return env_id if task == env_id else f"dmc/{task}"
 
@@ -398,7 +398,7 @@ def _file_name(env_id: str) -> str:
 
 
 class HubAddress(NamedTuple):
-    """Where a goal is on the Hugging Face Hub; no revision is the newest one."""
+    """Where a goal is on the Hugging Face Hub; without a revision, the newest one."""
 
     repo: str
     file: str
@@ -423,10 +423,10 @@ class HubAddress(NamedTuple):
 
 
 def download(address: HubAddress) -> Path:
-    """Where the file of an address is on this machine, fetched if need be.
+    """The path of an address's file on this machine, downloaded if necessary.
 
     Raises:
-        GoalError: It could not be fetched, and was not before.
+        GoalError: It cannot be downloaded, and is not in the cache.
     """
     hub = import_hub()
     try:

@@ -1,9 +1,9 @@
 """The episodes of a LeRobotDataset in a local folder, of format 3.0 or 2.1.
 
 Format 3.0 keeps many episodes in one mp4 and says in parquet tables where each begins;
-2.1 has an mp4 an episode and tables of JSON. Cameras that were not made into videos lie
-as pictures in the tables of the data. LeRobot itself is not needed; tables are read by
-pyarrow.
+2.1 has one mp4 per episode and tables of JSON. Cameras without videos are stored as
+pictures in the tables of the data. LeRobot itself is not needed; pyarrow reads the
+tables.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,12 @@ from genreward_wrappers.data.video_files import read_part
 from genreward_wrappers.extras import require
 
 INFO = Path("meta", "info.json")
-#: What else tells such a dataset, of which one file may be lacking.
+#: Other signs of such a dataset, in case one of its files is missing.
 OTHERS = ("meta/episodes", "meta/tasks.parquet", "meta/episodes.jsonl")
 VERSIONS = ("v2.1", "v3.0")
 TABLES = "tables of a LeRobot dataset need pyarrow"
 SUCCESS = "next.success"
-#: What is said of each episode.
+#: The columns that describe an episode.
 EPISODE = ("episode_index", "tasks", "length")
 
 Row = Mapping[str, Any]
@@ -40,19 +40,19 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class LeRobotEpisode:
-    """An episode as one camera saw it.
+    """An episode as seen by one camera.
 
     Attributes:
-        name: Where it is from, for messages.
-        key: What it is called in a table of captions.
-        tasks: What is done in it, in words, in no order.
-        success: Whether it succeeded; so it did where nobody noted it.
-        hashed: Gives its digest.
-        read: Gives its frames, (T, H, W, 3) uint8 RGB.
+        name: Its place, for messages.
+        key: Its name in a table of captions.
+        tasks: Its tasks in words, in no particular order.
+        success: Whether it succeeded; True if the dataset does not say.
+        hashed: Returns its digest.
+        read: Returns its frames, (T, H, W, 3) uint8 RGB.
         number: Its index in the dataset.
-        length: Of its frames.
-        fps: Frames a second.
-        table: The file that its data are in, which may hold others, too.
+        length: The number of its frames.
+        fps: Its frame rate.
+        table: The file with its data, which may hold other episodes, too.
     """
 
     name: str
@@ -73,7 +73,7 @@ class LeRobotEpisode:
 
 
 def is_lerobot(folder: Path) -> bool:
-    """Whether a folder is a LeRobotDataset, perhaps one that is not whole."""
+    """Whether a folder is a LeRobotDataset, possibly an incomplete one."""
     return any((folder / name).exists() for name in (INFO, *OTHERS))
 
 
@@ -81,12 +81,13 @@ def read_lerobot(folder: Path, camera: str = "") -> list[LeRobotEpisode]:
     """The episodes of a dataset; no frame is decoded yet.
 
     Args:
-        folder: Of the dataset.
-        camera: The name of a feature, or its last part, as "top" of
-            "observation.images.top"; may be left out where there is only one.
+        folder: The folder of the dataset.
+        camera: The name of a feature, or its last part, such as "top" for
+            "observation.images.top"; empty if there is only one camera.
 
     Raises:
-        ValueError: The dataset is not whole, of another version, or has no such camera.
+        ValueError: The dataset is incomplete, of another version, or has no such
+            camera.
         ImportError: A package is missing.
     """
     info = _info(folder)
@@ -94,7 +95,7 @@ def read_lerobot(folder: Path, camera: str = "") -> list[LeRobotEpisode]:
     video = info["features"][key]["dtype"] == "video"
     rows = list(_rows(folder, info, key if video else ""))
     won = _won(folder, info, rows)
-    hashed = cache(hash_file)
+    hashes = _Hashes()
     episodes = []
     for row in rows:
         number, length = int(row["episode_index"]), int(row["length"])
@@ -116,7 +117,7 @@ def read_lerobot(folder: Path, camera: str = "") -> list[LeRobotEpisode]:
                 f"episode_{number:06d}",
                 tuple(task.strip() for task in row["tasks"] if task.strip()),
                 won is None or number in won,
-                partial(_digest, hashed, path, what),
+                partial(_digest, hashes, path, what),
                 read,
                 number,
                 length,
@@ -129,15 +130,26 @@ def read_lerobot(folder: Path, camera: str = "") -> list[LeRobotEpisode]:
     return episodes
 
 
-def _digest(hashed: Callable[[Path], str], path: Path, what: Sequence[Any]) -> str:
-    return hashlib.sha256(json.dumps([hashed(path), *what]).encode()).hexdigest()
+class _Hashes(dict[Path, str]):
+    """The hashes of files, each made when it is first asked for.
+
+    Not `functools.cache`: recordings are sent to other processes.
+    """
+
+    def __missing__(self, path: Path) -> str:
+        self[path] = hash_file(path)
+        return self[path]
+
+
+def _digest(hashes: _Hashes, path: Path, what: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps([hashes[path], *what]).encode()).hexdigest()
 
 
 def read_columns(episode: LeRobotEpisode, *columns: str) -> dict[str, NDArray[Any]]:
-    """Some columns of the data of an episode, (T, ...) each, those that there are.
+    """Those of some columns that an episode's data has, (T, ...) each.
 
     Raises:
-        ValueError: The data are not there, or not those of all frames.
+        ValueError: The data is missing, for all or for some frames.
     """
     if not episode.table.is_file():
         return {}
@@ -163,7 +175,7 @@ def _info(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(
             f"{folder} looks like a LeRobot dataset, but has no {INFO.as_posix()}: it "
-            "was not fetched whole"
+            "was not downloaded completely"
         )
     try:
         info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -172,7 +184,7 @@ def _info(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no JSON object ({error})") from error
     if version not in VERSIONS:
         raise ValueError(
-            f"{folder} is a LeRobot dataset of version {version!r}: read are "
+            f"{folder} is a LeRobot dataset of version {version!r}; supported are "
             f"{' and '.join(VERSIONS)}. LeRobot has scripts that convert older ones"
         )
     lacking = {"features", "fps", "data_path", "video_path"} - info.keys()
@@ -182,7 +194,7 @@ def _info(folder: Path) -> dict[str, Any]:
 
 
 def _camera(folder: Path, features: Mapping[str, Any], camera: str) -> str:
-    """The whole name of a camera."""
+    """The full name of a camera."""
     cameras = [
         name
         for name, feature in features.items()
@@ -195,8 +207,8 @@ def _camera(folder: Path, features: Mapping[str, Any], camera: str) -> str:
         return fitting[0]
     if not cameras:
         raise ValueError(f"{folder} is a LeRobot dataset without a camera")
-    said = f"camera={camera!r}" if camera else "which camera"
-    raise ValueError(f"{folder}: {said}? Give one of {', '.join(cameras)}")
+    said = "several cameras" if fitting else f"no camera {camera!r}"
+    raise ValueError(f"{folder} has {said}: give one of {', '.join(cameras)}")
 
 
 def _is_depth(feature: Mapping[str, Any]) -> bool:
@@ -205,7 +217,7 @@ def _is_depth(feature: Mapping[str, Any]) -> bool:
 
 
 def _rows(folder: Path, info: Row, camera: str) -> Iterator[Row]:
-    """What the dataset says of each episode."""
+    """What the dataset says about each episode."""
     if info["codebase_version"] == "v2.1":
         path = folder / "meta" / "episodes.jsonl"
         if not path.is_file():
@@ -230,13 +242,13 @@ def _row(path: Path, line: str) -> Row:
         return {name: row[name] for name in EPISODE}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path}: expected an object with {', '.join(EPISODE)} a line, got "
+            f"{path}: expected an object with {', '.join(EPISODE)} per line, got "
             f"{line[:80]}"
         ) from error
 
 
 def _path(folder: Path, info: Row, row: Row, camera: str) -> Path:
-    """Where an episode's video is, or without a camera its data."""
+    """The path of an episode's video, or, without a camera, of its data."""
     template = str(info["video_path" if camera else "data_path"])
     place = f"videos/{camera}" if camera else "data"
     number = int(row["episode_index"])
@@ -254,7 +266,7 @@ def _path(folder: Path, info: Row, row: Row, camera: str) -> Path:
 
 
 def _won(folder: Path, info: Row, rows: Sequence[Row]) -> set[int] | None:
-    """The episodes that succeeded; None where nobody noted it."""
+    """The episodes that succeeded; None if the dataset does not say."""
     if SUCCESS not in info["features"]:
         return None
     paths = {_path(folder, info, row, "") for row in rows}
@@ -267,7 +279,7 @@ def _won(folder: Path, info: Row, rows: Sequence[Row]) -> set[int] | None:
 
 
 def _pictures(path: Path, camera: str, number: int, length: int, name: str) -> UInt8:
-    """An episode's frames out of a table of the data."""
+    """An episode's frames from a table of the data."""
     from PIL import Image
 
     rows = _table(path, [camera, "frame_index", "episode_index"], number)
@@ -275,7 +287,7 @@ def _pictures(path: Path, camera: str, number: int, length: int, name: str) -> U
     for row in sorted(rows, key=lambda row: int(row["frame_index"])):
         data = (row[camera] or {}).get("bytes")
         if data is None:
-            raise ValueError(f"{name}: {path} names pictures and does not hold them")
+            raise ValueError(f"{name}: {path} names pictures but does not hold them")
         with Image.open(io.BytesIO(data)) as picture:
             frames.append(np.asarray(picture.convert("RGB")))
     if len(frames) != length:
@@ -307,7 +319,7 @@ def _parquet(path: Path) -> Any:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Names the file that is no parquet file."""
+    """Errors in the block name the file that is no parquet file."""
     pyarrow = require("pyarrow", "parquet", TABLES)
     try:
         yield

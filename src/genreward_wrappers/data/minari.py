@@ -1,4 +1,4 @@
-"""Minari datasets: found by their id, and their pictures told from other numbers."""
+"""Minari datasets: finds them by their id, and tells pictures from other numbers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.extras import require
 
-#: What the id of a dataset begins with, where something else could be meant.
+#: The prefix of a dataset's id where something else could be meant.
 MINARI = "minari:"
 
-#: What a dataset says of itself, in its folder.
+#: The file in its folder in which a dataset describes itself.
 METADATA = Path("data/metadata.json")
 
-#: Minari takes for pictures, and compresses, what has at least so many pixels a side.
+#: Minari takes arrays with at least this many pixels per side for pictures, and
+#: compresses them.
 SMALLEST_JPEG = 32
 
 
@@ -42,7 +43,7 @@ def is_minari(folder: Path) -> bool:
 
 
 def minari_root() -> Path:
-    """Where Minari keeps the datasets that it finds by their id."""
+    """The folder in which Minari finds datasets by their id."""
     said = os.environ.get("MINARI_DATASETS_PATH")
     return Path(said) if said else Path.home() / ".minari" / "datasets"
 
@@ -60,7 +61,7 @@ def pictures_of(observations: Any, name: str, camera: str = "") -> UInt8:
     Args:
         observations: An array, or several arrays by name.
         name: The name of the trajectory, for messages.
-        camera: The name of the pictures, where there are several.
+        camera: The name of the pictures, if there are several.
 
     Raises:
         ValueError: There are none, or several.

@@ -19,8 +19,8 @@ class Stored:
 
     Attributes:
         env: The environment.
-        rows: (T,) where its steps are.
-        name: What it is called in messages.
+        rows: (T,) the rows of its steps.
+        name: Its name in messages.
         headless: Whether its beginning may have been overwritten.
     """
 
@@ -34,14 +34,14 @@ def stored_episodes(buffer: Any) -> Iterator[Stored]:
     """The episodes of all environments of a `ReplayBuffer` or `DictReplayBuffer`.
 
     Raises:
-        ValueError: It is empty, or has forgotten how episodes ended.
+        ValueError: It is empty, or does not know how episodes ended.
     """
     filled = buffer.buffer_size if buffer.full else buffer.pos
     if filled == 0:
         raise ValueError("the replay buffer is empty")
     if getattr(buffer, "optimize_memory_usage", False):
-        # Next observations are the observations one row later, and those of the newest
-        # row are not there: the next one of an episode's end is the next episode's.
+        # Next observations are stored as the observations one row later: at an
+        # episode's end that is the next episode's first, and the newest row has none.
         raise ValueError(
             "the replay buffer was made with optimize_memory_usage=True and has "
             "forgotten how episodes ended: make it without"
@@ -66,14 +66,14 @@ def observations_of(buffer: Any, stored: Stored) -> Any:
 
 
 def actions_of(buffer: Any, stored: Stored) -> NDArray[Any]:
-    """(T, ...) the actions of an episode, as the environment took them."""
+    """(T, ...) the actions of an episode, in the environment's form."""
     return unscaled(buffer.actions[stored.rows, stored.env], buffer.action_space)
 
 
 def unscaled(actions: NDArray[Any], space: spaces.Space[Any]) -> NDArray[Any]:
-    """Actions as the environment takes them, from the form that agents keep.
+    """Actions in the environment's form, from the form that agents store.
 
-    Off-policy agents keep indices as a column, and others scaled to [-1, 1].
+    Off-policy agents store indices as a column, and other actions scaled to [-1, 1].
     """
     if isinstance(space, spaces.Discrete):
         return actions.reshape(len(actions)).astype(np.int64)
@@ -84,7 +84,7 @@ def unscaled(actions: NDArray[Any], space: spaces.Space[Any]) -> NDArray[Any]:
 
 
 def terminated(buffer: Any, stored: Stored) -> bool:
-    """Whether an episode ended in itself."""
+    """Whether an episode terminated."""
     last, env = stored.rows[-1], stored.env
     return bool(buffer.dones[last, env]) and not bool(buffer.timeouts[last, env])
 

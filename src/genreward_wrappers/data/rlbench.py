@@ -1,9 +1,9 @@
 """The demonstrations that RLBench's generator writes, read without its pickles.
 
-A folder of any depth holds episodes, each with a folder of numbered PNG files for every
-camera: ``<task>/variation0/episodes/episode0/front_rgb/0.png``. What is done in them,
-RLBench pickles into ``variation_descriptions.pkl``, which is not opened: the same lines
-are read from ``variation_descriptions.txt``.
+Episodes lie at any depth in a folder, each with a folder of numbered PNG files for
+every camera: ``<task>/variation0/episodes/episode0/front_rgb/0.png``. RLBench pickles
+their descriptions into ``variation_descriptions.pkl``, which is not opened: the same
+lines are read from ``variation_descriptions.txt``.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ COLOUR = "_rgb"
 
 @dataclass(frozen=True)
 class RLBenchEpisode:
-    """An episode as one camera saw it.
+    """An episode as seen by one camera.
 
     Attributes:
-        name: Where it is from, for messages.
-        task: What is done in it, in words; empty if nobody says.
+        name: Its place, for messages.
+        task: Its task in words; empty if there is no description.
         digest: The hash of its pictures.
-        read: Gives its frames, (T, H, W, 3) uint8 RGB.
+        read: Returns its frames, (T, H, W, 3) uint8 RGB.
     """
 
     name: str
@@ -44,10 +44,10 @@ def read_rlbench(
     """The episodes in a folder; no picture is decoded yet.
 
     Args:
-        folder: Of one task, of several, or of anything above them.
+        folder: The folder of one task, of several, or any folder above them.
         camera: "front", "overhead", "wrist", "left_shoulder" or "right_shoulder".
-        known: What is done, by the path of an episode, a variation or a task within
-            the folder. It comes before the text files.
+        known: Tasks in words, by the path of an episode, a variation or a task within
+            the folder. They take precedence over the text files.
 
     Raises:
         ValueError: There are none, or one lacks pictures.
@@ -87,7 +87,7 @@ def _episode(place: Path, folder: Path, known: Mapping[str, str]) -> RLBenchEpis
 
 
 def _task(episode: Path, folder: Path, known: Mapping[str, str]) -> str:
-    """What is said of an episode, or of the closest folder above it."""
+    """The description of an episode, or of the closest folder above it."""
     above = [episode, *episode.parents]
     inside = above[: above.index(folder) + 1]
     for place in inside:

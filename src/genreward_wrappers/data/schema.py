@@ -96,8 +96,8 @@ def record_of(config: type[Any], **most: int) -> Record:
 
     Args:
         config: The dataclass.
-        most: The largest values of whole numbers by name; a million else, so that no
-            net is built that no machine holds.
+        most: The largest values of whole numbers by name; otherwise a million, so that
+            no net is built that no machine can hold.
 
     >>> @dataclass
     ... class Widths:

@@ -1,4 +1,4 @@
-"""Video files: read whole or in part, written, and brought to a size and a length."""
+"""Reads and writes video files, and fits videos to a size and a length."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from genreward_wrappers.data.frames import area_resize, evenly
 from genreward_wrappers.data.goals import GoalError
 from genreward_wrappers.extras import require
 
-#: What folders are searched for.
+#: The suffixes that folders are searched for.
 VIDEO_ENDINGS = (".mp4", ".gif", ".npy", ".webm", ".mkv", ".avi", ".mov")
 
-#: How a video of another shape is made to fit: its sides are cut off, or black bars are
-#: added.
+#: How a video of another shape is made to fit: by cutting its sides off, or by adding
+#: black bars.
 FITS = ("crop", "pad")
 
-#: Of a video's frames that lie in a folder, in the order of their names.
+#: The suffixes of a video's frames in a folder, which are ordered by name.
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg")
 
 
 def is_videos(goal: Any) -> bool:
-    """Whether a goal is given as a path of a video, or as a list of them."""
+    """Whether a goal is given as the path of a video, or as a list of them."""
     places = goal if isinstance(goal, (list, tuple)) else [goal]
     return bool(places) and all(
         isinstance(place, (str, PathLike))
@@ -38,7 +38,7 @@ def is_videos(goal: Any) -> bool:
 
 
 def read_video(path: str | PathLike[str]) -> UInt8:
-    """(T, H, W, 3) the frames of an mp4, gif, or any file that imageio reads, or .npy.
+    """(T, H, W, 3) the frames of an mp4, gif or npy, or of what else imageio reads.
 
     Raises:
         GoalError: There is no such file, or it holds no RGB video.
@@ -65,10 +65,10 @@ def read_video(path: str | PathLike[str]) -> UInt8:
 
 
 def read_pictures(paths: Sequence[Path]) -> UInt8:
-    """(T, H, W, 3) the frames of a video that lie there as pictures.
+    """(T, H, W, 3) the frames of a video that is stored as pictures.
 
     Raises:
-        GoalError: One is no picture, or of another size than the first.
+        GoalError: A file is no picture, or differs in size from the first.
     """
     pillow = require("PIL.Image", "evaluate", "pictures need pillow")
     frames: list[UInt8] = []
@@ -88,7 +88,7 @@ def read_pictures(paths: Sequence[Path]) -> UInt8:
 
 
 def frame_rate(path: str | PathLike[str]) -> float | None:
-    """Frames a second of a video; None where it does not say, or is none."""
+    """The frame rate of a video; None if the file does not say, or is no video."""
     if Path(path).suffix.lower() == ".npy":
         return None
     _imageio()
@@ -98,7 +98,7 @@ def frame_rate(path: str | PathLike[str]) -> float | None:
         with av.open(str(path)) as film:
             rate = film.streams.video[0].average_rate
     except (OSError, IndexError, ValueError):
-        # What is wrong with it is said when it is read.
+        # Reading it will say what is wrong.
         return None
     return float(rate) if rate else None
 
@@ -106,14 +106,14 @@ def frame_rate(path: str | PathLike[str]) -> float | None:
 def read_part(
     path: str | PathLike[str], start: float, count: int, fps: float, name: str
 ) -> UInt8:
-    """(count, H, W, 3) a part of a video that holds more; no frame after it is decoded.
+    """(count, H, W, 3) a part of a longer video; no frame after it is decoded.
 
     Args:
         path: The video.
-        start: Where the part begins, in seconds.
-        count: Of its frames; frame i is the one at ``start + i / fps``.
-        fps: Frames a second.
-        name: What the part is, for messages.
+        start: The second at which the part begins.
+        count: The number of its frames; frame i is the one at ``start + i / fps``.
+        fps: The frame rate.
+        name: The name of the part, for messages.
 
     Raises:
         GoalError: The video has fewer frames there, or does not decode.
@@ -121,7 +121,7 @@ def read_part(
     _imageio()
     import av
 
-    # Begins are sums of durations. A film of more frames a second is thinned out.
+    # Starts are sums of durations. A video with a higher frame rate is thinned out.
     slack = 0.2 / fps
     frames: UInt8 | None = None
     found, last = 0, 0.0
@@ -129,7 +129,8 @@ def read_part(
         with av.open(str(path)) as film:
             stream = film.streams.video[0]
             stream.thread_type = "AUTO"
-            # To the key frame before; what comes until the start is decoded, too.
+            # Seeks to the key frame before; everything from there to the start is
+            # decoded, too.
             film.seek(int(start / stream.time_base), stream=stream)
             for frame in film.decode(stream):
                 last = float(frame.time)
@@ -140,7 +141,7 @@ def read_part(
                     break
                 picture = frame.to_ndarray(format="rgb24")
                 if frames is None:
-                    # They may take gigabytes, and are not held twice.
+                    # They may take gigabytes, and must not be held twice.
                     frames = np.empty((count, *picture.shape), np.uint8)
                 frames[found] = picture
                 found += 1
@@ -164,7 +165,7 @@ def write_video(
 ) -> None:
     """Writes (H, W, 3) frames as an mp4 that every player and browser shows.
 
-    The same frames give the same bytes, on machines with more cores as well.
+    The same frames give the same bytes, whatever the number of cores.
     """
     _imageio()
     import av
@@ -193,15 +194,15 @@ def write_video(
 def fit(
     frames: UInt8, size: tuple[int, int], length: int, name: str, how: str = ""
 ) -> UInt8:
-    """A video at a size and length.
+    """Fits a video to a size and length.
 
     Args:
         frames: (T, H, W, 3).
         size: (height, width).
-        length: How many frames are taken, evenly spread.
-        name: What the video is, for messages.
-        how: One of `FITS`, where its shape may be another one; it is enlarged as well,
-            then. Otherwise nothing is done to it that would spoil it.
+        length: The number of evenly spread frames to take.
+        name: The name of the video, for messages.
+        how: One of `FITS`, to fit any shape, enlarging if necessary. None refuses
+            whatever would distort or enlarge the video.
 
     Raises:
         GoalError: It is too small, or of another aspect ratio.
@@ -230,13 +231,13 @@ def _check_shape(shape: tuple[int, ...], size: tuple[int, int], name: str) -> No
 
 
 def _filled(frame: UInt8, size: tuple[int, int], how: str) -> UInt8:
-    """A frame scaled until it covers a size, or fits into it between black bars."""
+    """A frame scaled to cover a size, or to fit into it between black bars."""
     image = require("PIL.Image", "video", "pictures need pillow")
     height, width = frame.shape[:2]
     scales = size[0] / height, size[1] / width
     picture = image.fromarray(frame)
     if how == "crop":
-        # The middle of the picture, of the size's shape.
+        # The middle of the picture, in the shape of the size.
         high, wide = size[0] / max(scales), size[1] / max(scales)
         top, left = (height - high) / 2, (width - wide) / 2
         box = (left, top, left + wide, top + high)

@@ -1,11 +1,11 @@
-"""What an encoder is, and how a clip is cut into chunks.
+"""The interface of encoders, and how a clip is cut into chunks.
 
 A causal video encoder takes a clip in chunks: a first one of `Grammar.first` frames,
-then chunks of `Grammar.rest`, each with a cache of what came before. The chunk is the
-unit that may not be cut otherwise: CogVideoX's encoder normalises over the time of a
-chunk, so 17 frames as 9 and 8 give other latents than 17 as 1 and four times 4. A goal
-and an agent's clip are comparable only if both follow the same grammar, which is why
-it is a part of the encoder's fingerprint.
+then chunks of `Grammar.rest`, each with a cache of what came before. Chunks cannot be
+cut in any other way: CogVideoX's encoder normalises over the time of a chunk, so 17
+frames encoded as 9 and 8 give other latents than encoded as 1 and four times 4. A goal
+and an agent's clip are comparable only if both follow the same grammar, which is why it
+is a part of the encoder's fingerprint.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Mask: TypeAlias = Union[Tensor, "np.ndarray[Any, Any]", Sequence[bool]]
 Tree: TypeAlias = Union[
     Tensor, "dict[str, Tree]", "list[Tree]", "tuple[Tree, ...]", None
 ]
-"""Nested dicts, lists and tuples of tensors and None: what an encoder's cache is."""
+"""An encoder's cache: nested dicts, lists and tuples of tensors and None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,10 @@ class Grammar:
     single images `Grammar()`.
 
     Args:
-        first: Frames of the first chunk.
-        rest: Frames of every later chunk.
-        first_latents: Latents that the first chunk gives.
-        rest_latents: Latents that every later chunk gives.
+        first: The number of frames of the first chunk.
+        rest: The number of frames of every later chunk.
+        first_latents: The number of latents of the first chunk.
+        rest_latents: The number of latents of every later chunk.
 
     Example:
         >>> grammar = Grammar(9, 8, 3, 2)
@@ -57,7 +57,7 @@ class Grammar:
     rest_latents: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse chunks without frames or latents."""
+        """Refuses chunks without frames or latents."""
         if min(self.as_list()) < 1:
             raise ValueError(f"a grammar's numbers must be positive, got {self}")
 
@@ -66,21 +66,21 @@ class Grammar:
         return [self.first, self.rest, self.first_latents, self.rest_latents]
 
     def is_whole(self, frames: int) -> bool:
-        """Whether a clip of so many frames ends with its last chunk complete."""
+        """Whether a clip of this many frames consists of complete chunks."""
         return frames >= self.first and (frames - self.first) % self.rest == 0
 
     def floor(self, frames: int) -> int:
-        """The longest whole length of at most so many frames; 0 if there is none."""
+        """The longest whole length of at most this many frames; 0 if there is none."""
         return frames - self._into_chunk(frames)
 
     def ceil(self, frames: int) -> int:
-        """The shortest whole length of at least so many frames."""
+        """The shortest whole length of at least this many frames."""
         if frames <= self.first:
             return self.first
         return frames + (self.first - frames) % self.rest
 
     def latents(self, frames: int) -> int:
-        """How many latents a whole clip of so many frames gives."""
+        """The number of latents of a whole clip of this many frames."""
         if not self.is_whole(frames):
             raise ValueError(
                 f"a clip must have {self}, got {frames} frames; the nearest lengths "
@@ -89,7 +89,7 @@ class Grammar:
         return self.latents_by(frames)
 
     def latents_by(self, frames: int) -> int:
-        """How many latents are complete once so many frames have been taken."""
+        """The number of latents that are complete after this many frames."""
         if frames < self.first:
             return 0
         return self.first_latents + (frames - self.first) // self.rest * (
@@ -97,7 +97,7 @@ class Grammar:
         )
 
     def last_frame(self, latent: int) -> int:
-        """The index of the frame with which a latent is complete: its chunk's last."""
+        """The index of the frame that completes a latent: the last of its chunk."""
         if latent < self.first_latents:
             return self.first - 1
         chunk = (latent - self.first_latents) // self.rest_latents
@@ -110,7 +110,7 @@ class Grammar:
         return list(zip(starts, [*starts[1:], frames], strict=True))
 
     def _into_chunk(self, frames: int) -> int:
-        """How many frames of an incomplete chunk a clip of so many frames ends with."""
+        """The number of frames in the incomplete chunk at the end of a clip."""
         return frames if frames < self.first else (frames - self.first) % self.rest
 
     def __str__(self) -> str:
@@ -147,8 +147,8 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 def resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     """The floating point type that a name stands for; None is float32.
 
-    The default does not depend on the device: a goal encoded on one machine has to
-    fit the encoder of another.
+    The default does not depend on the device, since a goal encoded on one machine has
+    to fit the encoder of another.
     """
     if dtype is None:
         return torch.float32
@@ -165,11 +165,11 @@ def as_frames(frames: Frames, layout: str = "n, H, W, 3") -> Tensor:
 
     Args:
         frames: An array or tensor.
-        layout: The names of the axes that are wanted, for the count and the message.
+        layout: The names of the expected axes, for their number and the message.
 
     Raises:
-        ValueError: Another type of number, another layout, or grey frames.
-        TypeError: Neither an array nor a tensor.
+        ValueError: They are of another type or layout, or grey.
+        TypeError: They are neither an array nor a tensor.
     """
     if not isinstance(frames, (Tensor, np.ndarray)):
         raise TypeError(
@@ -190,7 +190,7 @@ def as_frames(frames: Frames, layout: str = "n, H, W, 3") -> Tensor:
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of main memory on a device, without waiting for the copy.
+    """Copies a tensor from main memory to a device without waiting for the copy.
 
     CUDA stages memory that is not pinned before it returns, so the tensor may change.
     """
@@ -198,14 +198,14 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def resize_frames(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """Shrink uint8 frames (..., H, W, 3) to `size`, with antialiasing.
+    """Shrinks uint8 frames (..., H, W, 3) to `size`, with antialiasing.
 
-    The result is rounded to uint8 again, so that a frame kept for later and a frame
-    encoded at once are the same. Frames that have the size already come back as is.
+    The result is rounded to uint8, so that a frame kept for later and a frame encoded
+    at once are the same. Frames that have the size already are returned unchanged.
 
     Raises:
-        ValueError: The frames are smaller than `size` or of another aspect ratio:
-            either would give the encoder pictures that no goal looks like.
+        ValueError: The frames are smaller than `size` or of another aspect ratio: the
+            encoder would see pictures that no goal looks like.
     """
     height, width = size
     have_height, have_width = frames.shape[-3:-1]
@@ -217,7 +217,7 @@ def resize_frames(frames: Tensor, size: tuple[int, int]) -> Tensor:
     )
     if have_height < height or have_width < width:
         raise ValueError(f"{what}: that would enlarge them; render larger frames")
-    # Half a pixel is what rounding the scaled size may cost.
+    # Rounding the scaled size may cost half a pixel.
     if abs(width - have_width * height / have_height) > 0.5:
         raise ValueError(
             f"{what}: another aspect ratio; crop them, or give the encoder a size of "
@@ -235,24 +235,24 @@ def resize_frames(frames: Tensor, size: tuple[int, int]) -> Tensor:
 class VideoEncoder(ABC):
     """Frames in, latents out: a frozen model that knows no environment and no goal.
 
-    All methods take uint8 RGB frames, channels last, arrays or tensors, of the model's
-    size or larger at its aspect ratio, and give float32 latents on the model's device.
-    An encoder is immutable after construction, so any number of environments share
-    one.
+    All methods take uint8 RGB frames, channels last, as arrays or tensors, of the
+    model's size or larger at its aspect ratio, and return float32 latents on the
+    model's device. An encoder is immutable after construction, so any number of
+    environments can share one.
 
     Attributes:
         grammar: How clips are cut into chunks.
-        size: The height and width that the model sees.
-        device: Where the model and the latents are.
-        dtype: What the model computes in.
+        size: The height and width of the model's input.
+        device: The device of the model and the latents.
+        dtype: The type that the model computes in.
         latent_shape: The shape D of one latent, channels first.
-        fingerprint: What determines the latents, for JSON: `kind`, `sha256` of the
-            weights, `config`, `grammar`, `size` and `dtype`. Two encoders with equal
-            fingerprints give the same latents, wherever they were loaded from.
-        source: The string that `load_encoder` takes for this encoder; it says where
-            the weights came from and has no part in the fingerprint.
-        control: Whether it has learned nothing: such an encoder is what learned ones
-            are held against, and goes with every goal.
+        fingerprint: Everything that determines the latents, for JSON: `kind`, `sha256`
+            of the weights, `config`, `grammar`, `size` and `dtype`. Two encoders with
+            equal fingerprints give the same latents, wherever they were loaded from.
+        source: The string that `load_encoder` takes for this encoder. It says where the
+            weights came from and is not part of the fingerprint.
+        control: Whether it has learned nothing. Learned encoders are compared with such
+            an encoder, and it goes with every goal.
     """
 
     control: bool = False
@@ -266,25 +266,26 @@ class VideoEncoder(ABC):
 
     @abstractmethod
     def encode_chunk(self, frames: Frames, cache: Tree = None) -> tuple[Tensor, Tree]:
-        """Encode one chunk of n clips, given what came before.
+        """Encodes one chunk of n clips, given what came before.
 
         Args:
-            frames: (n, f, H, W, 3), with f the grammar's `first` where the cache is
-                None, else its `rest`.
-            cache: What this method gave for the chunk before; None begins new clips.
+            frames: (n, f, H, W, 3), where f is the grammar's `first` if the cache is
+                None, otherwise its `rest`.
+            cache: What this method returned for the chunk before; None begins new
+                clips.
 
         Returns:
             Latents `(n, t, *D)`, and the cache for the next chunk: nested dicts and
-            lists of tensors whose leading axis is n. The old cache stays as it was.
+            lists of tensors whose leading axis is n. The old cache is not changed.
         """
 
     @abstractmethod
     def encode_clips(self, frames: Frames) -> Tensor:
-        """Encode whole clips: (n, T, H, W, 3) to `(n, t, *D)`, some at a time."""
+        """Encodes whole clips: (n, T, H, W, 3) to `(n, t, *D)`, some at a time."""
 
     @abstractmethod
     def encode_images(self, frames: Frames) -> Tensor:
-        """Encode every frame on its own: (n, H, W, 3) to `(n, *D)`."""
+        """Encodes every frame on its own: (n, H, W, 3) to `(n, *D)`."""
 
     def prepare(self, frames: Tensor) -> Tensor:
         """Checked frames (..., H, W, 3) on the model's device and at its size."""
@@ -299,12 +300,12 @@ class VideoEncoder(ABC):
 
 
 def encoder_card(encoder: VideoEncoder) -> dict[str, Any]:
-    """What a goal bundle keeps about an encoder."""
+    """What a goal bundle stores about an encoder."""
     return {"source": encoder.source, "fingerprint": dict(encoder.fingerprint)}
 
 
 def tree_map(fn: Callable[..., Tensor], tree: Tree, *others: Tree) -> Tree:
-    """Apply a function to the tensors of trees of one structure; None stays None."""
+    """Applies a function to the tensors of trees of one structure; None stays None."""
     if tree is None:
         return None
     if isinstance(tree, Tensor):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from genreward_wrappers.encoders.base import Frames, Tree, VideoEncoder, as_frames
 
-#: What `shared` remembers: a frame is looked at again in the next step, if at all.
+#: The limit of `shared`: a frame is looked at again in the next step, if at all.
 RECENT = 512
 
 _lock = threading.Lock()
@@ -21,16 +21,17 @@ _shared: weakref.WeakValueDictionary[int, Memo] = weakref.WeakValueDictionary()
 
 
 class Memo(VideoEncoder):
-    """Another encoder, which encodes no frame twice.
+    """Wraps an encoder so that no frame is encoded twice.
 
-    For judging rewards, where the same frames come again and again: in several rewards,
-    backwards, in an arm that stands still, and in the table that compares an episode
-    with all of a goal. And for training on two rewards that look at the same frame one
-    after the other, with a limit.
+    It serves the judging of rewards, where the same frames come again and again: in
+    several rewards, backwards, when an arm stands still, and in the table that compares
+    an episode with all of a goal. With a limit it also serves training on two rewards
+    that look at the same frame one after the other.
 
     Args:
         encoder: The encoder that does the work.
-        limit: How many frames are remembered, those that were used last; None is all.
+        limit: The number of frames to remember, the most recently used; None remembers
+            all.
 
     Example:
         >>> import numpy as np
@@ -51,24 +52,24 @@ class Memo(VideoEncoder):
         self.device, self.dtype = encoder.device, encoder.dtype
         self.latent_shape, self.source = encoder.latent_shape, encoder.source
         self.fingerprint = encoder.fingerprint
-        # The frames that were used last come last.
+        # The most recently used frames come last.
         self._known: OrderedDict[bytes, Tensor] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        """How many different frames it remembers."""
+        """The number of different frames that it remembers."""
         return len(self._known)
 
     def encode_chunk(self, frames: Frames, cache: Tree = None) -> tuple[Tensor, Tree]:
-        """As the encoder does; a chunk depends on what came before."""
+        """Passes on to the encoder: a chunk depends on what came before."""
         return self.encoder.encode_chunk(frames, cache)
 
     def encode_clips(self, frames: Frames) -> Tensor:
-        """As the encoder does."""
+        """Passes on to the encoder."""
         return self.encoder.encode_clips(frames)
 
     def encode_images(self, frames: Frames) -> Tensor:
-        """Encodes the frames that are new, in one batch, and remembers the others."""
+        """Encodes the new frames in one batch, and remembers them."""
         batch = np.ascontiguousarray(as_frames(frames).cpu().numpy())
         keys = [hashlib.blake2b(frame.data, digest_size=16).digest() for frame in batch]
         # The same pixels in another shape are another picture.
@@ -78,7 +79,7 @@ class Memo(VideoEncoder):
             known = {key: self._known[key] for key in keys if key in self._known}
         new = {key: i for i, key in enumerate(keys) if key not in known}
         if new:
-            # Not under the lock: other threads may find theirs meanwhile.
+            # Not under the lock, so that other threads can find their frames meanwhile.
             made = self.encoder.encode_images(batch[list(new.values())])
             known.update(zip(new, made, strict=True))
         with self._lock:
@@ -92,10 +93,10 @@ class Memo(VideoEncoder):
 
 
 def shared(encoder: VideoEncoder) -> Memo:
-    """The memo of an encoder's recent frames that all rewards on it share."""
+    """The memo of an encoder's recent frames, shared by all rewards that use it."""
     with _lock:
         memo = _shared.get(id(encoder))
-        # A memo keeps its encoder alive: while it is there, no other has this id.
+        # A memo keeps its encoder alive, so no other encoder has the same id.
         if memo is None:
             memo = Memo(encoder, RECENT)
             _shared[id(encoder)] = memo

@@ -1,10 +1,11 @@
-"""Models of single pictures: how they want them, and what they share as encoders.
+"""Models of single images: their preprocessing, and what they share as encoders.
 
 Such models were trained on pictures of one size, often larger than an environment's
-frames. `resize_frames` never enlarges, since no goal would look like the result; here
-enlarging is what the model's authors do, 64x64 becomes 224x224, and goal and agent go
-through the same. All is done in batches on the model's device, and every number comes
-from the model's own configuration: nothing depends on what else is in the batch.
+frames. `resize_frames` never enlarges, since no goal would look like the result. Here
+frames are enlarged as the model's authors do, for example from 64x64 to 224x224, for
+goal and agent alike. Everything is done in batches on the model's device, and every
+number comes from the model's own configuration, so nothing depends on what else is in
+the batch.
 """
 
 from __future__ import annotations
@@ -31,17 +32,17 @@ from genreward_wrappers.encoders.memory import batch_limit
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """What a model wants its pictures to be like.
+    """How a model wants its pictures prepared.
 
     Attributes:
-        size: Height and width that the model sees.
-        resize: "shortest" scales the picture until it covers a square of `edge` and
-            cuts its middle out, "longest" until it fits into `size` and pads it,
-            "squash" changes its aspect ratio.
-        edge: The shortest edge before the cut; None is that of `size`.
+        size: The height and width of the model's input.
+        resize: "shortest" scales the picture to cover a square of `edge` and cuts out
+            its middle, "longest" scales it to fit into `size` and pads it, "squash"
+            changes its aspect ratio.
+        edge: The shortest edge before the cut; None takes that of `size`.
         interpolation: "bicubic" or "bilinear", with antialiasing as in Pillow.
-        mean: Taken from each colour, which lie in [0, 1].
-        std: What each colour is divided by then.
+        mean: What is subtracted from each colour in [0, 1].
+        std: What each colour is then divided by.
         fill: The level, 0 to 255, of padded pixels.
     """
 
@@ -54,10 +55,11 @@ class Pictures:
     fill: int = 0
 
     def fit(self, frames: Tensor) -> Tensor:
-        """Frames (..., H, W, 3) at the model's size, uint8 still.
+        """Frames (..., H, W, 3) at the model's size, still uint8.
 
         Rounded to uint8 as Pillow does, so that a frame kept for later and a frame
-        encoded at once are the same. Frames of the size already come back as is.
+        encoded at once are the same. Frames that have the size already are returned
+        unchanged.
         """
         height, width = frames.shape[-3:-1]
         if (height, width) == self.size:
@@ -73,7 +75,7 @@ class Pictures:
         return scaled.permute(0, 2, 3, 1).reshape(*lead, *self.size, 3)
 
     def normalise(self, frames: Tensor) -> Tensor:
-        """Fitted frames (n, h, w, 3) as the model wants them: float32 (n, 3, h, w).
+        """Fitted frames (n, h, w, 3) as the model's input: float32 (n, 3, h, w).
 
         The colours stay last in memory, which convolutions take up to half again as
         fast on a CPU.
@@ -108,7 +110,7 @@ class Pictures:
         if wanted_height != wanted_width and self.edge is None:
             ratio = min(height / wanted_height, width / wanted_width)
             return round(height / ratio), round(width / ratio)
-        # The longer edge is cut off after the point, as torchvision does.
+        # The longer edge is rounded down, as in torchvision.
         edge = self.edge or wanted_height
         if height <= width:
             return edge, int(edge * width / height)
@@ -142,19 +144,19 @@ def _scale(planes: Tensor, size: tuple[int, int], mode: str) -> Tensor:
 
 
 class ImageEncoder(VideoEncoder):
-    """What encoders of single pictures share; a subclass knows one library's models.
+    """The base of encoders of single images; a subclass knows one library's models.
 
     A clip is encoded frame by frame. Frames may be of any size.
 
     Args:
-        pictures: What the model wants.
+        pictures: How the model wants its pictures prepared.
         latent_shape: The shape of a latent.
         device: "auto", "cpu", "cuda" or "cuda:<index>".
-        dtype: What the model computes in; float32 by default.
+        dtype: The type that the model computes in; float32 by default.
         source: The string that `load_encoder` takes for it.
     """
 
-    #: How many pixels one forward may have: 83 pictures of 224x224.
+    #: Maximum number of pixels of a forward pass: 83 pictures of 224x224.
     pixel_budget: int = 2**22
 
     def __init__(
@@ -186,7 +188,7 @@ class ImageEncoder(VideoEncoder):
         }
 
     def check_size(self, size: tuple[int, int] | None) -> None:
-        """Raises unless a size that somebody asked for is the model's own."""
+        """Raises unless a requested size is the model's own."""
         if size not in (None, self.size):
             raise ValueError(
                 f"{self.source} sees pictures of {self.size}, whatever their own size "
@@ -198,17 +200,17 @@ class ImageEncoder(VideoEncoder):
         return self.pictures.fit(upload(frames, self.device))
 
     def encode_chunk(self, frames: Frames, cache: Tree = None) -> tuple[Tensor, Tree]:
-        """Encode a chunk of one frame; there is nothing to remember."""
+        """Encodes a chunk of one frame; there is nothing to remember."""
         return self.encode_clips(frames), None
 
     def encode_clips(self, frames: Frames) -> Tensor:
-        """Encode every frame of the clips: (n, T, H, W, 3) to `(n, T, *D)`."""
+        """Encodes every frame of the clips: (n, T, H, W, 3) to `(n, T, *D)`."""
         clips = as_frames(frames, "n, T, H, W, 3")
         latents = self.encode_images(clips.reshape(-1, *clips.shape[2:]))
         return latents.reshape(*clips.shape[:2], *self.latent_shape)
 
     def encode_images(self, frames: Frames) -> Tensor:
-        """Encode the frames, some at a time: (n, H, W, 3) to `(n, *D)`."""
+        """Encodes the frames, some at a time: (n, H, W, 3) to `(n, *D)`."""
         images = as_frames(frames)
         if len(images) == 0:
             return torch.zeros(0, *self.latent_shape, device=self.device)
@@ -216,7 +218,7 @@ class ImageEncoder(VideoEncoder):
             latents = torch.cat(
                 [self._some(images[rows]) for rows in self._batches(images)]
             )
-        # Inference tensors must not enter a training step; a clone made outside may.
+        # Inference tensors cannot be used in training; a clone made outside can.
         return latents.clone()
 
     def _some(self, frames: Tensor) -> Tensor:

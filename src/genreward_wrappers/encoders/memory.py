@@ -11,7 +11,7 @@ import torch
 
 @contextmanager
 def memory_limit(source: str, ways: Callable[[bool], list[str]]) -> Iterator[None]:
-    """Says what would help if the memory does not suffice.
+    """Says what would help if memory runs out.
 
     Args:
         source: What is being computed with.
@@ -19,7 +19,7 @@ def memory_limit(source: str, ways: Callable[[bool], list[str]]) -> Iterator[Non
             memory.
 
     Raises:
-        ValueError: The memory does not suffice.
+        ValueError: There is not enough memory.
     """
     try:
         yield
@@ -32,7 +32,7 @@ def memory_limit(source: str, ways: Callable[[bool], list[str]]) -> Iterator[Non
             raise
         first = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"the memory does not suffice for {source} ({first}). What helps: "
+            f"there is not enough memory for {source} ({first}). What helps: "
             + "; ".join(ways(on_cpu))
         ) from error
 
@@ -47,10 +47,10 @@ class Batched(Protocol):
 
 @contextmanager
 def batch_limit(encoder: Batched) -> Iterator[None]:
-    """Names an encoder's batch, and what halves it, if the memory does not suffice.
+    """Names an encoder's batch, and what halves it, if memory runs out.
 
     Raises:
-        ValueError: The memory does not suffice.
+        ValueError: There is not enough memory.
     """
 
     def ways(on_cpu: bool) -> list[str]:

@@ -18,12 +18,14 @@ from genreward_wrappers.encoders.base import (
 class PooledPixels(VideoEncoder):
     """The mean colour of every cell of a grid, in [0, 1].
 
-    It has no weights, encodes every frame on its own and is nearly free. A reward
-    that is no better with a video VAE than with this encoder does not use the VAE.
+    It has no weights, encodes every frame on its own, and costs next to nothing. A
+    reward that is no better with a video VAE than with this encoder does not use the
+    VAE.
 
     Args:
-        size: Height and width that frames are shrunk to first.
-        grid: Cells along either side; both sides of `size` are multiples of it.
+        size: The height and width that frames are shrunk to first.
+        grid: The number of cells along each side; both sides of `size` are multiples of
+            it.
         device: "auto", "cpu", "cuda" or "cuda:<index>".
 
     Example:
@@ -65,15 +67,15 @@ class PooledPixels(VideoEncoder):
         }
 
     def encode_chunk(self, frames: Frames, cache: Tree = None) -> tuple[Tensor, Tree]:
-        """Encode a chunk of one frame; there is no cache."""
+        """Encodes a chunk of one frame; there is no cache."""
         return self.encode_clips(frames), None
 
     def encode_clips(self, frames: Frames) -> Tensor:
-        """Pool every frame of the clips: (n, T, H, W, 3) to (n, T, 3, grid, grid)."""
+        """Pools every frame of the clips: (n, T, H, W, 3) to (n, T, 3, grid, grid)."""
         return self._pool(as_frames(frames, "n, T, H, W, 3"))
 
     def encode_images(self, frames: Frames) -> Tensor:
-        """Pool the frames: (n, H, W, 3) to (n, 3, grid, grid)."""
+        """Pools the frames: (n, H, W, 3) to (n, 3, grid, grid)."""
         return self._pool(as_frames(frames))
 
     def _pool(self, frames: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ def load_encoder(
     size: tuple[int, int] | None = None,
     download: bool = True,
 ) -> VideoEncoder:
-    """Load an encoder; calls with the same arguments share one object.
+    """Loads an encoder; calls with the same arguments share one object.
 
     Args:
         spec: `pixels` or `pixels:<grid>`; `embedded:<name>`, a model that comes with

@@ -169,8 +169,7 @@ class TextModule(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(n, max_words) rows of the table to (n, features).
 
-        Places without a word hold row 0 and take part in the maximum: so the weights
-        were trained.
+        Places without a word hold row 0 and take part in the maximum, as in training.
         """
         places = torch.relu(self.fc1(self.word_embd(tokens)))
         features: Tensor = self.fc2(places.amax(1))

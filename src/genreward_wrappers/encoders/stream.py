@@ -75,7 +75,7 @@ def stream_start(encoder: VideoEncoder, n: int) -> StreamState:
 
 
 def stream_restart(state: StreamState, mask: Mask) -> StreamState:
-    """Begin a new clip in the masked rows; their unfinished clips are dropped."""
+    """Begins a new clip in the masked rows; their unfinished clips are dropped."""
     # Frames and cache of the rows may stay: a clip's first chunk reads neither.
     return replace(state, count=state.count.masked_fill(_as_mask(mask, state), 0))
 
@@ -86,7 +86,7 @@ def stream_push(
     frames: Frames,
     mask: Mask | None = None,
 ) -> tuple[StreamState, list[Emitted]]:
-    """Take one frame of every masked row, and encode the chunks that are complete.
+    """Takes one frame of every masked row, and encodes the chunks that are complete.
 
     Rows may be at any point of their clips. There is at most one forward pass for the
     rows that complete their first chunk and one for those that complete a later one.

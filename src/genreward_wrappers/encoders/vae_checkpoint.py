@@ -52,7 +52,7 @@ def load_video_vae(
     untrained: bool = False,
     download: bool = True,
 ) -> VideoVAEEncoder:
-    """Load a video VAE's encoder from a folder or from the Hugging Face Hub.
+    """Loads a video VAE's encoder from a folder or from the Hugging Face Hub.
 
     Args:
         folder_or_id: A local folder, or a Hub id such as "THUDM/CogVideoX-5b-I2V".
@@ -167,7 +167,7 @@ def _hub_source(repository: str, subfolder: str | None, revision: str | None) ->
 def _download(
     repository: str, subfolder: str | None, revision: str | None, download: bool
 ) -> Path:
-    """Download a model's files from the Hub, or find them in its cache."""
+    """Downloads a model's files from the Hub, or finds them in its cache."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 

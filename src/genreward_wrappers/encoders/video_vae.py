@@ -95,7 +95,7 @@ class VideoVAEEncoder(VideoEncoder):
         raise NotImplementedError
 
     def encode_chunk(self, frames: Frames, cache: Tree = None) -> tuple[Tensor, Tree]:
-        """Encode one chunk of n clips, given the cache; see `VideoEncoder`."""
+        """Encodes one chunk of n clips, given the cache; see `VideoEncoder`."""
         chunk = as_frames(frames, "n, f, H, W, 3")
         want = self.grammar.first if cache is None else self.grammar.rest
         if chunk.shape[1] != want:
@@ -119,7 +119,7 @@ class VideoVAEEncoder(VideoEncoder):
         return latents.clone(), merged
 
     def encode_clips(self, frames: Frames) -> Tensor:
-        """Encode clips as the library does: (n, T, H, W, 3) to `(n, t, *D)`.
+        """Encodes clips as the library does: (n, T, H, W, 3) to `(n, t, *D)`.
 
         T is any length that the library encodes without dropping a frame. If the length
         is whole in the grammar, the latents are those of streaming; other lengths (for
@@ -140,7 +140,7 @@ class VideoVAEEncoder(VideoEncoder):
         return latents.clone()
 
     def encode_images(self, frames: Frames) -> Tensor:
-        """Encode every frame as a clip of one frame: (n, H, W, 3) to `(n, *D)`."""
+        """Encodes every frame as a clip of one frame: (n, H, W, 3) to `(n, *D)`."""
         return self.encode_clips(as_frames(frames)[:, None])[:, 0]
 
     def _whole(self, video: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ class VideoVAEEncoder(VideoEncoder):
         return mode.movedim(1, 2).float()
 
     def _check_length(self, frames: int) -> None:
-        """Raise for clips of which the library would drop frames."""
+        """Raises for clips of which the library would drop frames."""
 
     def _batches(self, n: int, frames: int) -> Iterator[slice]:
         """Slices of n rows that keep every forward pass within the pixel budget."""
@@ -198,7 +198,7 @@ class CogVideoXEncoder(VideoVAEEncoder):
         return moments, cache
 
     def encode_images(self, frames: Frames) -> Tensor:
-        """Encode every frame as a clip of one frame: (n, H, W, 3) to `(n, *D)`.
+        """Encodes every frame as a clip of one frame: (n, H, W, 3) to `(n, *D)`.
 
         Equal to the library's latents up to rounding, at a third of the cost.
         """

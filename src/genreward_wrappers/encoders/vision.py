@@ -2,7 +2,7 @@
 
 The embedding is the class token after the last norm, or the pooled output of models
 without one. (The pooled output of a ViT comes from a layer that most published weights
-lack, and that transformers would initialise at random.) Images are preprocessed like by
+lack, and that transformers would initialise at random.) Images are preprocessed as by
 the model's own image processor, but in batches on the device. Only safetensors are
 read.
 """

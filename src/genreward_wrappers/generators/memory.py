@@ -11,7 +11,7 @@ from genreward_wrappers.generators.settings import Model
 
 @contextmanager
 def memory_told(model: Model) -> Iterator[None]:
-    """Says what would help a generator if the memory does not suffice."""
+    """Says what would help a generator if memory runs out."""
 
     def ways(on_cpu: bool) -> list[str]:
         found = []

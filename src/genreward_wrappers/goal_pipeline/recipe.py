@@ -12,7 +12,7 @@ from genreward_wrappers.data.files import canonical, hash_file
 from genreward_wrappers.data.minari import MINARI
 from genreward_wrappers.encoders.texts import as_texts
 from genreward_wrappers.envs.policies import check_policy
-from genreward_wrappers.generators.episode_goals import EMBEDDED
+from genreward_wrappers.generators.episode_settings import EMBEDDED
 from genreward_wrappers.generators.settings import Model
 from genreward_wrappers.goal_pipeline.generate import FIRST_SEED
 

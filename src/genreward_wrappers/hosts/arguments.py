@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from genreward_wrappers.data.goal_maker import GoalMaker
     from genreward_wrappers.data.goals import GoalBundle
     from genreward_wrappers.encoders.base import VideoEncoder
-    from genreward_wrappers.generators.episode_goals import GeneratedGoals
+    from genreward_wrappers.generators.episode_settings import GeneratedGoals
     from genreward_wrappers.hosts.option_types import (
         FrameFields,
         FrameKwargs,
@@ -96,13 +96,13 @@ class GenRewardArguments(Host):
             encoder: The encoder of the video-level reward: None loads the bundle's own,
                 "pixels" is the control. The frame-level reward always uses the one that
                 its nets were trained on.
-            frame_options: Fields of `rewards.frame_level.FrameOptions`.
+            frame_options: Fields of `rewards.frame_options.FrameOptions`.
             reward: The whole reward as one value, in place of the arguments above: a
                 `RewardSpec`, its JSON, or its text.
             **options: Fields of `HostOptions` (``frames``, ``view_weights``,
                 ``observe``, ``horizon``, ``record``, ``device``, ``dtype``,
                 ``nonfinite``, ``other_task``) and of
-                `rewards.video_level.VideoOptions`, and ``every``.
+                `rewards.video_options.VideoOptions`, and ``every``.
         """
         own = some(encoder=encoder, frame=frame_options)
         weights = some(video=video_weight, frame=frame_weight, env=env_weight)
@@ -137,7 +137,7 @@ class VideoLevelArguments(Host):
             encoder: The encoder: None loads the bundle's own, "pixels" is the control.
             reward: The whole reward as one value, in place of the arguments above.
             **options: Fields of `HostOptions` and of
-                `rewards.video_level.VideoOptions`, and ``every``.
+                `rewards.video_options.VideoOptions`, and ``every``.
         """
         own = some(encoder=encoder)
         weights = some(video=weight, env=env_weight)
@@ -171,7 +171,7 @@ class FrameLevelArguments(Host):
             encoder: The encoder: None loads the bundle's own.
             reward: The whole reward as one value, in place of the arguments above.
             **options: Fields of `HostOptions` and of
-                `rewards.frame_level.FrameOptions`.
+                `rewards.frame_options.FrameOptions`.
         """
         own = some(encoder=encoder)
         weights = some(frame=weight, env=env_weight)

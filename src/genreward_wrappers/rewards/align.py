@@ -26,6 +26,7 @@ from genreward_wrappers.core import (
 )
 from genreward_wrappers.data.frames import area_resize
 from genreward_wrappers.rewards.decorators import Around
+from genreward_wrappers.rewards.options import whole
 
 #: A shift has to explain this share of what differs without one. Two episodes differ
 #: in where things lie, which no shift explains: those stay as they are.
@@ -75,11 +76,7 @@ class Aligned(Around):
                 f"align={reach}: the reward {model.name!r} has no goal video to align "
                 "the camera with"
             )
-        if isinstance(reach, bool) or not isinstance(reach, int) or reach < 1:
-            raise ValueError(
-                f"align={reach!r}: expected a whole number of pixels, 1 up"
-            )
-        self._reach = reach
+        self._reach = whole("align", reach)
 
     @property
     def identity(self) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from os import PathLike
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gymnasium import spaces
@@ -19,6 +18,7 @@ from genreward_wrappers.data.goal_maker import GoalMaker
 from genreward_wrappers.data.goals import GoalBundle, GoalError, load_goal
 from genreward_wrappers.data.video_files import is_videos
 from genreward_wrappers.data.views import views_of
+from genreward_wrappers.generators.episode_settings import GeneratedGoals
 
 if TYPE_CHECKING:
     from genreward_wrappers.encoders.base import VideoEncoder
@@ -94,8 +94,6 @@ class Facts:
             return self.find_bundle(goal, encoder)
         if isinstance(self.goal, GoalBundle):
             return own_goals(self.goal, goal)
-        from genreward_wrappers.generators.episode_goals import GeneratedGoals
-
         return GeneratedGoals.of(goal).maker(self.env_id)
 
     def find_bundle(self, goal: Any, encoder: Any = None) -> GoalBundle:
@@ -155,8 +153,6 @@ def check_views(goal: GoalBundle, views: tuple[str, ...]) -> None:
 
 def own_goals(goal: GoalBundle, generated: Any) -> OwnGoals:
     """Makes each episode's goals, of the prompt and for the environment of a bundle."""
-    from genreward_wrappers.generators.episode_goals import GeneratedGoals
-
     settings = GeneratedGoals.of(generated).as_mapping()
     return GeneratedGoals.of({"prompt": goal.prompt, **settings}).maker(goal.env_id)
 
@@ -170,12 +166,6 @@ def is_generated(goal: Any) -> bool:
 
 def is_settings(goal: Any) -> bool:
     """Whether this is a `GeneratedGoals`."""
-    if isinstance(goal, (str, Mapping, PathLike, GoalBundle, GoalMaker)):
-        return False
-    if goal is None:
-        return False
-    from genreward_wrappers.generators.episode_goals import GeneratedGoals
-
     return isinstance(goal, GeneratedGoals)
 
 

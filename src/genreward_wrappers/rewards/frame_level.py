@@ -42,7 +42,7 @@ from genreward_wrappers.data.frames import sample_steps
 from genreward_wrappers.data.goals import GoalBundle, GoalError, load_goal
 from genreward_wrappers.encoders.base import VideoEncoder, resolve_device
 from genreward_wrappers.encoders.binding import bind_encoder, same_encoder
-from genreward_wrappers.rewards.options import Options, option, whole_steps
+from genreward_wrappers.rewards.frame_options import FrameOptions
 from genreward_wrappers.training.forward_backward.features import (
     Features,
     card_of,
@@ -50,34 +50,6 @@ from genreward_wrappers.training.forward_backward.features import (
 )
 from genreward_wrappers.training.forward_backward.losses import complaints
 from genreward_wrappers.training.forward_backward.nets import FBNets, action_shape
-
-
-@dataclass(frozen=True)
-class FrameOptions(Options):
-    """How the frame-level score is formed."""
-
-    form: str = option(
-        "normalised",
-        '"value" is F^T B; "normalised" takes the mean and divides by the standard '
-        'deviation stored with the nets; "difference" is discount * value - the value '
-        "one step before.",
-        choices=("value", "normalised", "difference"),
-    )
-    heads: str = option(
-        "min", "What is taken of F's two heads.", choices=("min", "mean")
-    )
-    discount: float | None = option(
-        None,
-        "Of the difference; None is the nets' own.",
-        only=("form", ("difference",)),
-    )
-    length: int | None = option(
-        None,
-        "Only the steps of a clip of so many frames are paid, and only they and the "
-        "frames before them are rendered. None pays every step.",
-        only=("form", ("value", "normalised")),
-    )
-    every: int = option(1, "Only every k-th step is paid.")
 
 
 def fits_nets(goal: GoalBundle, encoder: VideoEncoder | str | None) -> bool:
@@ -142,7 +114,6 @@ class FrameLevel(RewardModel[FrameMemory]):
             GoalError: The bundle has no nets, or they do not fit.
         """
         self.options = how = FrameOptions.of(options, type(self).__name__)
-        self._every = whole_steps("every", how.every)
         goal = load_goal(goal)
         self._at: Int64 | None = None
         if how.length is not None:
@@ -193,7 +164,7 @@ class FrameLevel(RewardModel[FrameMemory]):
         self._discount = np.float32(
             self.nets.config.discount if how.discount is None else how.discount
         )
-        if self.features.stack > 1 and (self._at is not None or self._every > 1):
+        if self.features.stack > 1 and (self._at is not None or how.every > 1):
             raise ValueError(
                 f"length={how.length}, every={how.every}: {goal!r} sees "
                 f"{self.features.stack} frames at a time, so none can be left out"
@@ -272,7 +243,7 @@ class FrameLevel(RewardModel[FrameMemory]):
         return self._pays(steps) | self._pays(steps + 1)
 
     def _pays(self, steps: Int64) -> Bool:
-        paid: Bool = steps % self._every == 0
+        paid: Bool = steps % self.options.every == 0
         return paid if self._at is None else paid & np.isin(steps, self._at)
 
     def _new(self, transition: Transition, active: Bool) -> Tensor:

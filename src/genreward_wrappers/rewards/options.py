@@ -8,8 +8,10 @@ the documentation read it from there.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 T = TypeVar("T", bound="Options")
@@ -21,6 +23,7 @@ def option(
     *,
     choices: Iterable[str] = (),
     only: tuple[str, Iterable[str]] | None = None,
+    check: Callable[[str, Any], Any] | None = None,
 ) -> Any:
     """A field of a model's options.
 
@@ -30,8 +33,10 @@ def option(
         choices: The values it may have; none is any.
         only: The option on which this one depends, and the values of it that give this
             one something to do. Its default is None then.
+        check: Takes its name and its value, and raises `ValueError` for a bad one; None
+            is never bad.
     """
-    told = {"about": about, "choices": tuple(choices), "only": only}
+    told = {"about": about, "choices": tuple(choices), "only": only, "check": check}
     return field(default=default, metadata=told)
 
 
@@ -79,7 +84,11 @@ class Options:
                     f"{one.name}={value!r}: expected one of "
                     f"{', '.join(map(repr, choices))}"
                 )
-            if value is not None and not self._works(one.name):
+            if value is None:
+                continue
+            if one.metadata["check"]:
+                one.metadata["check"](one.name, value)
+            if not self._works(one.name):
                 other, accepted = one.metadata["only"]
                 raise ValueError(
                     f"{one.name}={value!r} does nothing with "
@@ -105,8 +114,19 @@ def check_names(given: Iterable[str], accepted: Iterable[str], owner: str) -> No
             )
 
 
-def whole_steps(name: str, value: object) -> int:
-    """A number of steps, at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name}={value!r}: expected a whole number of steps")
-    return value
+def whole(name: str, value: object) -> int:
+    """A whole number, at least 1."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name}={value!r}: expected a whole number, at least 1")
+    return int(value)
+
+
+def number(name: str, value: object) -> float:
+    """A finite number."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, Real)
+        or not math.isfinite(value)
+    ):
+        raise ValueError(f"{name}={value!r}: expected a finite number")
+    return float(value)

@@ -22,7 +22,8 @@ from typing import Any
 from genreward_wrappers.core import RewardModel, check_model
 from genreward_wrappers.rewards.align import Aligned
 from genreward_wrappers.rewards.decorators import EveryK
-from genreward_wrappers.rewards.options import Options, check_names, whole_steps
+from genreward_wrappers.rewards.options import check_names, whole
+from genreward_wrappers.rewards.signatures import Takes, inspected, read
 
 GROUP = "genreward_wrappers.rewards"
 
@@ -75,8 +76,8 @@ def load_reward(name: str, **options: Any) -> RewardModel[Any]:
     if variant is not None:
         options = {"variant": variant, **options}
     every, horizon = 1, options.get("horizon")
-    if EVERY not in _own_options(make):
-        every = whole_steps(EVERY, options.pop(EVERY, 1))
+    if EVERY not in own_options(name):
+        every = whole(EVERY, options.pop(EVERY, 1))
         if horizon is not None:
             # What the model sees is an episode of so many steps.
             options["horizon"] = horizon // every
@@ -105,36 +106,36 @@ def reward_names() -> list[str]:
 
 
 def reward_options(name: str) -> tuple[str, ...]:
-    """What a model can be told: its constructor's own, ``every``, and ``align``."""
-    make, _ = find_reward(name)
-    own = _own_options(make)
+    """What a model can be told: its constructor's own, ``every``, and ``align``.
+
+    Models of this package are not imported for it.
+    """
+    own = own_options(name)
     around = (EVERY, ALIGN) if "goal" in own else (EVERY,)
     return (*own, *(option for option in around if option not in own))
 
 
-def _own_options(make: Callable[..., Any]) -> tuple[str, ...]:
-    """The parameters of a constructor, and the fields of what it takes as options."""
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    parameters = [
-        parameter.name
-        for parameter in inspect.signature(make).parameters.values()
-        if parameter.kind in named and parameter.name != "variant"
-    ]
-    told: type[Options] | None = getattr(make, "Options", None)
-    return (*(told.names() if told else ()), *parameters)
+def own_options(name: str) -> tuple[str, ...]:
+    """What a model's constructor takes."""
+    return _takes(name).names
 
 
 def find_reward(name: str) -> tuple[Callable[..., Any], str | None]:
     """What makes the models of a name, and the variant that the name carries."""
+    _takes(name)
     head, colon, variant = name.partition(":")
-    # A name of this package stays this package's.
-    home = HOME.get(head)
-    if home is not None:
-        module, _, cls = home.partition(":")
-        make = getattr(import_module(module), cls)
-    else:
-        make = _from_entry_point(head)
-    if bool(colon) != ("variant" in inspect.signature(make).parameters):
+    return _make(head), variant if colon else None
+
+
+def _takes(name: str) -> Takes:
+    """What the models of a name take.
+
+    Raises:
+        ValueError: There is no such model, or not with or without a variant.
+    """
+    head, colon, _ = name.partition(":")
+    takes = read(HOME[head]) if head in HOME else inspected(_make(head))
+    if bool(colon) != ("variant" in takes.parameters):
         raise ValueError(
             f"reward {name!r}: {head!r} comes "
             + (
@@ -143,7 +144,16 @@ def find_reward(name: str) -> tuple[Callable[..., Any], str | None]:
                 else f"in variants, as '{head}:{VARIANTS.get(head, '<variant>')}'"
             )
         )
-    return make, variant if colon else None
+    return takes
+
+
+def _make(head: str) -> Callable[..., Any]:
+    # A name of this package stays this package's.
+    if head not in HOME:
+        return _from_entry_point(head)
+    module, _, cls = HOME[head].partition(":")
+    make: Callable[..., Any] = getattr(import_module(module), cls)
+    return make
 
 
 def _from_entry_point(name: str) -> Callable[..., Any]:

@@ -4,15 +4,20 @@ Each takes a `Comparison` and gives one number a row and goal. They differ in wh
 forgive: `tracking` nothing but the starting point, `motion` also how far things move,
 `cosine` almost everything (a still background alone scores high). The documentation's
 page on reward quality says what that means for training.
+
+The names of the scores are options, which the command line checks before it loads
+torch: this module does not import it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
+from typing import TYPE_CHECKING, TypeAlias
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: Below this squared length a change counts as none: its direction is noise.
 TINY = 1e-12
@@ -43,7 +48,7 @@ class Comparison:
     sharpness: Tensor
 
 
-Similarity = Callable[[Comparison], Tensor]
+Similarity: TypeAlias = "Callable[[Comparison], Tensor]"
 
 
 def tracking(c: Comparison) -> Tensor:
@@ -55,7 +60,7 @@ def tracking(c: Comparison) -> Tensor:
     apart = (c.agent - c.agent_first) - (c.goal - c.goal_first)
     numbers = c.seen.sum((2, 3)) * apart.shape[-1]
     mean_square = (apart.square() * c.seen).sum((2, 3)) / numbers
-    return torch.exp(-c.sharpness * mean_square.sqrt())
+    return (-c.sharpness * mean_square.sqrt()).exp()
 
 
 def motion(c: Comparison) -> Tensor:
@@ -72,7 +77,8 @@ def last_change(c: Comparison) -> Tensor:
     newest = c.seen.sum(2, keepdim=True).long() - 1
     index = newest.expand(-1, -1, -1, c.agent.shape[-1])
     agent = c.agent.gather(2, index) - c.agent_first
-    return _cosine(agent, c.goal_last - c.goal_first, torch.ones_like(c.seen[:, :, :1]))
+    last = c.seen[:, :, :1]
+    return _cosine(agent, c.goal_last - c.goal_first, last.new_ones(last.shape))
 
 
 def cosine(c: Comparison) -> Tensor:
@@ -106,13 +112,13 @@ def calibrate(goals: Tensor, contrast: float) -> float:
         contrast: How many factors of e following earns over standing still.
     """
     changes = goals[:, 1:] - goals[:, :1]
-    still = changes.square().mean(-1).sqrt().mean()
-    if not torch.isfinite(still) or still <= 0:
+    still = float(changes.square().mean(-1).sqrt().mean())
+    if not isfinite(still) or still <= 0:
         raise ValueError(
             "nothing moves in the goal videos: every frame is like the first one, so "
             "there is nothing to follow"
         )
-    return contrast / float(still)
+    return contrast / still
 
 
 def _cosine(agent: Tensor, goal: Tensor, seen: Tensor) -> Tensor:
@@ -122,4 +128,4 @@ def _cosine(agent: Tensor, goal: Tensor, seen: Tensor) -> Tensor:
     goal_square = (goal.square() * seen).sum((2, 3))
     square = agent_square * goal_square
     some = (agent_square > TINY) & (goal_square > TINY)
-    return torch.where(some, dot / square.clamp_min(TINY * TINY).sqrt(), 0.0)
+    return (dot / square.clamp_min(TINY * TINY).sqrt()).where(some, 0.0)

@@ -14,24 +14,30 @@ from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from numbers import Real
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from genreward_wrappers.core import RewardModel
 from genreward_wrappers.data.goals import GoalBundle, GoalError
-from genreward_wrappers.rewards.facts import Built, Facts, Part, is_settings
-from genreward_wrappers.rewards.options import check_names
+from genreward_wrappers.generators.episode_settings import GeneratedGoals
+from genreward_wrappers.rewards.facts import (
+    Built,
+    Facts,
+    Part,
+    is_settings,
+)
+from genreward_wrappers.rewards.frame_options import FrameOptions
+from genreward_wrappers.rewards.options import check_names, whole
 from genreward_wrappers.rewards.registry import (
     ALIGN,
     EVERY,
     load_reward,
+    own_options,
     reward_options,
 )
 from genreward_wrappers.rewards.spec_text import GENERATED_OPTIONS, parse
-
-if TYPE_CHECKING:
-    from genreward_wrappers.rewards.video_options import VideoOptions
+from genreward_wrappers.rewards.video_options import VideoOptions
 
 #: Of the JSON form; a spec of a later one is refused.
 VERSION = 1
@@ -86,11 +92,6 @@ class RewardSpec:
     def __post_init__(self) -> None:
         where = f"reward {self.name!r}"
         check_names(self.options, accepted_options(self.name), where)
-        if self.name == "genreward":
-            from genreward_wrappers.rewards.frame_level import FrameOptions
-
-            frame = self.options.get("frame", {})
-            check_names(frame, FrameOptions.names(), f"{where}, frame-level")
         if self.preset not in PRESET_WEIGHTS:
             raise ValueError(
                 f"preset={self.preset!r}: expected one of "
@@ -100,20 +101,40 @@ class RewardSpec:
             raise ValueError(f"preset={self.preset!r} does nothing with {where}")
         own = ("video", "frame") if self.name == "genreward" else (_head(self.name),)
         check_weights(self.weights, {ENV, *own})
+        self._check_values(where)
+
+    def _check_values(self, where: str) -> None:
+        """Raises for a wrong value of what can be checked without loading a model."""
+        # A model's own options of these names may mean something else.
+        own = own_options(self.name) if self.name not in ("genreward", ENV) else ()
+        for name in {EVERY, ALIGN} - {*own}:
+            if self.options.get(name) is not None:
+                whole(name, self.options[name])
+        if self.name in ("genreward", "video"):
+            self.video_options()
+        if self.name == "genreward":
+            FrameOptions.of(self.options.get("frame", {}), f"{where}, frame-level")
+        elif self.name == "frame":
+            names = FrameOptions.names()
+            FrameOptions(**{k: v for k, v in self.options.items() if k in names})
 
     @classmethod
     def parse(cls, text: str) -> RewardSpec:
         """A spec from "name:key=value,key=value".
 
-        Names may also be one of the `SHORTHANDS`. The options of "genreward" include
+        Names may also be one of the `REWARDS`. The options of "genreward" include
         the weights of its parts, such as ``env_weight``, its ``preset``, and those of
         the frame-level reward with ``frame_`` before their names.
         """
-        return cls.of(*parse(text))
+        name, options = parse(text)
+        try:
+            return cls.of(name, options)
+        except ValueError as error:
+            raise ValueError(f"reward {text!r}: {error}") from error
 
     @classmethod
     def of(cls, name: str, options: Mapping[str, Any]) -> RewardSpec:
-        """A spec from a name, or one of the `SHORTHANDS`, and options as in text."""
+        """A spec from a name, or one of the `REWARDS`, and options as in text."""
         given = dict(options)
         if name == "paper":
             return cls("video", given, preset="paper")
@@ -121,6 +142,7 @@ class RewardSpec:
             return cls("video", {**given, "encoder": name})
         if name == "generated":
             own = {key: given.pop(key) for key in GENERATED_OPTIONS if key in given}
+            GeneratedGoals.of(own)  # raises for a wrong value
             return cls("video", given, goal=own or "generated")
         goal = given.pop("goal", None) if name in OURS else None
         if name != "genreward":
@@ -231,8 +253,6 @@ class RewardSpec:
 
     def video_options(self) -> VideoOptions:
         """Those of the video-level reward, of the preset and its own."""
-        from genreward_wrappers.rewards.video_options import VideoOptions
-
         own = {k: v for k, v in self.options.items() if k in VideoOptions.names()}
         return VideoOptions.of_preset(self.preset, own, f"reward {self.name!r}")
 
@@ -320,8 +340,6 @@ def accepted_options(name: str) -> tuple[str, ...]:
     if name == ENV:
         return ()
     if name == "genreward":
-        from genreward_wrappers.rewards.video_options import VideoOptions
-
         return (*VideoOptions.names(), "encoder", EVERY, ALIGN, "frame")
     # In ours the goal is a field of its own.
     return tuple(o for o in reward_options(name) if o != "goal" or name not in OURS)

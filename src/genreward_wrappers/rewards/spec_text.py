@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from genreward_wrappers.rewards.frame_options import FrameOptions
 from genreward_wrappers.rewards.options import check_names
 from genreward_wrappers.rewards.registry import (
     ALIGN,
@@ -15,6 +16,7 @@ from genreward_wrappers.rewards.registry import (
     reward_names,
     reward_options,
 )
+from genreward_wrappers.rewards.video_options import VideoOptions
 
 #: The names of this package, and what they stand for; beside them, what `load_reward`
 #: knows. "generated", "paper", "pixels" and "random" are shorthands for "video".
@@ -96,9 +98,6 @@ def text_options(name: str) -> tuple[str, ...]:
         return reward_options(name)
     if name == "env":
         return ()
-    from genreward_wrappers.rewards.frame_level import FrameOptions
-    from genreward_wrappers.rewards.video_options import VideoOptions
-
     frame = FrameOptions.names()
     if name == "frame":
         return (*frame, ALIGN)

@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from genreward_wrappers.rewards.options import Options, check_names, option
+from genreward_wrappers.rewards.options import (
+    Options,
+    check_names,
+    number,
+    option,
+    whole,
+)
 from genreward_wrappers.rewards.similarity import SIMILARITIES
 
 #: Scores that compare directions, which have no sharpness to set.
@@ -28,16 +34,19 @@ class VideoOptions(Options):
         "Frames of the clip that a reading takes. None is every step for "
         '"frames", the longest up to 129 that episode and goal have for "stream", and '
         '16 for "window".',
+        check=whole,
     )
     window: int | None = option(
         None,
         "Steps of a window; None is 128.",
         only=("reading", ("window",)),
+        check=whole,
     )
     stride: int | None = option(
         None,
         "Steps between the starts of two windows; None is 1.",
         only=("reading", ("window",)),
+        check=whole,
     )
     score: str = option(
         "tracking",
@@ -49,6 +58,7 @@ class VideoOptions(Options):
         "An agent that stands still earns, on average, exp(-contrast) of what "
         "following exactly earns; None is 1.",
         only=("score", SHARPENED),
+        check=number,
     )
     payment: str = option(
         "level",
@@ -60,6 +70,7 @@ class VideoOptions(Options):
         None,
         "The discount of the difference, the agent's own; None is 0.99.",
         only=("payment", ("difference",)),
+        check=number,
     )
     goals: str = option(
         "nearest",

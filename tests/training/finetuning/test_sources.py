@@ -87,7 +87,7 @@ def test_two_steps_of_lora(name, base, tmp_path):
 def test_a_camera_comes_with_the_name(tmp_path):
     pytest.importorskip("pyarrow")
     data = write_bridge(tmp_path / "data")
-    with pytest.raises(ValueError, match="which camera"):
+    with pytest.raises(ValueError, match="several cameras"):
         find_clips(data)
     for camera in (0, 2):
         chosen = f"image_{camera}" if camera else ""

@@ -51,14 +51,14 @@ def _backwards(episode: Episode) -> Episode:
         frame_steps=len(episode) - episode.frame_steps[::-1],
         actions=-episode.actions[::-1],
         success=np.zeros(len(episode), np.bool_),
-        # What the environment would have said is not known.
+        # What the environment would have said is unknown.
         rewards={},
         states=None if episode.states is None else episode.states[::-1].copy(),
     )
 
 
 def _shift(frames: UInt8, rng: np.random.Generator) -> UInt8:
-    """As if the camera had been turned a little: up to a sixteenth of the picture."""
+    """Shifts the picture by up to a sixteenth, as if the camera had turned a little."""
     height, width = frames.shape[1:3]
     reach = max(1, height // 16)
     down, right = 0, 0
@@ -70,7 +70,7 @@ def _shift(frames: UInt8, rng: np.random.Generator) -> UInt8:
 
 
 def _brighten(frames: UInt8, rng: np.random.Generator) -> UInt8:
-    """Times 0.5 to 0.8, or 1.15 to 1.3: visibly darker or brighter."""
+    """Multiplies by 0.5 to 0.8 or by 1.15 to 1.3: visibly darker or brighter."""
     factor = rng.uniform(0.5, 0.8) if rng.random() < 0.5 else rng.uniform(1.15, 1.3)
     changed: UInt8 = np.clip(frames * np.float32(factor), 0, 255).astype(np.uint8)
     return changed

@@ -47,8 +47,9 @@ from genreward_wrappers.envs.policies import make_policy, noisy_policy, random_p
 from genreward_wrappers.progress import OnProgress, no_progress
 from genreward_wrappers.workers import Workers, workers
 
-#: Of the test episodes. Goals and encoders come from one million on, learning runs from
-#: three million on, and what people call seed 0 is far away from all.
+#: The seeds of the test episodes. Goals and encoders are made from one million on,
+#: learning runs use those from three million on, and what people call seed 0 is far
+#: from all of them.
 FIRST_SEED = 2_000_000
 SEEDS = range(FIRST_SEED, FIRST_SEED + 1_000_000)
 
@@ -221,7 +222,7 @@ def play(job: Job) -> Episode:
         if step in wanted:
             frames.append(env.render())
             seen.append(step)
-    # A fixed length, whatever happens: successes go on after they succeeded.
+    # A fixed length, whatever happens: the policy continues after it has succeeded.
     return Episode(
         frames=np.stack(frames),
         frame_steps=np.array(seen, np.int64),
@@ -263,7 +264,8 @@ def _policy(job: Job, horizon: int) -> Act:
     random = random_policy(env.action_space, rng)
 
     def near_miss(state: NDArray[np.float64]) -> Any:
-        # A policy that takes its hand to be lower than it is goes the same way, higher.
+        # A policy that believes its hand to be lower than it is moves in the same way,
+        # higher up.
         mistaken = state.copy()
         mistaken[2] -= MISS
         return script(mistaken)
@@ -303,7 +305,7 @@ def _belongs(episode: Episode) -> bool:
 
 
 def _seed(kind: str, index: int) -> int:
-    # Kinds do not share positions: nothing about a scene may give its label away.
+    # Kinds share no positions, so that nothing about a scene gives its label away.
     return FIRST_SEED + 1_000 * list(COUNTS).index(kind) + index
 
 
@@ -319,8 +321,8 @@ def _take(
     """The first ``needed`` episodes that turn out as wanted, by their seeds."""
     taken: list[Episode] = []
     while len(taken) < needed:
-        # No more at a time than are missing, so that the choice does not depend on
-        # how many processes there are.
+        # No more at a time than are missing, so that the choice does not depend on the
+        # number of processes.
         batch = list(itertools.islice(jobs, needed - len(taken)))
         if not batch:
             break
@@ -392,11 +394,11 @@ class _players:
         return self._map
 
     def _map(self, jobs: Sequence[Job]) -> Iterator[Episode]:
-        """The episodes in the order of their jobs, each as soon as it is there."""
+        """The episodes in the order of their jobs, each as soon as it is ready."""
         if self._processes <= 1 or len(jobs) <= 1:
             return map(play, jobs)
         if self._pool is None:
-            # Not before it is needed: everything may be in the cache.
+            # Only when it is needed: everything may be in the cache.
             self._pool = self._stack.enter_context(workers(self._processes))
         futures = [self._pool.submit(play, job) for job in jobs]
         return (future.result() for future in futures)

@@ -26,7 +26,7 @@ def load_rollouts(
             "near-miss", ...), or of episodes that a wrapper recorded; or
             "minari:<dataset id>".
         frames: The number of frames used of a video. A video does not say how many
-            steps there were: it is an episode of one step less.
+            steps it shows, so it counts as an episode of one step less.
         size: The (height, width) that larger videos are shrunk to.
 
     Raises:
@@ -111,7 +111,7 @@ def _of_video(
 ) -> Episode:
     kept = fit(video, size or (video.shape[1], video.shape[2]), frames, name)
     success = np.zeros(frames - 1, np.bool_)
-    # Where in the video it succeeded nobody said: by its end.
+    # The video does not say when it succeeded, so it counts as by its end.
     success[-1] = kind == "success"
     return Episode(
         frames=kept,
@@ -157,9 +157,9 @@ def _success(infos: Mapping[str, Any] | None, steps: int) -> np.ndarray[Any, Any
     for key in ("is_success", "success"):
         if infos and key in infos:
             flags = np.asarray(infos[key], np.float64).reshape(-1)
-            # Infos have one entry more where that of the reset is kept.
+            # Infos have one entry more if that of the reset is stored.
             return flags[-steps:] > 0
     raise ValueError(
-        'the dataset says nowhere which episodes succeeded: its infos need "success" '
+        'the dataset does not say which episodes succeeded: its infos need "success" '
         f'or "is_success", they have {sorted(infos or {})}'
     )

@@ -1,4 +1,4 @@
-"""Estimates with intervals, from statistics that can be resampled all at once.
+"""Estimates with intervals, from statistics that are resampled all at once.
 
 A resample is a row of weights: how often each episode was drawn. A `Statistic` takes
 many such rows at once and gives one number for each, so that a thousand resamples are
@@ -19,25 +19,25 @@ from genreward_wrappers.core import Bool, Int64
 
 Float64 = NDArray[np.float64]
 
-#: (resamples, n) weights to (resamples,) numbers; NaN where it is not defined.
+#: (resamples, n) weights to (resamples,) numbers; NaN where it is undefined.
 Statistic = Callable[[Float64], Float64]
 
-#: An interval holds this share of the resamples.
+#: The share of the resamples that an interval holds.
 LEVEL = 0.95
-#: More undefined resamples than this are worth a flag: what is left is a selection.
+#: A larger share of undefined resamples is worth a flag: what is left is a selection.
 UNDEFINED = 0.1
-#: Digits that count when scores are compared. A mean of equal numbers depends on how
-#: many they are by some 1e-16, and an order made of that would look like a result.
+#: Digits that count when scores are compared. The mean of equal numbers varies by some
+#: 1e-16 with their number, and an order of such differences would look like a result.
 DIGITS = 12
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure, its interval, and why it is missing or odd.
+    """A figure, its interval, and why it is missing or questionable.
 
     Attributes:
-        value: The figure; None where it is not defined, and then `flag` says why.
-        low: The lower end of the 95 % interval; None where there is none.
+        value: The figure; None if it is undefined, in which case `flag` says why.
+        low: The lower end of the 95 % interval; None if there is none.
         high: The upper end.
         n: The number of episodes behind it.
         flag: What a reader has to know before believing the value.
@@ -143,12 +143,13 @@ def average_precision(scores: Float64, positive: Bool) -> Statistic:
     """The precision at each positive's own score, averaged over the positives."""
     p = np.flatnonzero(positive)
     scores = comparable(scores)
-    # (n, positives) who is retrieved when the threshold is a positive's score.
+    # (n, positives) which are retrieved when the threshold is a positive's score.
     retrieved = (scores[:, None] >= scores[p]).astype(np.float64)
 
     def statistic(weights: Float64) -> Float64:
         precision = ratio(weights[:, p] @ retrieved[p], weights @ retrieved)
-        # Where a resample left a positive out its precision may be 0/0; it counts 0.
+        # If a resample left a positive out, its precision may be 0/0, which counts as
+        # 0.
         hits = weights[:, p] * np.nan_to_num(precision)
         return ratio(hits.sum(1), weights[:, p].sum(1))
 
@@ -192,10 +193,10 @@ def moments(x: Sequence[Float64], y: Sequence[Float64]) -> Callable[[Float64], F
     """(resamples, 3) variance of x and of y, and covariance, pooled over episodes.
 
     Args:
-        x: Some numbers for each episode.
-        y: As many of another kind.
+        x: Some numbers of each episode.
+        y: As many others.
     """
-    # Taken off first: a difference of squares of large numbers would be rounding.
+    # Means are subtracted first: a difference of large squares would be rounding.
     x0, y0 = np.concatenate(x).mean(), np.concatenate(y).mean()
     sums = np.array(
         [
@@ -215,7 +216,7 @@ def moments(x: Sequence[Float64], y: Sequence[Float64]) -> Callable[[Float64], F
 
 
 def ratio(top: Float64, bottom: Float64) -> Float64:
-    """Top over bottom, NaN where the bottom is not positive."""
+    """Top divided by bottom; NaN where the bottom is not positive."""
     out: Float64 = np.full(np.broadcast_shapes(top.shape, bottom.shape), np.nan)
     np.divide(top, bottom, out=out, where=bottom > 0)
     return out

@@ -1,4 +1,4 @@
-"""What a reward is compared with beside its controls: the own reward, other tasks."""
+"""Compares rewards with the environment's own, and with the goals of other tasks."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from genreward_wrappers.relabel.fold import score_episodes
 from genreward_wrappers.rewards.frame_level import FrameLevel
 from genreward_wrappers.rewards.video_level import VideoLevel
 
-#: Steps that the EPIC distance is taken over, states and actions that it averages
-#: over, and how few steps are too few.
+#: The number of steps that the EPIC distance is taken over, of states and actions that
+#: it averages over, and of steps that are too few.
 TRANSITIONS, COVERAGE, FEW_TRANSITIONS = 200, 8, 20
 
 
@@ -48,9 +48,9 @@ def epic_distance(one: Contestant, episodes: Sequence[Episode]) -> dict[str, Est
         actions[rng.choice(len(actions), COVERAGE)],
         model.nets.config.discount,
     )
-    # What the environment would pay from other states is not known. Where its reward
-    # depends on the action and on what comes of it, as Meta-World's does, its
-    # canonical form is itself but for a constant.
+    # What the environment would pay from other states is unknown. If its reward depends
+    # on the action and on what comes of it, as Meta-World's does, its canonical form
+    # equals it up to a constant.
     alike = np.corrcoef(shaped, paid)[0, 1] if shaped.std() > 0 else 0.0
     distance = float(np.sqrt(max(0.0, 1 - alike) / 2))
     return {"epic_distance": Estimate(distance, None, None, len(paid))}
@@ -99,7 +99,7 @@ def set_apart(
         elif task != env_id and task not in spare:
             spare[task] = episode
         else:
-            # What its own environment said of it is nothing that this one says.
+            # What its own environment said about it does not hold here.
             never = np.zeros(len(episode), np.bool_)
             tests.append(replace(episode, rewards={}, success=never))
     return tests, spare
@@ -122,7 +122,7 @@ def confusion_between_tasks(
         return None
     goals = {env_id: maker.goal} | {
         task: maker.goal.with_(
-            # What other rewards look at besides is not evenly spread over the time.
+            # Other rewards also look at frames that are not evenly spread over time.
             videos=episode.frames[None, np.isin(episode.frame_steps, even)],
             key_frames=(),
             env_id=task,

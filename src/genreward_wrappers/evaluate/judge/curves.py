@@ -1,4 +1,4 @@
-"""What figures are made from: the scores of one episode, and what is known of it."""
+"""What figures are made from: the scores of an episode, and what is known about it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ KINDS = ORDINARY + ALTERED
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """The scores of one reward in one episode, where it had something to say.
+    """The scores of one reward in one episode, at the steps where it was due.
 
     Attributes:
-        steps: (n,) the steps, counted from 1 and rising.
+        steps: (n,) the steps, counted from 1 and increasing.
         values: (n,) the scores.
     """
 
@@ -45,7 +45,7 @@ class Curve:
                 f"scores {values.shape}"
             )
         if (np.diff(steps) <= 0).any():
-            raise ValueError(f"a curve's steps must rise, got {steps.tolist()}")
+            raise ValueError(f"a curve's steps must increase, got {steps.tolist()}")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Labelled:
         group: The source it comes from; episodes made from it share its name.
         success: Whether the task was done.
         level: 0 failure, 1 partial, 2 success.
-        length: Its steps.
+        length: The number of its steps.
     """
 
     kind: str
@@ -81,6 +81,6 @@ def check_labels(curves: Sequence[Curve], labels: Collection[Labelled]) -> None:
     for i, (curve, label) in enumerate(zip(curves, labels, strict=True)):
         if len(curve.steps) and curve.steps[-1] > label.length:
             raise ValueError(
-                f"episode {i} has {label.length} steps, but its curve goes on to step "
+                f"episode {i} has {label.length} steps, but its curve extends to step "
                 f"{curve.steps[-1]}"
             )

@@ -25,8 +25,8 @@ class NotMarkov(ValueError):
 class TabularReward(Protocol):
     """A reward of single transitions, for many at once: s, a and s' share an axis.
 
-    One that depends on more says so by an attribute ``markov = False`` and
-    a sentence ``why``.
+    A reward that depends on more says so with an attribute ``markov = False`` and a
+    sentence ``why``.
     """
 
     def __call__(
@@ -47,7 +47,7 @@ def epic_distance(
     coverage_states: NDArray[Any],
     coverage_actions: NDArray[Any],
 ) -> float:
-    """0 for rewards that differ by shaping and scale alone, 1 for opposites.
+    """0 for rewards that differ only by shaping and scale, 1 for opposites.
 
     Args:
         reward_a: One reward.
@@ -62,7 +62,7 @@ def epic_distance(
 
     Raises:
         NotMarkov: One of them depends on the history.
-        ValueError: One of them is nothing but shaping, and has no direction.
+        ValueError: One of them is only shaping, and has no direction.
     """
     for reward in (reward_a, reward_b):
         if not getattr(reward, "markov", True):
@@ -88,7 +88,7 @@ def epic_distance(
                 "pays the same for every transition"
             )
         sides.append(paid / length)
-    # sqrt((1 - rho) / 2) by another road: 1 - rho would make 1e-8 of a rounding error.
+    # sqrt((1 - rho) / 2) in another way: 1 - rho would turn a rounding error into 1e-8.
     apart = sides[0] - sides[1]
     return min(1.0, float(np.sqrt((apart * apart).sum())) / 2)
 

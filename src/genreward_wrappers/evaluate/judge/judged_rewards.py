@@ -26,7 +26,7 @@ __all__ = ["REWARDS", "Contestant", "Maker", "needs_goal", "parse"]
 
 Role = Literal["reward", "control", "reference", "sum"]
 
-NOT_SAID = "nobody says that it looks at single transitions"
+NOT_SAID = "it is not known to look at single transitions only"
 OF_TIME = (
     "it compares the change since the episode's first frame with the goal at the same "
     "share of the time"
@@ -40,7 +40,7 @@ class Contestant:
 
     Attributes:
         name: Its name in tables and files.
-        role: Why it is there: under test, a control, a reference.
+        role: Its role: under test, a control, a reference, or a sum.
         about: A description in one line.
         parts: Models and their weights.
         env_weight: The weight of the environment's own reward.
@@ -60,7 +60,7 @@ class Contestant:
 
 @dataclass
 class Maker:
-    """Makes contestants for one goal; encoders are shared, and encode nothing twice.
+    """Makes contestants for one goal; encoders are shared and encode nothing twice.
 
     Attributes:
         goal: The goal bundle; None if only the environment's own reward is judged.
@@ -83,7 +83,7 @@ class Maker:
     _encoders: dict[str, Memo] = field(default_factory=dict)
 
     def make(self, text: str) -> list[Contestant]:
-        """The contestants of a text such as "video:score=cosine,length=65"."""
+        """The contestants for a text such as "video:score=cosine,length=65"."""
         spec = RewardSpec.parse(text)
         if spec.name == "genreward":
             return self._genreward(text, spec)
@@ -111,8 +111,8 @@ class Maker:
         weights = {**PRESET_WEIGHTS[spec.preset], **spec.weights}
         if isinstance(weights[ENV], str):
             raise ValueError(
-                f"reward {text!r}: what a balanced weight is, random actions in the "
-                "environment say: give env_weight as a number"
+                f"reward {text!r}: a balanced weight is measured by playing random "
+                "actions, which evaluate does not: give env_weight as a number"
             )
         own = {k: v for k, v in spec.options.items() if k != "frame"}
         video = replace(spec, name="video", options=own, weights={})
@@ -121,7 +121,7 @@ class Maker:
         if self._goal(text).nets and weights["frame"]:
             own = spec.options.get("frame", {})
             frame = RewardSpec("frame", own, goal=spec.goal)
-            # What the one leaves out to save time the other need not look at.
+            # The second need not look at what the first leaves out to save time.
             thin = made[0].thinned
             made.append(self._one(_label("frame", own), frame, may_thin=thin))
         parts = [(m, float(weights[m.name])) for one in made for m, _ in one.parts]
@@ -167,7 +167,7 @@ class Maker:
         return Contestant(text, role, about, parts, 0.0, why, thinned is not spec)
 
     def _thinned(self, spec: RewardSpec) -> RewardSpec:
-        """The same reward, paid at fewer steps where that changes no score."""
+        """The same reward, paid at fewer steps if that changes no score."""
         options = spec.options
         if spec.name == "video":
             how = spec.video_options()
@@ -203,7 +203,7 @@ class Maker:
         return self.goal
 
     def _encoder(self, goal: Any, name: Any) -> Memo:
-        # What makes an episode's own goals is used with the bundle's encoder.
+        # A maker of episodes' own goals is used with the bundle's encoder.
         goal = goal if isinstance(goal, GoalBundle) else self.goal
         key = str(name or goal.encoder.get("source", ""))
         if key not in self._encoders:
@@ -218,7 +218,7 @@ def needs_goal(text: str) -> bool:
 
 
 def _label(name: str, options: Mapping[str, Any]) -> str:
-    """The text that asks for a reward."""
+    """The text of a reward."""
     tail = ",".join(f"{key}={value}" for key, value in options.items())
     return f"{name}:{tail}" if tail else name
 

@@ -67,7 +67,7 @@ METRICS: dict[str, str] = {
     "the environment pays for all of it.",
     "scale": "The standard deviation per step in units of the environment's own "
     "reward's.",
-    "static_share": "What standing still earns a step as a share of what a success "
+    "static_share": "What standing still earns per step as a share of what a success "
     "earns; moves when a constant is added to the reward.",
     "static_place": "Where standing still lies between random failures (0) and "
     "successes (1); does not care about scale or constants.",
@@ -204,7 +204,7 @@ def confusion(matrix: Float64) -> Confusion:
     matrix = np.asarray(matrix, np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(
-            "a confusion matrix has one row a task and one column for each of the "
+            "a confusion matrix has one row per task and one column for each of the "
             f"same tasks' goals, got {matrix.shape}"
         )
     n = len(matrix)

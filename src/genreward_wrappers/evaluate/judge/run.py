@@ -40,6 +40,7 @@ from genreward_wrappers.evaluate.judge.comparisons import (
 )
 from genreward_wrappers.evaluate.judge.curves import Curve, Labelled
 from genreward_wrappers.evaluate.judge.judged_rewards import (
+    NOT_SAID,
     Contestant,
     Maker,
     needs_goal,
@@ -188,7 +189,7 @@ def evaluate(
 
 
 def labels(episodes: Sequence[Episode]) -> list[Labelled]:
-    """What is known of each episode, as the metrics take it."""
+    """What is known about each episode, in the metrics' form."""
     return [
         Labelled(
             kind=str(e.info["kind"]),
@@ -209,7 +210,7 @@ def curve(paid: Float32) -> Curve:
 
 def _wins(episode: Episode) -> bool:
     kind = episode.info["kind"]
-    # Another task's success is no success of this one.
+    # Another task's success is no success at this one.
     if kind in ("other-task", "reversed"):
         return False
     return bool(kind in ("shifted", "brightness", "success") or episode.succeeded)
@@ -218,7 +219,7 @@ def _wins(episode: Episode) -> bool:
 def _contestants(
     maker: Maker, rewards: Sequence[str | RewardModel[Any]]
 ) -> list[Contestant]:
-    """The rewards asked for, their controls, and the environment's own, each once."""
+    """The requested rewards, their controls, and the environment's own, each once."""
     made: dict[str, Contestant] = {}
     for spec in rewards:
         for one in maker.make(spec) if isinstance(spec, str) else [_own(spec)]:
@@ -236,7 +237,7 @@ def _own(model: RewardModel[Any]) -> Contestant:
         "reward",
         f"{type(model).__module__}.{type(model).__qualname__}",
         [(model, 1.0)],
-        why_not_markov="nobody says that it looks at single transitions",
+        why_not_markov=NOT_SAID,
     )
 
 
@@ -250,13 +251,13 @@ def _pay(contestant: Contestant, episodes: Sequence[Episode]) -> list[Float32]:
         for i, episode in enumerate(episodes):
             own = episode.rewards.get("env")
             if own is None:
-                # Nobody knows what the environment would have paid: no sum, either.
+                # What the environment would have paid is unknown, and so is the sum.
                 totals[i] = np.full(len(episode), np.nan)
             else:
                 totals[i] = _add(totals[i], contestant.env_weight * own)
     if contestant.thinned and contestant.role == "sum":
         # Steps that are left out here only to save time would be paid in training:
-        # without its video part, a sum is none.
+        # without its video part, a sum is incomplete.
         video = contestant.parts[0][0]
         for total in totals:
             total[~video.wants(np.arange(1, len(total) + 1))] = np.nan
@@ -279,7 +280,7 @@ def _judge(
     figures = {}
     for contestant, paids in found:
         curves = [curve(paid) for paid in paids]
-        # What the environment would have paid is not known of every episode: rewards
+        # What the environment would have paid is unknown for some episodes: rewards
         # that contain it are judged on the others.
         kept = [i for i in range(len(known)) if own[i].steps.size]
         if not contestant.env_weight:
@@ -292,7 +293,7 @@ def _judge(
             else None,
             resamples=resamples,
         )
-    # Pixels that were asked for as a reward are what they are.
+    # Pixels that were requested as a reward are no control.
     plain = ("pixels", "random")
     controls = {c.name: p for c, p in found if c.name.partition(":")[0] in plain}
 
@@ -332,7 +333,7 @@ def _judge(
 def _action_space(
     env_id: str, goal: GoalBundle | None, given: Sequence[Episode] | None
 ) -> spaces.Space[Any] | None:
-    """The action space that nets are checked against, where it is known."""
+    """The action space that nets are checked against, if it is known."""
     import gymnasium as gym
 
     if goal is None or not goal.nets:
@@ -343,7 +344,8 @@ def _action_space(
         env.close()
         return space
     shape = given[0].actions.shape[1:]
-    # Videos have no actions, and of discrete ones nobody knows how many there are.
+    # Videos have no actions, and recordings do not say how many discrete ones there
+    # are.
     return spaces.Box(-np.inf, np.inf, shape) if shape and 0 not in shape else None
 
 
@@ -419,6 +421,6 @@ def _facts(env_id: str, goal: GoalBundle | None, frames: int) -> dict[str, str]:
     versions = [f"{name} {installed[name]}" for name in named if name in installed]
     return {
         **facts,
-        "frames an episode": str(frames),
+        "frames per episode": str(frames),
         "versions": ", ".join([*versions, f"Python {platform.python_version()}"]),
     }

@@ -1,4 +1,4 @@
-"""The scores of many episodes in one table, and the figures read off it."""
+"""The scores of many episodes in one table, and the figures read from it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from genreward_wrappers.evaluate.judge.bootstrap import (
 )
 from genreward_wrappers.evaluate.judge.curves import Curve, Labelled
 
-#: Scores that differ by less than this share of their size are one score: rewards are
-#: float32, and an encoder's batch size alone moves the last digits.
+#: Scores that differ by less than this share of their size count as equal: rewards are
+#: float32, and an encoder's batch size alone changes the last digits.
 FLAT = 1e-6
 #: With two points every correlation is 1 or -1.
 MIN_POINTS = 3
-#: Drawing again from fewer sources than this repeats them more than it varies them.
+#: Resampling fewer sources than this repeats them more than it varies them.
 FEW = 5
 
 
 class Table:
-    """One row an episode: what is known about it, and its curve in a few numbers."""
+    """One row per episode: what is known about it, and its curve in a few numbers."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Table:
         values = [curve.values for curve in self.curves]
         self.empty = np.array([len(v) == 0 for v in values], np.bool_)
         self.broken = np.array([not np.isfinite(v).all() for v in values], np.bool_)
-        # What is broken is never read (`_lacking`); it must only not warn here.
+        # Broken scores are never read (`_lacking`), but must not warn here.
         fine = [
             v if ok else np.zeros(1)
             for v, ok in zip(values, ~(self.empty | self.broken), strict=True)
@@ -119,7 +119,7 @@ class Table:
     ) -> Estimate:
         """The mean correlation of the score with time.
 
-        A constant curve has none and counts as 0, since it teaches nothing.
+        A constant curve has no correlation and counts as 0, since it teaches nothing.
         """
         n = int(which.sum())
         if lacking := self._lacking(which, f"{kind} episodes"):
@@ -167,7 +167,7 @@ class Table:
         if (earned := x[full > 0].mean()) <= max(floor, self.flat):
             return undefined(
                 n,
-                f"successes earn {earned:.3g} a step, which is not more than the "
+                f"successes earn {earned:.3g} per step, which is not more than the "
                 f"spread of {floor:.3g}: a share of that means nothing",
             )
 
@@ -194,7 +194,7 @@ class Table:
             span = high - low
             return ratio(at - low, np.where(span > self.flat, span, 0.0))
 
-        missing = "successes earn no more a step than random failures do"
+        missing = "successes earn no more per step than random failures do"
         return self._estimate(statistic, which, missing)
 
     def spread(self) -> Estimate:
@@ -214,10 +214,10 @@ class Table:
         """How the scores correlate with the environment's own reward."""
         names = ("env_correlation_step", "env_correlation_episode", "scale")
         env = [Curve(c.steps, c.values.astype(np.float64)) for c in env_curves]
-        # Recordings may lack it, altered ones always do. What is missing is not 0.
+        # Recordings may lack it, and altered ones always do. What is missing is not 0.
         known = np.array([len(c.steps) > 0 for c in env], np.bool_)
         if which.any() and not (which & known).any():
-            flag = "the environment's reward is not known"
+            flag = "the environment's reward is unknown"
             return {name: undefined(0, flag) for name in names}
         which = which & known
         rows = np.flatnonzero(which)

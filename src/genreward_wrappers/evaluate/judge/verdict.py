@@ -15,7 +15,7 @@ from genreward_wrappers.evaluate.judge.bootstrap import Estimate
 
 Level = Literal["good", "weak", "misleading", "dead"]
 
-#: What a coin gets.
+#: What tossing a coin gets.
 CHANCE = 0.5
 #: One failure in five above a success is more than a learner's noise. Every reward that
 #: taught was above it, and so were some that did not: it is a sieve.
@@ -24,20 +24,21 @@ LOW_AUC = 0.8
 WIDE = 0.2
 #: The mean correlation with time of random walks, over some dozens of episodes.
 FLAT_VOC = 0.1
-#: Rising backwards at least half as steadily as forwards is following the clock.
+#: A score that rises backwards at least half as steadily as forwards follows the clock.
 CLOCK = 0.5
 #: An optimiser settles for easy pay if that is nine tenths of all the pay there is.
 HOVER = 0.9
-#: ... and the figure must not be chance: its interval stays above half of the pay.
+#: ... and the figure must not be chance: its interval has to stay above half of the
+#: pay.
 HOVER_LOW = 0.5
-#: Easy pay from here on is worth a word: it slows learning down before it stops it.
+#: Easy pay above this is worth a remark: it slows learning down before it stops it.
 EASY = 0.5
 #: A control this close to 1 leaves no room to be better.
 MARGIN = 0.02
 #: With fewer successes or failures than this an AUC of 1 is no surprise.
 FEW = 5
 
-#: What a reward and its controls are compared by, and in which words.
+#: The figures by which a reward and its controls are compared, and their names.
 COMPARED: dict[str, str] = {
     "auc_mean": "AUC",
     "near_auc_mean": "AUC against near-misses",
@@ -45,7 +46,7 @@ COMPARED: dict[str, str] = {
     "brightness_auc": "AUC with the brightness changed",
 }
 
-#: Pay for not doing the task: figure, who earns it, what to do about it.
+#: Pay for not doing the task: the figure, who earns it, and what to do about it.
 EASY_PAY: dict[str, tuple[str, str]] = {
     "static_place": (
         "standing still",
@@ -125,10 +126,10 @@ def verdict(
     dead = _get(metrics, "spread")
     told: list[str] = []
     if dead.value == 0:
-        # Everything else there is to say follows from this.
+        # Everything else follows from this.
         told.append(
             f"Every score is the same (spread {_figure(dead)}, {dead.n} episodes). "
-            "Look whether the frames reach the reward and change, and whether the goal "
+            "Check that the frames reach the reward and change, and that the goal "
             "is the right one."
         )
     else:
@@ -257,7 +258,7 @@ def _separation(metrics: Mapping[str, Estimate]) -> Iterator[str]:
         )
         yield f"AUC against near-misses {_figure(near)}: {said}.{_note(near)}"
     backwards = _get(metrics, "reversed_auc")
-    # Progress has the same mean both ways; falling backwards is seeing the order.
+    # Progress has the same mean both ways; a score that falls backwards sees the order.
     falls = (_get(metrics, "voc_reversed").value or 0) < -FLAT_VOC
     if backwards.value is not None and backwards.value < LOW_AUC and not falls:
         yield (
@@ -309,8 +310,8 @@ def _easy_pay(metrics: Mapping[str, Estimate]) -> Iterator[str]:
         if name == "static_place" and share.value is not None:
             also = f"; in absolute terms {share.value:.0%} of a success's pay"
         if place.value is None:
-            # The place is listed among the undefined; what standing still earns is
-            # said in any case.
+            # The place is listed among the undefined figures; what standing still earns
+            # is said in any case.
             if also:
                 yield f"Pay for standing still: {share.value:.0%} of a success's."
             continue
@@ -391,4 +392,4 @@ def _figure(estimate: Estimate) -> str:
 
 
 def _note(estimate: Estimate) -> str:
-    return f" Mind: {estimate.flag}." if estimate.flag else ""
+    return f" Note: {estimate.flag}." if estimate.flag else ""

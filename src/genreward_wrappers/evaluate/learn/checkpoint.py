@@ -57,9 +57,9 @@ def save_agent(agent: Any, path: Path, notes: dict[str, Any]) -> None:
     tensors: dict[str, NDArray[Any]] = {}
     for name, tree in _trees(agent).items():
         for place, leaf in jax.tree_util.tree_leaves_with_path(tree):
-            # Through jax, which makes of Python's numbers what it reckons with.
+            # Through jax, which turns Python's numbers into its own types.
             array = np.asarray(jax.numpy.asarray(leaf))
-            # ascontiguousarray would turn a number into a list of one.
+            # ascontiguousarray would turn a number into an array of one.
             tensors[_key(name, place)] = array.copy(order="C")
     buffer = agent.replay_buffer
     filled = buffer.buffer_size if buffer.full else buffer.pos
@@ -125,7 +125,7 @@ def restore_agent(agent: Any, path: Path) -> dict[str, Any]:
 def _fill_buffer(
     buffer: Any, tensors: Mapping[str, NDArray[Any]], position: int, full: bool
 ) -> None:
-    """Raises unless the transitions are as many as the header says."""
+    """Raises unless there are as many transitions as the header says."""
     filled = buffer.buffer_size if full else position
     if position >= buffer.buffer_size:
         raise ValueError(

@@ -14,12 +14,21 @@ from genreward_wrappers.evaluate.learn.runs import HORIZON, REPEAT, Progress, Ru
 from genreward_wrappers.rewards.facts import is_generated, own_goals
 from genreward_wrappers.rewards.spec import ENV, OURS, RewardSpec
 
-#: Of the learning runs' episodes; the test episodes have others.
+#: The seeds of the learning runs' episodes; the test episodes have others.
 FIRST_SEED = 3_000_000
 
 
-def make_env(run: Run, record: Path | None = None) -> gym.Env[Any, Any]:
-    """The environment of a run: states and the time, and its reward alone."""
+def make_env(
+    run: Run, record: Path | None = None, device: str = "auto"
+) -> gym.Env[Any, Any]:
+    """The environment of a run: states and the time, and its reward alone.
+
+    Args:
+        run: The run.
+        record: The folder to record some episodes in; None records none.
+        device: The device of the reward's models. It is no part of the run, which may
+            resume on another one.
+    """
     from genreward_wrappers.wrappers import RewardModelWrapper
 
     check_offers_state(run.env_id)
@@ -40,12 +49,14 @@ def make_env(run: Run, record: Path | None = None) -> gym.Env[Any, Any]:
         **({} if spec.name == ENV else look),
     )
     if spec.name == ENV:
-        # The same observation for all, so that only the reward differs.
+        # The same observation for all rewards, so that only the reward differs.
         return gym.wrappers.TimeAwareObservation(env, normalize_time=True)
     if spec.looks_at_goal():
         assert bundle is not None
         spec = _alone(spec, bundle)
-    return RewardModelWrapper(env, spec, observe="progress", record=record)
+    return RewardModelWrapper(
+        env, spec, observe="progress", record=record, device=device
+    )
 
 
 def check_offers_state(env_id: str) -> None:
@@ -79,7 +90,7 @@ class Episodes(gym.Wrapper[Any, Any, Any, Any]):
     def __init__(self, env: gym.Env[Any, Any], seed: int) -> None:
         super().__init__(env)
         self._first = FIRST_SEED + 10_000 * seed
-        #: Processor seconds before this process.
+        #: CPU seconds before this process.
         self.seconds = 0.0
         self._begun = time.process_time()
         self.success: list[bool] = []
@@ -95,7 +106,7 @@ class Episodes(gym.Wrapper[Any, Any, Any, Any]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         self._now, self._earned = False, 0.0
-        # Whatever the agent asks for: a run that resumes meets the same episodes.
+        # Whatever seed the agent asks for: a run that resumes meets the same episodes.
         return self.env.reset(seed=self._first + len(self.success), options=options)
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:

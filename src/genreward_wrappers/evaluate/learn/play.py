@@ -14,17 +14,18 @@ from genreward_wrappers.evaluate.learn.runs import Run
 from genreward_wrappers.evaluate.learn.train import checkpoint_of
 
 
-def play(run: Run, folder: Path) -> Episode:
+def play(run: Run, folder: Path, device: str = "auto") -> Episode:
     """Plays one more episode with the agent of a run as it is now.
 
     Args:
         run: The run, whose reward has to look at pictures.
         folder: The folder of its checkpoint.
+        device: The device of the reward's models.
 
     Raises:
         FileError: There is no checkpoint of this run, or it is damaged.
     """
-    env = Episodes(make_env(run), run.seed)
+    env = Episodes(make_env(run, device=device), run.seed)
     try:
         agent = run.learner.make(env, run.seed, 100_000)
         env.success = list(restore_agent(agent, checkpoint_of(run, folder))["success"])

@@ -1,4 +1,4 @@
-"""What a learning run is, how far it is, and what it says about its reward."""
+"""What a learning run is, how far it has come, and what it says about its reward."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from genreward_wrappers.rewards.spec import ENV, RewardSpec
 
 #: Decisions in an episode, each of two steps of the environment.
 HORIZON, REPEAT = 128, 2
-#: Episodes that a rate is taken over.
+#: The number of episodes that a rate is taken over.
 WINDOW = 40
 
-#: Fewer than two windows of so many episodes say nothing.
+#: Fewer than two windows of this many episodes say nothing.
 LEAST = 10
 #: A rise in the success rate that counts as one.
 RISE = 0.2
@@ -88,7 +88,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: the outcome of every episode so far.
+    """How far a run has come: the outcome of every episode so far.
 
     Attributes:
         success: Whether each episode succeeded at any of its steps.
@@ -143,7 +143,7 @@ def outcome(progress: Progress) -> tuple[Outcome, str]:
     first, last = slice(0, count), slice(-count, None)
     before, after = float(success[first].mean()), float(success[last].mean())
     rise, paid = after - before, float(returns[last].mean() - returns[first].mean())
-    # A success and a failure more in each window: rates of 0 and 1 are not certain.
+    # One more success and failure in each window: rates of 0 and 1 are not certain.
     rates = [(count * rate + 1) / (count + 2) for rate in (before, after)]
     unsure = SURE * sum(rate * (1 - rate) / (count + 2) for rate in rates) ** 0.5
     spread = SURE * float((returns[first].var() + returns[last].var()) / count) ** 0.5

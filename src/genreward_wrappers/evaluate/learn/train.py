@@ -1,7 +1,7 @@
 """What an optimiser finds: training runs on one reward alone.
 
 A score that separates recorded episodes can still be farmed, so a reward is also tried
-on an agent: soft actor-critic on state observations and the place in the episode, paid
+on an agent: soft actor-critic on state observations and the time in the episode, paid
 by the reward under test and nothing else. Success is then compared with reward. A run
 can be stopped at any time, and resumes.
 """
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from genreward_wrappers.workers import workers
 
 #: Episodes between two checkpoints.
 CHUNK = 20
-#: What the names of their files end with.
+#: The suffix of their files.
 CHECKPOINT = ".checkpoint.safetensors"
 
 
@@ -39,6 +40,7 @@ def learn(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     enough: Callable[[Progress], bool] = _never,
     chunk: int | None = None,
+    device: str = "auto",
 ) -> Progress:
     """Trains, or resumes training, until the agent has made this many steps.
 
@@ -49,10 +51,11 @@ def learn(
         on_progress: Called with the progress at every checkpoint.
         enough: Called at every checkpoint; True ends the run early.
         chunk: The number of episodes between checkpoints; `CHUNK` by default.
+        device: The device of the reward's models.
     """
     total = -(-steps // HORIZON) * HORIZON
     checkpoint = checkpoint_of(run, folder)
-    episodes = Episodes(make_env(run, folder / run.name), run.seed)
+    episodes = Episodes(make_env(run, folder / run.name, device), run.seed)
     try:
         # More than a short run fills would only make the checkpoints larger.
         agent = run.learner.make(episodes, run.seed, max(total, 100_000))
@@ -77,6 +80,7 @@ def learn_all(
     steps: int,
     processes: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    device: str = "auto",
 ) -> dict[Run, Progress]:
     """Trains several runs in parallel, each in its own process.
 
@@ -86,11 +90,12 @@ def learn_all(
         steps: The number of steps of each.
         processes: The number of runs at a time.
         on_progress: Called with the number of steps done, over all runs.
+        device: The device of the rewards' models.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with workers(processes) as pool:
-        futures = {pool.submit(learn, run, folder, steps): run for run in runs}
-        open_ = set(futures)
+        one = partial(learn, folder=folder, steps=steps, device=device)
+        open_ = {pool.submit(one, run) for run in runs}
         while open_:
             done, open_ = wait(open_, timeout=2, return_when=FIRST_COMPLETED)
             for future in done:

@@ -1,4 +1,4 @@
-"""Episodes as pictures and films: their frames beside the goal's, and what was paid."""
+"""Episodes as pictures and films: their frames beside the goal's, and their rewards."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def plot_episode(
         episode: A recorded episode, or the file of one, such as ``record=`` writes.
         goal: What `load_goal` takes. None looks for the ``goal.safetensors`` that
             ``record=`` writes beside its episodes; without one there is no goal row.
-        shots: How many frames to show.
+        shots: The number of frames to show.
 
     Returns:
         A matplotlib figure, which notebooks show; ``.savefig(path)`` writes it.
@@ -90,7 +90,7 @@ def plot_episode(
         axes[len(rows) :], episode.rewards.items(), strict=True
     ):
         due = np.flatnonzero(np.isfinite(paid))
-        # A line through few points would hide that nothing is paid between them.
+        # A line through a few points would hide that nothing is paid between them.
         axis.plot(due + 1, paid[due], "-" if 2 * len(due) > len(paid) else "o")
         if episode.succeeded:
             axis.axvline(int(episode.success.argmax()) + 1, color="gray", ls=":")
@@ -101,7 +101,7 @@ def plot_episode(
 
 
 def strip(axis: Any, name: str, frames: Sequence[UInt8] | UInt8, at: Any) -> None:
-    """A row of frames, each in the middle of its place on the axis of time."""
+    """A row of frames, each centred on its time."""
     width = (at[-1] - at[0]) / (len(at) - 1) * 0.94
     axis.set_ylabel(name, rotation=0, ha="right", va="center")
     axis.set_yticks([])
@@ -116,12 +116,12 @@ def strip(axis: Any, name: str, frames: Sequence[UInt8] | UInt8, at: Any) -> Non
 
 @dataclass(frozen=True)
 class Column:
-    """What one column of a film shows.
+    """One column of a film.
 
     Attributes:
-        name: Written above it.
-        frames: Spread over the whole film.
-        paid: A reward a step, drawn as a bar below; empty for none.
+        name: The text above it.
+        frames: Its frames, spread over the whole film.
+        paid: The reward of each step, drawn as a bar below; empty for none.
     """
 
     name: str
@@ -136,9 +136,9 @@ def film(
 
     Args:
         path: The file to write.
-        columns: What they show.
-        steps: The steps of the episodes.
-        every: Steps between two pictures.
+        columns: The columns.
+        steps: The number of steps of the episodes.
+        every: The number of steps between two pictures.
     """
     from genreward_wrappers.data.video_files import write_video
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-#: What a group is called, and its figures: the raw name and the words.
+#: The title of each group, and its figures: raw name and words.
 GROUPS: Mapping[str, Mapping[str, str]] = {
     "Successes against failures": {
         "auc_mean": "Successes above failures, mean score",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def check_limits(limits: Mapping[str, float]) -> None:
-    """Raises unless there is a figure of each of these names."""
+    """Raises unless there is a figure of each name."""
     for name in limits:
         if name != "auc" and name not in METRICS:
             raise ValueError(

@@ -1,8 +1,8 @@
 """The reward inspector over a folder that a training run is writing to.
 
-The wrappers' ``record=`` leaves one file an episode in a folder. `serve` shows that
-folder in a browser on this machine, and updates it as episodes come. Nothing leaves the
-machine, and nothing but episodes and their goal is ever read.
+The wrappers' ``record=`` writes one file per episode to a folder. `serve` shows that
+folder in a browser on this machine and adds episodes as they come. Nothing leaves the
+machine, and only episodes and their goal are ever read.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ from genreward_wrappers.evaluate.page.report import (
 SUFFIX = ".safetensors"
 GOAL = "goal" + SUFFIX
 
-#: A long run writes thousands; the page lists this many, the newest.
+#: A long run writes thousands; the page lists this many of the newest.
 LISTED = 500
-# A first look at a full folder takes a while: each answer reads for this long, and the
-# page asks again.
+# The first look at a full folder takes a while: each answer reads for this many
+# seconds, and the page asks again.
 SECONDS_OF_READING = 1.0
 
-#: What a socket raises whose other side is gone.
+#: What a socket raises when its other side is gone.
 GONE = (ConnectionError, TimeoutError)
 
 
 class FileGone(LookupError):
-    """The episode is not in the folder, or no longer."""
+    """The episode is not, or no longer, in the folder."""
 
 
 @dataclass(frozen=True)
 class _Known:
-    """What was read of a file when it looked like this."""
+    """What was read from a file, and its time and size then."""
 
     stamp: tuple[int, int]
     version: int
@@ -83,12 +83,12 @@ class Folder:
         self._known: dict[str, _Known] = {}
         self._gone: dict[str, int] = {}
         self._reading: set[str] = set()
-        # A server that starts anew goes on above the versions of the one before, which
-        # an open page still remembers.
+        # A restarted server continues above the versions of the one before, which an
+        # open page still remembers.
         self._version = time.time_ns() // 1_000_000
 
     def news(self, since: int) -> dict[str, Any]:
-        """What changed after a version: episodes, names gone, and the version now."""
+        """What changed since a version: episodes, removed names, the version now."""
         files = self._files()
         listed = dict(sorted(files.items(), reverse=True)[:LISTED])
         with self._lock:
@@ -126,7 +126,7 @@ class Folder:
         return known is not None and known.stamp == stamp
 
     def _take(self, name: str, stamp: tuple[int, int]) -> bool:
-        """Whether a file is to be read here, and is not being read already."""
+        """Whether a file is to be read, and not being read already."""
         with self._lock:
             if self._is_known(name, stamp) or name in self._reading:
                 return False
@@ -134,12 +134,12 @@ class Folder:
             return True
 
     def episode(self, name: str) -> dict[str, Any]:
-        """Everything that the player needs of an episode.
+        """Everything that the player needs about an episode.
 
         Raises:
             FileGone: It is not in the folder. Nothing outside the folder is read.
         """
-        # Looked up among the files there are, so that no name leads anywhere else.
+        # Looked up among the existing files, so that no name leads anywhere else.
         if name not in self._files():
             raise FileGone(f"there is no episode {name!r} in {self.path}")
         shown = self._load(name)
@@ -183,7 +183,7 @@ class Folder:
     def _entry(self, name: str) -> dict[str, Any]:
         try:
             return summary(self._load(name))
-        # Whatever is wrong with a file, it is a line in the list and not the end.
+        # Whatever is wrong with a file becomes a line in the list and ends nothing.
         except Exception as error:
             return {
                 "id": name,
@@ -231,7 +231,7 @@ class Live:
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """The address of the page."""
         host, port = self._server.server_address[:2]
         return f"http://{host!s}:{port}/"
 
@@ -242,7 +242,7 @@ class Live:
 
     def close(self) -> None:
         """Stops answering and frees the port."""
-        # Waits for a loop to end, and would wait for ever for one that never began.
+        # This waits for a loop to end, and would wait forever for one that never began.
         if self._started:
             self._server.shutdown()
         self._server.server_close()
@@ -252,11 +252,11 @@ def serve(folder: Path, port: int = 8000, host: str = "127.0.0.1") -> Live:
     """A server of the inspector over a folder of recorded episodes.
 
     Args:
-        folder: What a wrapper's ``record=`` writes to. A ``goal.safetensors`` in it is
-            shown beside the episodes.
+        folder: The folder that a wrapper's ``record=`` writes to. A
+            ``goal.safetensors`` in it is shown beside the episodes.
         port: The port; 0 takes any free one.
-        host: The address. Any but this machine's own shows the episodes to everybody
-            who can reach it by that name.
+        host: The address to listen on. Any but this machine's own shows the episodes to
+            everybody who can reach it by that name.
 
     Returns:
         The server, listening but not yet answering: see `Live.serve_forever`.
@@ -269,9 +269,9 @@ def serve(folder: Path, port: int = 8000, host: str = "127.0.0.1") -> Live:
 
 
 class _Server(ThreadingHTTPServer):
-    # Elsewhere it would let a second server take the same port unseen.
+    # Elsewhere this would let a second server take the same port unnoticed.
     allow_reuse_address = os.name == "posix"
-    # Many pages that open at once wait instead of being refused.
+    # Pages that open at the same time wait instead of being refused.
     request_queue_size = 256
 
     def __init__(self, address: tuple[str, int], folder: Folder, host: str) -> None:

@@ -35,7 +35,7 @@ EPIC = (
 
 Learned = Mapping[Run, Progress]
 
-#: Frames of an episode on the page: as many as are scored by default.
+#: The number of frames of an episode on the page: as many as are scored by default.
 SHOWN_FRAMES = 65
 
 
@@ -59,7 +59,7 @@ def write(
     """
     report = make_report(evaluation, learned, runs, command, on_progress)
     figures = report_json(report)
-    # The episodes' curves are in the page; here they would bury the figures.
+    # The page has the episodes' curves; here they would bury the figures.
     figures["episodes"] = [
         {k: v for k, v in episode.items() if k not in ("curves", "matrix")}
         for episode in figures["episodes"]
@@ -140,7 +140,7 @@ def _shown(evaluation: Evaluation, on_progress: OnProgress) -> list[Shown]:
         kind = str(episode.info["kind"])
         counts[kind] = counts.get(kind, 0) + 1
         rewards = {one.contestant.name: one.paid[index] for one in evaluation.scored}
-        # What is scored backwards or shifted needs more frames than an eye does.
+        # Scoring backwards or shifted needs more frames than an eye does.
         episode = thinned(episode)
         choice, matrix = -1, {}
         if model is not None:

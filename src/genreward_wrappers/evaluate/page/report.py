@@ -1,10 +1,9 @@
 """The reward inspector: one HTML file that shows a dead reward in minutes.
 
 An episode plays beside the goal video with its reward curves below, and tables hold
-what was measured. The file contains everything it shows and asks the network for
-nothing. ``report.html`` is the skeleton; ``report.css``, ``figures.js`` (charts),
-``tables.js``, ``player.js`` (an episode in time) and ``report.js`` (the rest) are
-inserted here.
+what was measured. The file contains everything it shows and does not use the network.
+``report.html`` is the skeleton; ``report.css``, ``figures.js`` (charts), ``tables.js``,
+``player.js`` (an episode in time) and ``report.js`` (the rest) are inserted here.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.files import write_atomic
 from genreward_wrappers.extras import require
 
-#: Nothing is fetched, and no markup out of a user's file could fetch anything either.
+#: Nothing is fetched, and no markup in a user's file could fetch anything, either.
 POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -42,8 +41,8 @@ LIVE_POLICY = (
 
 SCRIPTS = ("figures.js", "tables.js", "player.js", "report.js")
 MATRIX_SIDE = 65
-# Of a whole sheet. Longer or larger videos are shrunk: a browser holds four bytes a
-# pixel, and episodes are small or short where rewards are trained on.
+# The maximum side of a sheet. Longer or larger videos are shrunk: a browser holds four
+# bytes per pixel, and the episodes that rewards are trained on are small or short.
 SHEET_PIXELS = 2**24
 # WebP codes blocks of this many pixels; a tile of whole blocks keeps its colours to
 # itself.
@@ -78,7 +77,7 @@ class Shown:
         label: Its name for people.
         goal: The index of its goal video; -1 if there is none.
         matrix: Latent similarities by reward, (agent time, goal time).
-        checkpoint: Where in training it is from, for example "seed 0 at 10k".
+        checkpoint: The point in training that it is from, for example "seed 0 at 10k".
     """
 
     episode: Episode
@@ -109,7 +108,8 @@ class Report:
         goals: The goal videos.
         rewards: The columns, in their order.
         episodes: The picker, in its order.
-        metrics: By reward, then metric: ``value``, ``low``, ``high``, ``n``, ``flag``.
+        metrics: By reward, then by metric: ``value``, ``low``, ``high``, ``n``,
+            ``flag``.
         metric_notes: A sentence on each metric.
         metric_groups: By the title of a group: its metrics, and each in words.
         verdicts: ``reward``, ``level`` (good, weak, misleading, dead), ``headline``
@@ -155,8 +155,8 @@ def report_json(report: Report) -> dict[str, Any]:
     """The figures of the report without its pictures, safe as JSON.
 
     Raises:
-        ValueError: There is nothing to show, or an episode names a goal that is not
-            there.
+        ValueError: There is nothing to show, or an episode names a goal that does not
+            exist.
     """
     if not report.episodes:
         raise ValueError("a report needs at least one episode to show, got none")
@@ -173,7 +173,7 @@ def report_json(report: Report) -> dict[str, Any]:
 
 
 def around(report: Report) -> dict[str, Any]:
-    """The JSON of all but the episodes."""
+    """The JSON of everything but the episodes."""
     rest: dict[str, Any] = _plain(
         {
             "title": report.title,
@@ -202,7 +202,7 @@ def summary(shown: Shown) -> dict[str, Any]:
     rewards = {}
     for name, curve in episode.rewards.items():
         due = curve[np.isfinite(curve)].astype(np.float64)
-        # Of nothing there is no range.
+        # There is no range of nothing.
         rewards[name] = {
             "due": len(due),
             "sum": _figure(due.sum()),
@@ -223,13 +223,13 @@ def summary(shown: Shown) -> dict[str, Any]:
 
 
 def detail(shown: Shown) -> dict[str, Any]:
-    """What the player needs of an episode beside its pictures."""
+    """What the player needs about an episode besides its pictures."""
     episode = shown.episode
     return {
         "frame_steps": episode.frame_steps.tolist(),
         "success_steps": _runs(episode.success),
         "curves": {
-            # What came of step t (from 0) is seen after t + 1 steps.
+            # The result of step t (from 0) is seen after t + 1 steps.
             name: [
                 [int(step) + 1, _figure(curve[step])]
                 for step in np.flatnonzero(np.isfinite(curve))
@@ -279,7 +279,7 @@ def sheet(frames: UInt8) -> dict[str, Any]:
 
 
 def render(figures: Mapping[str, Any], pictures: Mapping[str, Any], policy: str) -> str:
-    """The skeleton with style, scripts and data put into it."""
+    """The skeleton with style, scripts and data inserted."""
     folder = resources.files(__package__)
 
     def part(name: str) -> str:
@@ -304,7 +304,7 @@ def _json(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The same in JSON's own types; None for what is not finite."""
+    """A value in JSON's own types; None for numbers that are not finite."""
     if isinstance(value, Mapping):
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, np.ndarray):
@@ -326,7 +326,7 @@ def _figure(value: Any) -> float:
 
 
 def _runs(marks: Bool) -> list[list[int]]:
-    """First and last step of each unbroken run of marks, counted from 1."""
+    """The first and last step of each unbroken run of marks, counted from 1."""
     edges = np.flatnonzero(np.diff(marks.astype(np.int8), prepend=0, append=0))
     return [[int(a) + 1, int(b)] for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
@@ -340,7 +340,7 @@ def _pack_matrix(matrix: NDArray[Any]) -> dict[str, Any] | None:
         np.linspace(0, side - 1, min(side, MATRIX_SIDE)).round().astype(int)
         for side in matrix.shape
     ]
-    # Picked and not averaged: every cell shown was measured.
+    # Picked, not averaged: every cell shown was measured.
     matrix = matrix[np.ix_(*picks)]
     seen = np.isfinite(matrix)
     if not seen.any():

@@ -24,7 +24,8 @@ SHORT = (
     "near_share",
 )
 
-#: Characters of a column: a figure and its interval, such as "-0.91 (-1.00 to 1.00)".
+#: The characters of a column: a figure and its interval, such as "-0.91 (-1.00 to
+#: 1.00)".
 CELL = 21
 
 

@@ -258,7 +258,7 @@ def _shape(
 def _ways(
     training: Finetuning, model: Model, shape: Shape
 ) -> Callable[[bool], list[str]]:
-    """What would help where the memory does not suffice."""
+    """What would help if memory runs out."""
 
     def ways(on_cpu: bool) -> list[str]:
         found = []

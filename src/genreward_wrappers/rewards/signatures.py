@@ -1,0 +1,91 @@
+"""What reward models take, without importing those that would load torch.
+
+A wrong name or option on the command line is reported before seconds are spent on
+torch. The constructors of this package's models are therefore read from their source;
+their options are dataclasses in modules that do not import it.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, NamedTuple, TypeVar
+
+from genreward_wrappers.rewards.options import Options
+
+N = TypeVar("N", bound=ast.AST)
+
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+class Takes(NamedTuple):
+    """What a model takes.
+
+    Attributes:
+        parameters: The names of its constructor's parameters.
+        options: The dataclass of its further options, if it has one.
+    """
+
+    parameters: tuple[str, ...]
+    options: type[Options] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all of them; the variant comes with the model's name."""
+        own = self.options.names() if self.options else ()
+        return (*own, *(name for name in self.parameters if name != "variant"))
+
+
+def inspected(make: Callable[..., Any]) -> Takes:
+    """What a class or function takes."""
+    parameters = inspect.signature(make).parameters.values()
+    names = tuple(each.name for each in parameters if each.kind in NAMED)
+    return Takes(names, getattr(make, "Options", None))
+
+
+@cache
+def read(home: str) -> Takes:
+    """What "module:name" takes, from the module's source.
+
+    A class has a constructor of its own, and its ``Options`` are imported by name.
+    """
+    module, _, name = home.partition(":")
+    spec = find_spec(module)
+    source = spec.loader.get_source(module) if spec and spec.loader else None  # type: ignore[attr-defined]
+    if source is None:
+        # Installed without sources.
+        return inspected(getattr(import_module(module), name))
+    tree = ast.parse(source)
+    made = next(n for n in tree.body if getattr(n, "name", None) == name)
+    if isinstance(made, ast.FunctionDef):
+        return Takes(_parameters(made))
+    assert isinstance(made, ast.ClassDef)
+    make = next(n for n in _all(made, ast.FunctionDef) if n.name == "__init__")
+    told = [
+        ast.unparse(node.value)
+        for node in _all(made, ast.Assign)
+        if ast.unparse(node.targets[0]) == "Options"
+    ]
+    return Takes(_parameters(make), _imported(tree, told[0]) if told else None)
+
+
+def _parameters(make: ast.FunctionDef) -> tuple[str, ...]:
+    names = [each.arg for each in (*make.args.args, *make.args.kwonlyargs)]
+    return tuple(name for name in names if name != "self")
+
+
+def _imported(tree: ast.Module, name: str) -> Any:
+    homes = [
+        node.module
+        for node in _all(tree, ast.ImportFrom)
+        if node.module and name in [alias.name for alias in node.names]
+    ]
+    return getattr(import_module(homes[0]), name)
+
+
+def _all(node: Any, kind: type[N]) -> list[N]:
+    return [each for each in node.body if isinstance(each, kind)]
