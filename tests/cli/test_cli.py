@@ -66,7 +66,7 @@ def test_pack_and_inspect(name, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["nowhere.mp4"], "no video at nowhere.mp4"),
-        (["text.mp4"], "does not decode"),
+        (["text.mp4"], "(Invalid data found when processing input): is it damaged"),
         (["one.npy"], "at least 2 frames"),
         (["float.npy"], "got float64"),
         (["small.npy"], "would have to be enlarged to 64x64"),
@@ -187,6 +187,13 @@ def test_a_device_that_is_none_is_told_at_once(name, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_a_dtype_that_is_none_is_told_at_once(capsys):
+    with pytest.raises(SystemExit):
+        main(["score", "x.mp4", "--dtype", "float31"])
+    said = "argument --dtype: expected float32, float16 or bfloat16, got 'float31'"
+    assert said in capsys.readouterr().err
+
+
 def test_ctrl_c_stops_without_a_traceback(tmp_path):
     out = tmp_path / "out"
     process = subprocess.Popen(
@@ -292,6 +299,7 @@ def test_shared_options_are_spelled_once():
         ("evaluate --env metaworld/reach --frames 1", "--frames 1: expected at least"),
         ("evaluate --env metaworld/reach --goal no.safetensors", "no.safetensors"),
         ("evaluate --env CartPole-v1", "no embedded goal for 'CartPole-v1'"),
+        ("evaluate --env CartPole-v1 --rollouts no", "there is no such folder"),
         ("collect --env Nothing-v0 --output out", "Nothing"),
         ("demo --env metaworld/pik-place", "Did you mean: `pick-place`"),
         ("generate --model m --prompt p --env Nothing-v0 --output o", "Nothing"),
@@ -327,6 +335,7 @@ def test_what_is_wrong_is_said_before_torch_is_imported(
     assert message in done.stderr
     assert done.stderr.startswith(f"genreward {line.split()[0]}: ")
     assert "torch" not in done.stderr
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
 
 
 WRONG_REWARDS = {
@@ -345,6 +354,10 @@ WRONG_REWARDS = {
     "generated:videos=0": "videos=0: expected a whole number",
     "vlm-rm:promt=a cup": "no option 'promt' (did you mean 'prompt'?)",
     "lerobot:robometer:lenght=3": "no option 'lenght' (did you mean 'length'?)",
+    "vlm-rm:prompt=a cup,alpha=half": "alpha='half': expected a number",
+    "roboclip:weights=w,sparse=maybe": "sparse='maybe': expected True or False",
+    "diffusion-reward:chains=1.5": "chains=1.5: expected a whole number",
+    "tadpole:prompt=cup,size=small": "size='small': expected a whole number",
     "viper:1": "expected options as key=value, got '1'",
 }
 

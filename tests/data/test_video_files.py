@@ -83,3 +83,15 @@ def test_half_a_video_is_refused(tmp_path):
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(GoalError, match=r"a\.mp4 does not decode.*of its 30 frames"):
         read_video(path)
+
+
+def test_grey_gifs_have_three_colours(tmp_path):
+    pillow = pytest.importorskip("PIL.Image")
+    path = tmp_path / "grey.gif"
+    first, *rest = (
+        pillow.fromarray(np.full((16, 16), level, np.uint8)) for level in (0, 90, 180)
+    )
+    first.save(path, save_all=True, append_images=rest)
+    frames = read_video(path)
+    assert frames.shape == (3, 16, 16, 3)
+    assert [*frames[:, 0, 0, 1]] == [0, 90, 180]

@@ -28,6 +28,15 @@ def device_name(text: str) -> str:
     return text
 
 
+def dtype_name(text: str) -> str:
+    """A floating-point type's name, if it is one that models compute in."""
+    if text not in ("float32", "float16", "bfloat16"):
+        raise argparse.ArgumentTypeError(
+            f"expected float32, float16 or bfloat16, got {text!r}"
+        )
+    return text
+
+
 #: Options of several commands, spelled here and nowhere else.
 SHARED: dict[str, dict[str, Any]] = {
     "--env": {
@@ -147,6 +156,7 @@ SHARED: dict[str, dict[str, Any]] = {
         'or "cuda:<index>".',
     },
     "--dtype": {
+        "type": dtype_name,
         "metavar": "TYPE",
         "help": "The type that the models compute in: float32 (the default), float16 "
         "or bfloat16.",

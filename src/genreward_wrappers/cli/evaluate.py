@@ -201,10 +201,14 @@ def _evaluate(
 
 def _check_names(args: argparse.Namespace, rewards: Sequence[str]) -> None:
     """Raises for an environment, a reward or a goal that does not exist."""
+    from genreward_wrappers.evaluate.episodes.user_episodes import check_rollouts
+
     names = {RewardSpec.parse(reward).name for reward in rewards}
     # Your own episodes may be of an environment that is not installed here.
     if args.rollouts is None:
         check_env(args.env)
+    else:
+        check_rollouts(args.rollouts)
     if args.goal is not None or names & {*OURS}:
         check_goal(args.goal, args.env)
 
@@ -241,10 +245,14 @@ def _leave_room() -> None:
 def _check_writable(folder: Path) -> None:
     """Raises if nothing can be written to the folder, before anything is computed."""
     probe = folder / ".probe"
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
+        # What else is wrong must not leave an empty folder behind.
+        for path in new:
+            path.rmdir()
     except OSError as error:
         raise OSError(
             f"--output {folder} cannot be written to ({error.strerror}): give another "

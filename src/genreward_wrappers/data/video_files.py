@@ -275,8 +275,14 @@ def _decode(path: Path) -> UInt8:
     except ImportError:
         raise
     except Exception as error:
+        # imageio's own words are about its plugins.
+        first: BaseException = error
+        while cause := first.__cause__ or first.__context__:
+            first = cause
+        reason = getattr(first, "strerror", None) or first
         raise GoalError(
-            f"{path} does not decode as a video ({type(error).__name__}: {error})"
+            f"{path} does not decode as a video ({reason}): is it damaged, or is a "
+            "part missing?"
         ) from error
 
 

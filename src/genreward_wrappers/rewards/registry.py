@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
 from genreward_wrappers.core import RewardModel, check_model
+from genreward_wrappers.rewards import signatures
 from genreward_wrappers.rewards.align import Aligned
 from genreward_wrappers.rewards.decorators import EveryK
 from genreward_wrappers.rewards.options import check_names, whole
@@ -118,6 +119,11 @@ def reward_options(name: str) -> tuple[str, ...]:
 def own_options(name: str) -> tuple[str, ...]:
     """What a model's constructor takes."""
     return _takes(name).names
+
+
+def check_kinds(name: str, options: Mapping[str, Any]) -> None:
+    """Raises `ValueError` for options of another kind, such as a text for a number."""
+    signatures.check_kinds(_takes(name), options)
 
 
 def find_reward(name: str) -> tuple[Callable[..., Any], str | None]:

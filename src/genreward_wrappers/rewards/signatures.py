@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -19,6 +19,14 @@ from genreward_wrappers.rewards.options import Options
 
 N = TypeVar("N", bound=ast.AST)
 
+#: Annotations that tell the kind of a value: what it is, and how a message says it.
+KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "bool": ((bool,), "True or False"),
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": ((str,), "a text"),
+}
+
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -26,11 +34,11 @@ class Takes(NamedTuple):
     """What a model takes.
 
     Attributes:
-        parameters: The names of its constructor's parameters.
+        parameters: Its constructor's parameters, and how each is annotated.
         options: The dataclass of its further options, if it has one.
     """
 
-    parameters: tuple[str, ...]
+    parameters: Mapping[str, str]
     options: type[Options] | None = None
 
     @property
@@ -40,11 +48,28 @@ class Takes(NamedTuple):
         return (*own, *(name for name in self.parameters if name != "variant"))
 
 
+def check_kinds(takes: Takes, given: Mapping[str, Any]) -> None:
+    """Raises `ValueError` for a value of another kind than its parameter's."""
+    for name, value in given.items():
+        kind, _, more = takes.parameters.get(name, "").partition(" | ")
+        if kind not in KINDS or more not in ("", "None") or (more and value is None):
+            continue
+        types, said = KINDS[kind]
+        # To Python, True and False are whole numbers.
+        if not isinstance(value, types) or isinstance(value, bool) != (kind == "bool"):
+            raise ValueError(f"{name}={value!r}: expected {said}")
+
+
 def inspected(make: Callable[..., Any]) -> Takes:
     """What a class or function takes."""
-    parameters = inspect.signature(make).parameters.values()
-    names = tuple(each.name for each in parameters if each.kind in NAMED)
-    return Takes(names, getattr(make, "Options", None))
+    named = {
+        each.name: ""
+        if each.annotation is each.empty
+        else inspect.formatannotation(each.annotation).strip("'")
+        for each in inspect.signature(make).parameters.values()
+        if each.kind in NAMED
+    }
+    return Takes(named, getattr(make, "Options", None))
 
 
 @cache
@@ -73,9 +98,12 @@ def read(home: str) -> Takes:
     return Takes(_parameters(make), _imported(tree, told[0]) if told else None)
 
 
-def _parameters(make: ast.FunctionDef) -> tuple[str, ...]:
-    names = [each.arg for each in (*make.args.args, *make.args.kwonlyargs)]
-    return tuple(name for name in names if name != "self")
+def _parameters(make: ast.FunctionDef) -> dict[str, str]:
+    return {
+        each.arg: ast.unparse(each.annotation) if each.annotation else ""
+        for each in (*make.args.args, *make.args.kwonlyargs)
+        if each.arg != "self"
+    }
 
 
 def _imported(tree: ast.Module, name: str) -> Any:

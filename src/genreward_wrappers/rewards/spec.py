@@ -32,11 +32,12 @@ from genreward_wrappers.rewards.options import check_names, whole
 from genreward_wrappers.rewards.registry import (
     ALIGN,
     EVERY,
+    check_kinds,
     load_reward,
     own_options,
     reward_options,
 )
-from genreward_wrappers.rewards.spec_text import GENERATED_OPTIONS, parse
+from genreward_wrappers.rewards.spec_text import GENERATED_OPTIONS, REWARDS, parse
 from genreward_wrappers.rewards.video_options import VideoOptions
 
 #: Of the JSON form; a spec of a later one is refused.
@@ -128,6 +129,8 @@ class RewardSpec:
         """
         name, options = parse(text)
         try:
+            if name not in REWARDS:
+                check_kinds(name, options)
             return cls.of(name, options)
         except ValueError as error:
             raise ValueError(f"reward {text!r}: {error}") from error

@@ -32,16 +32,11 @@ def load_rollouts(
     Raises:
         ValueError: There is nothing to read, or all labels are the same.
     """
+    check_rollouts(source)
     if source.startswith(MINARI):
         episodes = _minari(source.removeprefix(MINARI))
     else:
         folder = Path(source)
-        if not folder.is_dir():
-            raise ValueError(
-                f"rollouts {source!r}: there is no such folder; expected one that "
-                'holds "success", "failure" and the like with videos in them, or '
-                f'episodes that a wrapper recorded, or "{MINARI}<dataset id>"'
-            )
         episodes = _recorded(folder) or _videos(folder, frames, size)
     won = sum(_wins(episode) for episode in episodes)
     if won in (0, len(episodes)):
@@ -163,3 +158,13 @@ def _success(infos: Mapping[str, Any] | None, steps: int) -> np.ndarray[Any, Any
         'the dataset does not say which episodes succeeded: its infos need "success" '
         f'or "is_success", they have {sorted(infos or {})}'
     )
+
+
+def check_rollouts(source: str) -> None:
+    """Raises `ValueError` for a folder that does not exist; reads nothing."""
+    if not source.startswith(MINARI) and not Path(source).is_dir():
+        raise ValueError(
+            f"rollouts {source!r}: there is no such folder; expected one that "
+            'holds "success", "failure" and the like with videos in them, or '
+            f'episodes that a wrapper recorded, or "{MINARI}<dataset id>"'
+        )

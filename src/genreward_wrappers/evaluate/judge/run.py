@@ -139,6 +139,7 @@ def evaluate(
         horizon = _given_horizon(env_id, given)
     else:
         horizon = _horizon(env_id)
+        made_with = _options(env_id, bundle, camera)
         if bundle is not None:
             check_seeds(bundle, training_of(bundle))
     space = _action_space(env_id, bundle, given)
@@ -147,14 +148,13 @@ def evaluate(
     models = [model for c in contestants for model, _ in c.parts]
     wanted = wanted_steps(models, horizon)
     if given is None:
-        options = _options(env_id, bundle, camera)
         steps = np.union1d(wanted, sample_steps(frames, horizon))
         # Played backwards, an episode is looked at at the other end.
         steps = np.union1d(steps, horizon - steps)
         episodes = record_rollouts(
             env_id,
             steps.tolist(),
-            options=options,
+            options=made_with,
             counts=counts,
             cache=cache or default_cache(),
             processes=processes,
