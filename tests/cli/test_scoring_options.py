@@ -92,7 +92,8 @@ def test_serve(asked, goal, tmp_path, monkeypatch, capsys):
     assert facts.goal.digest == goal.digest
     assert (facts.device, facts.dtype) == ("auto", "bfloat16")
     assert asked.options == {"replicas": 3, "batch": 4, "gpus": 1}
-    assert main([*command, "--horizon", "9", "--device", "cpu"]) == 1
+    more = ["--env", "metaworld/reach", "--horizon", "9", "--device", "cpu"]
+    assert main([*command, *more]) == 1
     assert (asked.args[1].horizon, asked.args[1].device) == (9, "cpu")
     assert asked.options["gpus"] == 0
     gpus = 0

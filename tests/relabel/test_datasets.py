@@ -12,6 +12,7 @@ import pytest
 from genreward_wrappers import RewardModelWrapper, VideoLevelReward
 from genreward_wrappers.cli.main import main
 from genreward_wrappers.relabel import (
+    Scorer,
     find_recordings,
     from_lerobot,
     relabel_dataset,
@@ -243,6 +244,15 @@ def test_an_interrupted_run_resumes(dataset, tmp_path, monkeypatch):
     np.testing.assert_array_equal(
         rows(target, REWARD)[REWARD], rows(whole.folder, REWARD)[REWARD]
     )
+
+
+def test_the_order_of_scoring_is_not_to_be_seen(dataset, tmp_path, monkeypatch):
+    real = Scorer.run
+    made = relabel_dataset(dataset, Brightness(), tmp_path / "one")
+    monkeypatch.setattr(Scorer, "run", lambda *given: reversed([*real(*given)]))
+    other = relabel_dataset(dataset, Brightness(), tmp_path / "other")
+    assert [*made.rewards] == [*other.rewards] == [0, 1, 2]
+    assert hashes(made.folder) == hashes(other.folder)
 
 
 def test_what_cannot_be_relabelled(dataset, tmp_path, capsys):

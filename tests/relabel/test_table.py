@@ -34,6 +34,7 @@ def test_what_a_terminal_shows():
     rows[1] = Row("nothing due", 1, None, [scored(0, 0, video=[np.nan, np.nan])])
     found = [*lines(rows, ["video"])]
     assert max(map(len, found)) <= 80
+    assert len(found) == LISTED + 3
     head, first, none, third, *_, more, mean = (line.split() for line in found)
     assert head == ["video", "frames", "mean", "min", "max", "last"]
     assert first[0].startswith("...")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 import gymnasium as gym
-import imageio.v3 as iio
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -226,8 +225,8 @@ def test_cameras_of_a_lerobot_dataset(goal, tmp_path):
 
 def test_packing(tmp_path, capsys):
     for view, seed in (("front", 0), ("wrist", 1)):
-        iio.imwrite(tmp_path / f"{view}.gif", film(seed))
-    videos = [f"{v}={tmp_path / v}.gif" for v in ("wrist", "front")]
+        np.save(tmp_path / f"{view}.npy", film(seed))
+    videos = [f"{v}={tmp_path / v}.npy" for v in ("wrist", "front")]
     output = tmp_path / "goal.safetensors"
     rest = ["--size", "16", "--encoder", "pixels:4", "--output", str(output)]
     assert main(["pack", *videos, *rest]) == 0
@@ -235,12 +234,12 @@ def test_packing(tmp_path, capsys):
     goal = GoalBundle.load(output)
     assert goal.camera == "front+wrist"
     steps = [(step["view"], step["videos"][0]["video"]) for step in goal.provenance]
-    assert steps == [("front", "front.gif"), ("wrist", "wrist.gif")]
+    assert steps == [("front", "front.npy"), ("wrist", "wrist.npy")]
     front = split_views(goal)["front"]
-    alone = pack([tmp_path / "front.gif"], size=16, encoder="pixels:4", camera="front")
+    alone = pack([tmp_path / "front.npy"], size=16, encoder="pixels:4", camera="front")
     np.testing.assert_array_equal(front.videos, alone.videos)
     for wrong, said in (
-        ([videos[0], str(tmp_path / "front.gif")], "for every video or for none"),
+        ([videos[0], str(tmp_path / "front.npy")], "for every video or for none"),
         ([*videos, "--camera", "top"], "named already"),
         (videos[:1], "two or more names"),
     ):

@@ -38,7 +38,7 @@ def is_videos(goal: Any) -> bool:
 
 
 def read_video(path: str | PathLike[str]) -> UInt8:
-    """(T, H, W, 3) the frames of an mp4, gif or npy, or of what else imageio reads.
+    """(T, H, W, 3) the frames of an mp4, gif or npy, or of what else FFmpeg reads.
 
     Raises:
         GoalError: There is no such file, or it holds no RGB video.
@@ -91,9 +91,7 @@ def frame_rate(path: str | PathLike[str]) -> float | None:
     """The frame rate of a video; None if the file does not say, or is no video."""
     if Path(path).suffix.lower() == ".npy":
         return None
-    _imageio()
-    import av
-
+    av = _av()
     try:
         with av.open(str(path)) as film:
             rate = film.streams.video[0].average_rate
@@ -118,9 +116,7 @@ def read_part(
     Raises:
         GoalError: The video has fewer frames there, or does not decode.
     """
-    _imageio()
-    import av
-
+    av = _av()
     # Starts are sums of durations. A video with a higher frame rate is thinned out.
     slack = 0.2 / fps
     frames: UInt8 | None = None
@@ -167,9 +163,7 @@ def write_video(
 
     The same frames give the same bytes, whatever the number of cores.
     """
-    _imageio()
-    import av
-
+    av = _av()
     coming = iter(frames)
     first = next(coming)
     # H.264 with the common pixel format has only even sides.
@@ -254,9 +248,27 @@ def _filled(frame: UInt8, size: tuple[int, int], how: str) -> UInt8:
 
 
 def _decode(path: Path) -> UInt8:
-    imageio = _imageio()
+    """All frames of a video.
+
+    Not by imageio, which makes room for as many frames as a file says that it has, and
+    leaves there whatever memory held where there are fewer.
+    """
     try:
-        frames: UInt8 = imageio.imread(path, index=..., **reader(path))
+        if path.suffix.lower() == ".gif":
+            return _decode_gif(path)
+        with _av().open(str(path)) as film:
+            stream = film.streams.video[0]
+            stream.thread_type = "AUTO"
+            frames, read = [], 0
+            for packet in film.demux(stream):
+                read += packet.size > 0
+                frames += [f.to_ndarray(format="rgb24") for f in packet.decode()]
+            said = stream.frames
+            if read < said:
+                raise EOFError(f"of its {said} frames the file has {read}")
+        return np.stack(frames)
+    except ImportError:
+        raise
     except Exception as error:
         # imageio's own words are about its plugins.
         first: BaseException = error
@@ -267,19 +279,16 @@ def _decode(path: Path) -> UInt8:
             f"{path} does not decode as a video ({reason}): is it damaged, or is a "
             "part missing?"
         ) from error
-    return frames
 
 
-def reader(path: Path) -> dict[str, str]:
-    """Tells imageio how to read a video.
+def _decode_gif(path: Path) -> UInt8:
+    # FFmpeg takes several small pictures for one.
+    image = require("PIL.Image", "video", "pictures need pillow")
+    sequence = require("PIL.ImageSequence", "video", "pictures need pillow")
+    with image.open(path) as film:
+        frames = [np.asarray(f.convert("RGB")) for f in sequence.Iterator(film)]
+    return np.stack(frames)
 
-    FFmpeg decodes some gifs wrongly, and not the same way each time.
-    """
-    if path.suffix.lower() == ".gif":
-        return {"plugin": "pillow", "mode": "RGB"}
-    return {"plugin": "pyav"}
 
-
-def _imageio() -> Any:
-    require("av", "video", "videos need imageio and av")
-    return require("imageio.v3", "video", "videos need imageio and av")
+def _av() -> Any:
+    return require("av", "video", "videos need av")

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from genreward_wrappers.data.video_files import reader
 from genreward_wrappers.extras import require
 
 NEEDS = "backgrounds from files need {}"
@@ -242,11 +241,16 @@ def _decode(path: Path, side: int) -> UInt8:
     imageio = require("imageio.v3", "video", NEEDS.format("imageio"))
     pillow = require("PIL.Image", "dm-control", NEEDS.format("pillow"))
     try:
-        frames = imageio.imiter(path, **reader(path))
+        # FFmpeg takes several small pictures of a gif for one.
+        plugin = "pillow" if path.suffix.lower() == ".gif" else "pyav"
         size = (side, side)
         small = [
-            np.asarray(pillow.fromarray(f).resize(size, pillow.Resampling.BOX))
-            for f in frames
+            np.asarray(
+                pillow.fromarray(frame)
+                .convert("RGB")
+                .resize(size, pillow.Resampling.BOX)
+            )
+            for frame in imageio.imiter(path, plugin=plugin)
         ]
     except Exception as error:  # PyAV's errors have no common base that is public
         raise ValueError(f"background: {path} cannot be decoded: {error}") from error

@@ -151,6 +151,8 @@ def relabel_dataset(
             np.save(scratch, known[number])
         done += 1
         on_progress(done, len(recordings))
+    # In whichever order they were scored, now and before.
+    known = dict(sorted(known.items()))
     with replacing_folder(target) as scratch:
         shutil.copytree(folder, scratch, dirs_exist_ok=True)
         if kind == "minari":
