@@ -29,7 +29,7 @@ from genreward_wrappers.encoders.base import VideoEncoder
 from genreward_wrappers.encoders.pixels import PooledPixels
 from genreward_wrappers.encoders.registry import load_encoder
 from genreward_wrappers.envs.policies import make_policy
-from genreward_wrappers.generators.episode_goals import EMBEDDED, GeneratedGoals
+from genreward_wrappers.generators.episode_settings import EMBEDDED, GeneratedGoals
 
 ENV = "metaworld/reach"
 #: Of the first episode; neither goals nor training data begin here.

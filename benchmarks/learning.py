@@ -26,6 +26,8 @@ from benchmarks import learning_report
 from genreward_wrappers.evaluate.learn.learner import Learner
 from genreward_wrappers.evaluate.learn.runs import WINDOW, Progress, Run, outcome
 from genreward_wrappers.evaluate.learn.train import learn
+from genreward_wrappers.rewards.facts import is_generated
+from genreward_wrappers.rewards.spec import RewardSpec
 
 RESULTS = Path(__file__).parent / "results/learning.jsonl"
 PICTURE = Path(__file__).parent.parent / "docs/images/learning.png"
@@ -208,6 +210,8 @@ def main() -> None:
 def _named(run: Run) -> str:
     if run.goal:
         return Path(run.goal).stem
+    if is_generated(RewardSpec.parse(run.reward).goal):
+        return "own"
     return "none" if run.reward == CEILING else "embedded"
 
 
