@@ -1,13 +1,11 @@
 """A served reward against a model in each worker: steps a second, and memory.
 
     python -m benchmarks.serving --reward video --goal metaworld/coffee-button
-    python -m benchmarks.serving --rllib
 
 Workers play an environment that costs next to nothing under the reward. They are
 measured by turns, with a model of their own and with the served one, in one run, so
-that the ratio holds on a busy machine too. With ``--rllib`` the workers are the env
-runners of RLlib's PPO, and its learning is in the steps a second. Memory is what each
-process has for itself (unique set size). Needs the extra ray.
+that the ratio holds on a busy machine too. Memory is what each process has for itself
+(unique set size). Needs the extra ray.
 """
 
 from __future__ import annotations
@@ -72,57 +70,6 @@ class Worker:
         return os.getpid()
 
 
-class Runners:
-    """RLlib's PPO, whose env runners play one environment each."""
-
-    def __init__(self, reward: str, goal: str, runners: int) -> None:
-        """Makes the algorithm.
-
-        Args:
-            reward: What pays.
-            goal: As for `Worker`.
-            runners: How many processes play.
-        """
-        from ray.rllib.algorithms.ppo import PPOConfig
-        from ray.tune.registry import register_env
-
-        from genreward_wrappers import RewardModelWrapper
-
-        spec = RewardSpec.parse(reward).as_mapping()
-        if goal:
-            spec["goal"] = goal
-        name = f"paid by {reward}"
-        register_env(
-            name,
-            lambda _: RewardModelWrapper(
-                PointMass(obs="state", horizon=HORIZON, render_mode="rgb_array"),
-                spec,
-                frames="render",
-                horizon=HORIZON,
-                other_task=True,
-            ),
-        )
-        self.algorithm = (
-            PPOConfig()
-            .environment(name, disable_env_checking=True)
-            .env_runners(num_env_runners=runners, num_cpus_per_env_runner=0)
-            .learners(num_learners=0)
-            .training(train_batch_size_per_learner=256, minibatch_size=64, num_epochs=2)
-            .debugging(log_level="ERROR")
-            .build_algo()
-        )
-
-    def pids(self) -> list[int]:
-        """Of the runners' processes."""
-        import os
-
-        runners = self.algorithm.env_runner_group
-        found: list[int] = runners.foreach_env_runner(
-            lambda _: os.getpid(), local_env_runner=False
-        )
-        return found
-
-
 def own(pid: int) -> float:
     """MB that a process has for itself."""
     return float(psutil.Process(pid).memory_full_info().uss) / 2**20
@@ -169,31 +116,6 @@ def measure(args: argparse.Namespace, workers: int, envs: int) -> None:
             ray.kill(member)
 
 
-def measure_rllib(args: argparse.Namespace, runners: int) -> None:
-    """Prints a row of the table of RLlib."""
-    kinds = {
-        "a model each": Runners(args.reward, args.goal, runners),
-        "served": Runners("ray:bench", "", runners),
-    }
-    rates: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for turn in range(args.turns + 1):
-        for kind, members in kinds.items():
-            begun = time.perf_counter()
-            members.algorithm.train()
-            if turn:  # the first one warms up
-                rates[kind].append(256 / (time.perf_counter() - begun))
-    memory = {kind: float(np.mean([*map(own, m.pids())])) for kind, m in kinds.items()}
-    served, local = (float(np.median(rates[k])) for k in ("served", "a model each"))
-    print(
-        f"| {runners} | 1 | {local:.0f} | {served:.0f} | {served / local:.2f} | "
-        f"{memory['a model each']:.0f} | {memory['served']:.0f} | "
-        f"{sum(map(own, replicas())):.0f} |",
-        flush=True,
-    )
-    for members in kinds.values():
-        members.algorithm.stop()
-
-
 def main() -> None:
     """Measures, and prints a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -202,7 +124,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--rllib", action="store_true")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--envs", type=int, nargs="+", default=[1, 8])
     args = parser.parse_args()
@@ -221,12 +142,8 @@ def main() -> None:
         "MB a worker, a model each | served | MB of the replica |\n"
         "| --- | --- | --- | --- | --- | --- | --- | --- |"
     )
-    if args.rllib:
-        for workers in args.workers:
-            measure_rllib(args, workers)
-    else:
-        for workers, envs in product(args.workers, args.envs):
-            measure(args, workers, envs)
+    for workers, envs in product(args.workers, args.envs):
+        measure(args, workers, envs)
     withdraw("bench")
     ray.shutdown()
 

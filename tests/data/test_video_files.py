@@ -65,14 +65,22 @@ def test_half_a_video_is_refused(tmp_path):
     frames = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3)).astype(np.uint8)
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w", options={"movflags": "faststart"}) as film:
-        stream = film.add_stream("libx264", rate=10, pix_fmt="yuv420p")
+        options = {"g": "5", "bf": "0"}
+        stream = film.add_stream("libx264", 10, options, pix_fmt="yuv420p")
         stream.height = stream.width = 32
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
             film.mux(stream.encode(picture))
         film.mux(stream.encode(None))
-    assert len(read_video(path)) == 30
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    whole, content = read_video(path), path.read_bytes()
+    assert len(whole) == 30
+    # One that was trimmed to half its time is whole.
+    place = content.index(b"elst") + 12
+    time = int.from_bytes(content[place : place + 4], "big") // 2
+    trimmed = content[:place] + time.to_bytes(4, "big") + content[place + 4 :]
+    path.write_bytes(trimmed)
+    np.testing.assert_array_equal(read_video(path), whole[:15])
+    path.write_bytes(content[: len(content) // 2])
     with pytest.raises(GoalError, match=r"a\.mp4 does not decode.*of its 30 frames"):
         read_video(path)
 

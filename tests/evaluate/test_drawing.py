@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from genreward_wrappers import plot_episode
 from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.data.frames import evenly
 from genreward_wrappers.data.video_files import read_video
-from genreward_wrappers.evaluate.page.drawing import Column, film
+from genreward_wrappers.evaluate.page.drawing import Column, film, strip
 
 STEPS = 8
 
@@ -90,3 +93,12 @@ def test_a_film_has_columns_of_names_frames_and_bars(episode, tmp_path):
     assert found.shape == (9, 18 + 192 + 12, 2 * 192 + 6, 3)
     bar = found[:, -6, -96].astype(int)
     assert bar[-1, 2] > 150 > bar[0, 2], "paid at the last step alone"
+
+
+def test_frames_of_a_strip_do_not_touch():
+    """Their distances are whole steps and differ, here by one of ten."""
+    axis = Figure().subplots()
+    steps = evenly(7, 64).tolist()
+    strip(axis, "episode", np.zeros((7, 4, 4, 3), np.uint8), steps)
+    places = [image.get_extent() for image in axis.images]
+    assert all(a[1] < b[0] for a, b in itertools.pairwise(places))

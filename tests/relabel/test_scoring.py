@@ -17,6 +17,7 @@ from genreward_wrappers import (
     load_goal,
     relabel,
 )
+from genreward_wrappers.core import Score
 from genreward_wrappers.encoders import binding
 from genreward_wrappers.relabel import Scorer, as_episode, from_frames, score
 from genreward_wrappers.testing import Brightness, Traveller
@@ -114,6 +115,23 @@ def test_actions_steps_ends_and_seeds():
         np.testing.assert_array_equal(scored.rewards, paid)
     other = score(from_frames(unseeded), Traveller(), seed=7)
     assert (other[0].rewards != online[0]).all()
+
+
+class Ending(Brightness):
+    """Pays for how an episode ended."""
+
+    def step(self, memory, t):
+        value = 3 * t.terminated + 7 * t.truncated
+        return Score(value.astype(np.float32), t.active), memory
+
+
+def test_an_episode_ends_as_it_ended():
+    episodes, online = arena(partial(RewardModelWrapper, model=Ending()))
+    assert {paid[-1] for paid in online} == {3, 7}
+    for scored, paid in zip(
+        score(from_frames(episodes), Ending(), batch=3), online, strict=True
+    ):
+        np.testing.assert_array_equal(scored.rewards, paid)
 
 
 def test_several_rewards_encode_each_frame_once(goal, monkeypatch):

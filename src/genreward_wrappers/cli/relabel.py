@@ -59,9 +59,9 @@ def add_relabel(commands: Commands) -> None:
         "--best",
         type=float,
         metavar="SHARE",
-        help="Also print the numbers of the episodes with the highest mean rewards, "
-        "this share of all (0.5 is half), as `lerobot-train --dataset.episodes` takes "
-        "them; none by default.",
+        help="Also print the numbers of this share of the episodes (0.5 is half), "
+        "those with the highest mean rewards, as `lerobot-train --dataset.episodes` "
+        "takes them; none by default.",
     )
     command.add_argument(
         "--ray",

@@ -259,12 +259,17 @@ def _decode(path: Path) -> UInt8:
         with _av().open(str(path)) as film:
             stream = film.streams.video[0]
             stream.thread_type = "AUTO"
-            frames, read = [], 0
+            frames, read, end = [], 0, 0
             for packet in film.demux(stream):
                 read += packet.size > 0
+                # Some files say when a frame is decoded, and not when it is shown.
+                shown = packet.dts if packet.pts is None else packet.pts
+                end = max(end, (shown or 0) + (packet.duration or 0))
                 frames += [f.to_ndarray(format="rgb24") for f in packet.decode()]
-            said = stream.frames
-            if read < said:
+            said, length = stream.frames, stream.duration or 0
+            # One that was trimmed also has fewer, and is as long as it says.
+            short = end - (stream.start_time or 0) < length * (1 - 1.5 / max(said, 2))
+            if read < said and short:
                 raise EOFError(f"of its {said} frames the file has {read}")
         return np.stack(frames)
     except ImportError:

@@ -102,7 +102,8 @@ def plot_episode(
 
 def strip(axis: Any, name: str, frames: Sequence[UInt8] | UInt8, at: Any) -> None:
     """A row of frames, each centred on its time."""
-    width = (at[-1] - at[0]) / (len(at) - 1) * 0.94
+    # By the smallest distance: steps are whole, so distances differ by one.
+    width = 0.94 * min(np.diff(at))
     axis.set_ylabel(name, rotation=0, ha="right", va="center")
     axis.set_yticks([])
     axis.tick_params(bottom=False)
