@@ -200,10 +200,10 @@ def main() -> None:
             done % 100 == 0 and log(f"clip {done} of {total}")
         ),
     )
-    embed(trained, args.output)
+    embed(trained, args.output, continued=bool(args.continued))
 
 
-def embed(trained: Path, output: Path) -> None:
+def embed(trained: Path, output: Path, continued: bool) -> None:
     """Copies what was trained, the transformer in few digits; the VAE is there."""
     from diffusers import CogVideoXTransformer3DModel
 
@@ -216,7 +216,7 @@ def embed(trained: Path, output: Path) -> None:
     forget_origin(output / "transformer" / "config.json")
     write_json(output / "sampling.json", SAMPLING)
     told = json.loads((trained / "finetune.json").read_text())
-    told["source"] = "random weights"
+    told["source"] = told["model"] if continued else "random weights"
     write_json(output / "finetune.json", told)
 
 
