@@ -403,8 +403,9 @@ def test_single_frames_go_through_what_the_librarys_modules_do(layers: int) -> N
     with torch.inference_mode():
         moments, _ = model.encoder(encoder._video(torch.from_numpy(images[:, None])))
     expected = moments.chunk(2, dim=1)[0][:, :, 0]
-    # The same kernels in the same order; on the machine it was written on, to the bit.
-    assert_close(found, expected, 1e-6)
+    # The same layers in the same order; where the channels lie in memory decides the
+    # last digits.
+    assert_close(found, expected, 1e-5)
 
 
 def test_cogvideox_takes_windows_of_16_and_wan_says_what_it_would_drop() -> None:
