@@ -18,6 +18,7 @@ in which more depends on the first frame than in the others; twenty minutes.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 from prompts import PROMPTS
@@ -74,28 +75,14 @@ def main() -> None:
         further(args)
         return
     for kind in (*SHOWS, *OTHERS):
-        for env_id, prompt in PROMPTS.items():
+        for env_id in PROMPTS:
             if not env_id.startswith(args.only):
                 continue
             for policy, counts in CONTROLLED.get(env_id, SCRIPTED).items():
                 if not policy.startswith(kind):
                     continue
-                lots = zip(
-                    ("training", "held-out"), (TRAINING, HELD_OUT), counts, strict=True
-                )
-                for part, seed, count in lots:
-                    with progress_bar(f"{env_id} {policy}, {part}") as on_progress:
-                        collect(
-                            env_id,
-                            args.output / part / env_id.replace("/", "--"),
-                            policy=policy,
-                            episodes=count,
-                            seed=seed,
-                            frames=FRAMES,
-                            prompt=prompt,
-                            processes=args.processes,
-                            on_progress=on_progress,
-                        )
+                both = zip((TRAINING, HELD_OUT), counts, strict=True)
+                gather(args, env_id, policy, both, FRAMES)
 
 
 def further(args: argparse.Namespace) -> None:
@@ -106,22 +93,40 @@ def further(args: argparse.Namespace) -> None:
         policies = CONTROLLED.get(env_id, SCRIPTED)
         (policy,) = (name for name in policies if name.startswith(SHOWS))
         out = 3 if env_id == "dmc/walker-walk" else 6
-        for part, seed, number in (
-            ("training", FURTHER, count),
-            ("held-out", HELD_OUT, out),
-        ):
-            with progress_bar(f"{env_id} {policy}, {part}") as on_progress:
-                collect(
-                    env_id,
-                    args.output / part / env_id.replace("/", "--"),
-                    policy=policy,
-                    episodes=number,
-                    seed=seed,
-                    frames=FURTHER_FRAMES,
-                    prompt=PROMPTS[env_id],
-                    processes=args.processes,
-                    on_progress=on_progress,
-                )
+        both = (FURTHER, count), (HELD_OUT, out)
+        gather(args, env_id, policy, both, FURTHER_FRAMES)
+
+
+def gather(
+    args: argparse.Namespace,
+    env_id: str,
+    policy: str,
+    both: Iterable[tuple[int, int]],
+    frames: int,
+) -> None:
+    """Collects the episodes of one policy.
+
+    Args:
+        args: The command line's.
+        env_id: The environment's id.
+        policy: The policy.
+        both: The first seed and the number of the episodes for training, and of those
+            that are held out.
+        frames: The number of frames of an episode.
+    """
+    for part, (seed, count) in zip(("training", "held-out"), both, strict=True):
+        with progress_bar(f"{env_id} {policy}, {part}") as on_progress:
+            collect(
+                env_id,
+                args.output / part / env_id.replace("/", "--"),
+                policy=policy,
+                episodes=count,
+                seed=seed,
+                frames=frames,
+                prompt=PROMPTS[env_id],
+                processes=args.processes,
+                on_progress=on_progress,
+            )
 
 
 if __name__ == "__main__":
