@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from genreward_wrappers.core import Int64
+from genreward_wrappers.core import Bool, Int64
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,18 @@ def stored_episodes(buffer: Any) -> Iterator[Stored]:
     # In a full buffer the oldest step is the one that is overwritten next.
     order = (np.arange(filled) + (buffer.pos if buffer.full else 0)) % filled
     for env in range(buffer.n_envs):
-        ends = np.flatnonzero(buffer.dones[order, env]) + 1
-        for i, rows in enumerate(np.split(order, ends)):
+        over = buffer.dones[order, env].astype(np.bool_)
+        # Another call of learn() resets the environments in mid-episode.
+        for i, (row, following) in enumerate(pairwise(order)):
+            came, seen = (
+                _rows(one, np.array([which]), env)
+                for one, which in (
+                    (buffer.next_observations, row),
+                    (buffer.observations, following),
+                )
+            )
+            over[i] |= not same_rows(came, seen)[0]
+        for i, rows in enumerate(np.split(order, np.flatnonzero(over) + 1)):
             if len(rows):
                 name = f"replay buffer, environment {env}, row {rows[0]}"
                 yield Stored(env, rows, name, bool(buffer.full) and i == 0)
@@ -63,6 +74,17 @@ def observations_of(buffer: Any, stored: Stored) -> Any:
     if isinstance(seen, Mapping):
         return {key: np.concatenate([seen[key], end[key]]) for key in seen}
     return np.concatenate([seen, end])
+
+
+def same_rows(some: Any, others: Any) -> Bool:
+    """(N,) whether two batches of observations are the same, row by row."""
+    if isinstance(some, Mapping):
+        return np.logical_and.reduce([same_rows(some[k], others[k]) for k in some])
+    one = np.asarray(some)
+    other = np.asarray(others).astype(one.dtype).reshape(one.shape)
+    # What is not a number is like nothing else, not even itself.
+    same = (one == other) | ((one != one) & (other != other))
+    return np.asarray(same.reshape(len(one), -1).all(1))
 
 
 def actions_of(buffer: Any, stored: Stored) -> NDArray[Any]:
