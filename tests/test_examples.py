@@ -15,11 +15,17 @@ RLLIB = ["--steps", "512", "--batch", "256"]
 
 
 @pytest.mark.parametrize(
-    ("name", "steps"), [("sb3_ppo", 512), ("sb3_sac", 260), ("any_pixel_env", 256)]
+    ("name", "told"),
+    [
+        ("sb3_ppo", ["--steps", "512"]),
+        ("sb3_sac", ["--steps", "260"]),
+        ("any_pixel_env", ["--steps", "256"]),
+        ("two_cameras", ["--steps", "256", "--encoder", "pixels"]),
+    ],
 )
-def test_example(name, steps, tmp_path):
+def test_example(name, told, tmp_path):
     done = subprocess.run(
-        [sys.executable, EXAMPLES / f"{name}.py", "--steps", str(steps)],
+        [sys.executable, EXAMPLES / f"{name}.py", *told],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -157,6 +163,6 @@ def test_every_example_is_run():
     tested = {
         "sb3_ppo", "sb3_sac", "any_pixel_env", "evaluate_your_reward", "frame_level",
         "generated_goals", "resume", "torchrl_ppo", "sb3_recurrent",
-        "score_video", "rllib_ppo",
+        "score_video", "rllib_ppo", "two_cameras",
     }  # fmt: skip
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
