@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from typing import Any
@@ -184,7 +185,7 @@ def measure(args: argparse.Namespace, workers: int, envs: int) -> None:
         members.stop()
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measures, and prints a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reward", default="video")
@@ -195,7 +196,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--envs", type=int, nargs="+", default=[1, 8])
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     facts = Facts(horizon=HORIZON, goal=load_goal(args.goal))
     print(
         "| workers | environments each | steps/s, a model each | served | ratio | "
