@@ -11,7 +11,7 @@ import pytest
 from tests import ROOT, video_pipelines
 
 EXAMPLES = ROOT / "examples"
-RLLIB = ["--steps", "512", "--batch", "256"]
+RLLIB = ["--steps", "256", "--batch", "256"]
 
 
 @pytest.mark.parametrize(
@@ -122,23 +122,32 @@ def test_a_resumed_run_pays_the_rewards_of_one_that_was_not_stopped(agent, tmp_p
             ["--steps", "256", "--envs", "2"],
             "|    video ",
         ),
-        ("rllib_ppo", "ray.rllib", RLLIB, "512 steps: an episode is paid"),
-        ("rllib_ppo", "ray.rllib", [*RLLIB, "--share"], "512 steps: an episode is"),
+        ("rllib_ppo", "ray.rllib", RLLIB, "256 steps: an episode is paid"),
+        (
+            "rllib_ppo",
+            "ray.rllib",
+            [*RLLIB, "--share"],
+            "256 steps: an episode is paid",
+        ),
     ],
 )
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_examples_of_other_trainers(name, package, few, said, tmp_path):
     pytest.importorskip(package)
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / f"{name}.py", *few],
-        cwd=tmp_path,
-        # Ray lets its workers wait behind everything else that a machine does.
-        env={**os.environ, "RAY_worker_niceness": "0"},
-        capture_output=True,
-        text=True,
-        timeout=580,
-        check=False,
-    )
+    # Ray gives itself 30 seconds to start, which a busy machine may not.
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, EXAMPLES / f"{name}.py", *few],
+            cwd=tmp_path,
+            # Ray lets its workers wait behind everything else that a machine does.
+            env={**os.environ, "RAY_worker_niceness": "0"},
+            capture_output=True,
+            text=True,
+            timeout=580,
+            check=False,
+        )
+        if "timed out during startup" not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr[-3000:]
     assert said in done.stdout
 

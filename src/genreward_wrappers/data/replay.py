@@ -79,7 +79,7 @@ def observations_of(buffer: Any, stored: Stored) -> Any:
 def same_rows(some: Any, others: Any) -> Bool:
     """(N,) whether two batches of observations are the same, row by row."""
     if isinstance(some, Mapping):
-        return np.logical_and.reduce([same_rows(some[k], others[k]) for k in some])
+        return np.asarray(np.all([same_rows(some[k], others[k]) for k in some], 0))
     one = np.asarray(some)
     other = np.asarray(others).astype(one.dtype).reshape(one.shape)
     # What is not a number is like nothing else, not even itself.
