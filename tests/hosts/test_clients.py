@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
+from importlib import import_module
 
 import gymnasium as gym
 import numpy as np
@@ -112,10 +114,10 @@ def test_torchrl():
     assert envs.rollout(3).batch_size == (2, 3)
 
 
-def torchrl_arena():
+def torchrl_arena(horizon=5):
     from torchrl.envs import GymWrapper
 
-    return GymWrapper(PointMass(**ARENA, obs="dict"))
+    return GymWrapper(PointMass(**{**ARENA, "horizon": horizon}, obs="dict"))
 
 
 def torchrl_arenas(count):
@@ -124,7 +126,8 @@ def torchrl_arenas(count):
     if not count:
         return torchrl_arena()
     kind = ParallelEnv if count == 2 else SerialEnv
-    return kind(count, torchrl_arena)
+    # Their episodes end at different steps.
+    return kind(count, [partial(torchrl_arena, 5 - i) for i in range(count)])
 
 
 @pytest.mark.parametrize("count", [0, 2, 3], ids=["one", "parallel", "serial"])
@@ -160,6 +163,13 @@ def test_a_transform_pays_as_the_wrapper(count, goal):
             np.testing.assert_allclose(took["reward"].flatten(), total, rtol=1e-6)
             assert row["reward_video"][start] == 0
     envs.close()
+
+
+def test_torchrl_is_named_where_it_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchrl.envs", None)
+    monkeypatch.delitem(sys.modules, "genreward_wrappers.torchrl", raising=False)
+    with pytest.raises(ImportError, match='needs TorchRL: pip install "torchrl"'):
+        import_module("genreward_wrappers.torchrl")
 
 
 def test_a_transform_says_where_it_belongs():
