@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from genreward_wrappers.core import Bool, Int64
+
+#: Rows of a buffer that are compared at once.
+COMPARED = 256
 
 
 @dataclass(frozen=True)
@@ -51,20 +53,25 @@ def stored_episodes(buffer: Any) -> Iterator[Stored]:
     order = (np.arange(filled) + (buffer.pos if buffer.full else 0)) % filled
     for env in range(buffer.n_envs):
         over = buffer.dones[order, env].astype(np.bool_)
-        # Another call of learn() resets the environments in mid-episode.
-        for i, (row, following) in enumerate(pairwise(order)):
-            came, seen = (
-                _rows(one, np.array([which]), env)
-                for one, which in (
-                    (buffer.next_observations, row),
-                    (buffer.observations, following),
-                )
-            )
-            over[i] |= not same_rows(came, seen)[0]
+        over[:-1] |= _broken(buffer, order, env)
         for i, rows in enumerate(np.split(order, np.flatnonzero(over) + 1)):
             if len(rows):
                 name = f"replay buffer, environment {env}, row {rows[0]}"
                 yield Stored(env, rows, name, bool(buffer.full) and i == 0)
+
+
+def _broken(buffer: Any, order: Int64, env: int) -> Bool:
+    """(N - 1,) whether a row does not begin where the row before it has ended.
+
+    Another call of `learn` resets the environments in mid-episode.
+    """
+    found = []
+    # Bounded, for observations may be pictures.
+    for i in range(0, len(order) - 1, COMPARED):
+        rows = order[i : i + COMPARED + 1]
+        came = _rows(buffer.next_observations, rows[:-1], env)
+        found.append(~same_rows(came, _rows(buffer.observations, rows[1:], env)))
+    return np.concatenate(found) if found else np.zeros(0, np.bool_)
 
 
 def observations_of(buffer: Any, stored: Stored) -> Any:
