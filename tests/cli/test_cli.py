@@ -187,6 +187,14 @@ def test_a_device_that_is_none_is_told_at_once(name, capsys):
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("seed", ["-1", "half", str(2**32)])
+def test_a_seed_that_is_none_is_told_at_once(seed, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--env", "metaworld/reach", f"--seed={seed}"])
+    said = "argument --seed: expected a whole number from 0 to 4294967295, got "
+    assert f"{said}{seed!r}" in capsys.readouterr().err
+
+
 def test_a_dtype_that_is_none_is_told_at_once(capsys):
     with pytest.raises(SystemExit):
         main(["score", "x.mp4", "--dtype", "float31"])
@@ -314,6 +322,7 @@ def test_shared_options_are_spelled_once():
         ("train --env CartPole-v1", "an environment that offers its state"),
         ("train --env metaworld/sweep", "no embedded goal for 'metaworld/sweep'"),
         ("train --env metaworld/reach --steps 0", "--steps 0: expected at least 1"),
+        ("train --env metaworld/reach --goal no.mp4", "there is no video at no.mp4"),
         ("train-fb --goal no.safetensors --data d --output o", "no.safetensors"),
         ("train-viper --goal metaworld/no --output o", "no embedded goal for"),
     ],
