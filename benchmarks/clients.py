@@ -18,7 +18,7 @@ import runpy
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
@@ -234,13 +234,13 @@ def rate(make: Callable[..., Any], count: int, steps: int) -> tuple[float, float
     return bare, rewarded
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measures, and prints a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=512)
     parser.add_argument("--cleanrl", type=Path)
     parser.add_argument("--only", default="")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.cleanrl:
         script = str(args.cleanrl.resolve())
         CLIENTS[f"CleanRL `{args.cleanrl.name}`"] = (
