@@ -18,7 +18,7 @@ import runpy
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
@@ -234,13 +234,13 @@ def rate(make: Callable[..., Any], count: int, steps: int) -> tuple[float, float
     return bare, rewarded
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Measures, and prints a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=512)
     parser.add_argument("--cleanrl", type=Path)
     parser.add_argument("--only", default="")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.cleanrl:
         script = str(args.cleanrl.resolve())
         CLIENTS[f"CleanRL `{args.cleanrl.name}`"] = (
@@ -250,9 +250,8 @@ def main() -> None:
         )
     warnings.simplefilter("ignore")
     print(
-        "| client | version | what changes | 1 environment, steps/s | with the reward "
-        "| 8 environments | with the reward |\n| --- | --- | --- | --- | --- | --- | "
-        "--- |"
+        "| client | version | what changes | 1 environment | 8 environments |\n"
+        "| --- | --- | --- | --- | --- |"
     )
     for name, (package, make, changes) in CLIENTS.items():
         if args.only not in name:
@@ -262,7 +261,7 @@ def main() -> None:
             for count in (1, 8):
                 bare, rewarded = rate(make, count, args.steps)
                 share = rewarded / bare
-                cells += [f"{bare:.0f}", f"{rewarded:.0f} ({share:.2f}x)"]
+                cells.append(f"{bare:.0f} → {rewarded:.0f} ({share:.2f}x)")
         except ImportError as error:
             print(f"<!-- {name}: {error} -->")
             continue

@@ -45,7 +45,7 @@ TASKS = (
     "shelf-place",
     "disassemble",
 )
-#: The reward under test, and the ceiling that it is held against.
+#: The reward under test, and the ceiling that it is compared with.
 DEFAULT, CEILING = "video", "env"
 #: Seeds of each.
 SEEDS = {DEFAULT: 5, CEILING: 3}

@@ -137,7 +137,7 @@ def plot(
         lines: Finished runs.
         tasks: In the order of the panels.
         reward: Whose curves are in front.
-        ceiling: The reward that they are held against.
+        ceiling: The reward that they are compared with.
         path: Of the picture.
     """
     import matplotlib

@@ -1,7 +1,7 @@
 """Worlds so small that their successor measures are known exactly, and nets on them.
 
 A chain, a ring, a random chain and four rooms. What nets learn there from independent
-transitions is held against the truth by tests/test_fb_tabular.py.
+transitions is compared with the truth by tests/test_fb_tabular.py.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_title = f"genreward-wrappers {release}"
 
+myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 
 # A class is documented by what its constructor takes.
@@ -38,8 +39,8 @@ napoleon_google_docstring = True
 # Named tuples document their fields twice otherwise.
 napoleon_use_ivar = True
 default_role = "code"
-# Quotes stay straight: most stand around values that are copied into code.
-smartquotes_action = "De"
+# Quotes stay straight and hyphens are no dashes: what has them is copied into code.
+smartquotes = False
 # The README links to its own pages and files, which live elsewhere in the built docs.
 suppress_warnings = ["myst.xref_missing"]
 nitpicky = False

@@ -65,36 +65,46 @@ class OptionsTable(SphinxDirective):
 
 
 class CommandReference(SphinxDirective):
-    """A section for each command of ``genreward``, from its parser."""
+    """A section for each group of commands, with one for each, from its parser."""
 
     def run(self) -> list[nodes.Node]:
         """Reads the parser and those of its commands."""
-        from genreward_wrappers.cli.main import make_parser
+        from genreward_wrappers.cli.main import COMMANDS, make_parser
 
+        each = commands(make_parser())
         return [
-            node
-            for name, parser in commands(make_parser())
-            for node in self._of(name, parser)
+            self._section(
+                nodes.Text(group.capitalize()),
+                group,
+                [self._of(*next(each)) for _ in adders],
+            )
+            for group, adders in COMMANDS.items()
         ]
 
-    def _of(self, name: str, parser: argparse.ArgumentParser) -> list[nodes.Node]:
-        section = nodes.section("", ids=[nodes.make_id(f"genreward {name}")])
-        section += nodes.title("", "", nodes.literal("", f"genreward {name}"))
+    def _section(
+        self, title: nodes.Node, name: str, content: list[nodes.Node]
+    ) -> nodes.section:
+        section = nodes.section("", ids=[nodes.make_id(name)])
+        section += [nodes.title("", "", title), *content]
         self.state.document.note_explicit_target(section)
+        return section
+
+    def _of(self, name: str, parser: argparse.ArgumentParser) -> nodes.Node:
         about = parser.description or ""
-        section += nodes.paragraph("", "", *_inline(about))
+        content: list[nodes.Node] = [nodes.paragraph("", "", *_inline(about))]
         rows = []
         for action in parser._actions:
             if isinstance(action, argparse._HelpAction) or action.dest in EVERYWHERE:
                 continue
-            # Defaults are in the descriptions; a test holds them to that.
-            said = (action.help or "").replace("%(default)s", str(action.default))
-            said = said % {} if "%%" in said else said
+            # As `--help` prints it, with the default.
+            said = parser._get_formatter()._get_help_string(action) or ""
+            said = said.replace("%(default)s", str(action.default)).replace("%%", "%")
             required = action.required and action.nargs != "*"
             rows.append((_spelled(action), said + " Required." * required))
         if rows:
-            section += table(("argument", "what it is"), rows, (35, 65), code=1)
-        return [section]
+            content.append(table(("argument", "what it is"), rows, (35, 65), code=1))
+        title = f"genreward {name}"
+        return self._section(nodes.literal("", title), title, content)
 
 
 def options_of(cls: type) -> Iterator[tuple[str, str, str]]:
@@ -130,10 +140,10 @@ def arguments_of(docstring: str) -> Iterator[tuple[str, str]]:
 def commands(
     parser: argparse.ArgumentParser,
 ) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """Each command's name and parser, by name."""
+    """Each command's name and parser, in the order of the help."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            yield from sorted(action.choices.items())
+            yield from action.choices.items()
 
 
 def table(

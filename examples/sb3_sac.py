@@ -1,13 +1,13 @@
 """SAC on states; pixels are rendered for the reward only, and nothing else rewards it.
 
 python examples/sb3_sac.py --env metaworld/drawer-close --goal drawer.safetensors
+python examples/sb3_sac.py --agent sbx:CrossQ    # the same of SBX, in JAX
 """
 
 from __future__ import annotations
 
 import argparse
-
-from stable_baselines3 import SAC
+from importlib import import_module
 
 from genreward_wrappers import VideoLevelReward, make
 
@@ -18,6 +18,7 @@ def main() -> None:
     parser.add_argument("--env", default="metaworld/pick-place")
     parser.add_argument("--goal", help="a goal bundle; the embedded one if not given")
     parser.add_argument("--steps", type=int, default=30_000)
+    parser.add_argument("--agent", default="stable_baselines3:SAC")
     args = parser.parse_args()
 
     # Two physics steps an action: half the decisions for the same task.
@@ -30,7 +31,9 @@ def main() -> None:
     )
     # The reward depends on the time, so the agent gets to see it.
     env = VideoLevelReward(env, args.goal, frames="render", observe="progress")
-    agent = SAC("MlpPolicy", env, learning_starts=200, verbose=1, seed=0)
+    module, _, name = args.agent.partition(":")
+    kind = getattr(import_module(module), name)
+    agent = kind("MlpPolicy", env, learning_starts=200, verbose=1, seed=0)
     agent.learn(args.steps, log_interval=2)
     env.close()
 

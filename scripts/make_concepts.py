@@ -1,6 +1,6 @@
 """Draws the pictures of docs/concepts.md.
 
-    python -m scripts.make_concepts
+    python scripts/make_concepts.py
 
 Forward-backward nets are trained on independent transitions of the four rooms of
 `benchmarks.worlds`, whose true measure is known, as `benchmarks.forward_backward` does.
@@ -10,14 +10,19 @@ It takes a few minutes on one core.
 from __future__ import annotations
 
 import dataclasses
+import sys
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from benchmarks.worlds import correlation, four_rooms, learn, of_goals
-from tests import ROOT
+# The worlds are a part of the repository, not of the package.
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.worlds import correlation, four_rooms, learn, of_goals  # noqa: E402
 
 PICTURE = ROOT / "docs" / "images" / "four-rooms.webp"
 CELL, GAP, WALL = 22, 24, (60, 60, 66)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 
 from genreward_wrappers.data.goals import embedded_goals
 
 PAGE = Path(__file__).parents[1] / "docs/scorecards.md"
-#: Of all that was compared: what a goal bundle pays, and what that is held against.
+#: Of all that was compared: what a goal bundle pays, and what it is compared with.
 COLUMNS = ("video", "frame", "env", "pixels", "random")
 JUDGED = ("video", "frame")
 ROWS = {
@@ -41,6 +42,11 @@ comparison](comparison.md).
 """
 
 
+def short(text: str) -> str:
+    """A text with its hashes cut off after twelve digits."""
+    return re.sub(r"(sha256:[0-9a-f]{12})[0-9a-f]+", r"\1", text)
+
+
 def cell(figure: dict | None) -> str:
     """A figure with its interval."""
     if figure is None or figure["value"] is None:
@@ -55,15 +61,17 @@ def card(report: dict) -> str:
     names = [name for name in COLUMNS if name in report["metrics"]]
     lines = [
         f"\n## {report['facts']['environment']}\n",
-        f"{report['facts']['goal']}, {report['facts']['goal made by']}.\n",
+        f"{report['facts']['goal']}, {short(report['facts']['goal made by'])}.\n",
     ]
     for verdict in report["verdicts"]:
         if verdict["reward"] in JUDGED:
             lines.append(
                 f"**{verdict['reward']}: {verdict['level']}**, {verdict['headline']}.\n"
             )
+            # The verdict is the line above; what led to it is there to be opened.
+            lines += ["<details>", "<summary>What led to it</summary>", ""]
             lines += [f"- {finding}" for finding in verdict["findings"]]
-            lines.append("")
+            lines += ["", "</details>", ""]
     lines += ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for key, title in ROWS.items():
         cells = [cell(report["metrics"][name].get(key)) for name in names]

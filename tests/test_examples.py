@@ -11,15 +11,21 @@ import pytest
 from tests import ROOT, video_pipelines
 
 EXAMPLES = ROOT / "examples"
-RLLIB = ["--steps", "512", "--batch", "256"]
+RLLIB = ["--steps", "256", "--batch", "256"]
 
 
 @pytest.mark.parametrize(
-    ("name", "steps"), [("sb3_ppo", 512), ("sb3_sac", 260), ("any_pixel_env", 256)]
+    ("name", "told"),
+    [
+        ("sb3_ppo", ["--steps", "512"]),
+        ("sb3_sac", ["--steps", "260"]),
+        ("any_pixel_env", ["--steps", "256"]),
+        ("two_cameras", ["--steps", "256", "--encoder", "pixels"]),
+    ],
 )
-def test_example(name, steps, tmp_path):
+def test_example(name, told, tmp_path):
     done = subprocess.run(
-        [sys.executable, EXAMPLES / f"{name}.py", "--steps", str(steps)],
+        [sys.executable, EXAMPLES / f"{name}.py", *told],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -116,23 +122,32 @@ def test_a_resumed_run_pays_the_rewards_of_one_that_was_not_stopped(agent, tmp_p
             ["--steps", "256", "--envs", "2"],
             "|    video ",
         ),
-        ("rllib_ppo", "ray.rllib", RLLIB, "512 steps: an episode is paid"),
-        ("rllib_ppo", "ray.rllib", [*RLLIB, "--share"], "512 steps: an episode is"),
+        ("rllib_ppo", "ray.rllib", RLLIB, "256 steps: an episode is paid"),
+        (
+            "rllib_ppo",
+            "ray.rllib",
+            [*RLLIB, "--share"],
+            "256 steps: an episode is paid",
+        ),
     ],
 )
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_examples_of_other_trainers(name, package, few, said, tmp_path):
     pytest.importorskip(package)
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / f"{name}.py", *few],
-        cwd=tmp_path,
-        # Ray lets its workers wait behind everything else that a machine does.
-        env={**os.environ, "RAY_worker_niceness": "0"},
-        capture_output=True,
-        text=True,
-        timeout=580,
-        check=False,
-    )
+    # Ray gives itself 30 seconds to start, which a busy machine may not.
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, EXAMPLES / f"{name}.py", *few],
+            cwd=tmp_path,
+            # Ray lets its workers wait behind everything else that a machine does.
+            env={**os.environ, "RAY_worker_niceness": "0"},
+            capture_output=True,
+            text=True,
+            timeout=580,
+            check=False,
+        )
+        if "timed out during startup" not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr[-3000:]
     assert said in done.stdout
 
@@ -157,6 +172,6 @@ def test_every_example_is_run():
     tested = {
         "sb3_ppo", "sb3_sac", "any_pixel_env", "evaluate_your_reward", "frame_level",
         "generated_goals", "resume", "torchrl_ppo", "sb3_recurrent",
-        "score_video", "rllib_ppo",
+        "score_video", "rllib_ppo", "two_cameras",
     }  # fmt: skip
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested

@@ -94,6 +94,7 @@ FLOORS = (
     "wrappers",
     "vector",
     "sb3",
+    "torchrl",
     "testing",
     "evaluate",
     "__init__",

@@ -13,7 +13,7 @@ import pytest
 
 from genreward_wrappers import load_encoder
 from genreward_wrappers.data.files import embedded_folder, embedded_folders
-from genreward_wrappers.encoders.registry import MARKERS
+from genreward_wrappers.encoders.names import MARKERS
 from genreward_wrappers.goal_pipeline.collect import Job, record
 
 torch = pytest.importorskip("torch")

@@ -13,6 +13,9 @@ from genreward_wrappers.cli.main import main
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.goals import load_goal
 from genreward_wrappers.data.video_files import read_video
+from genreward_wrappers.evaluate.learn import play
+from genreward_wrappers.evaluate.learn import train as learning
+from genreward_wrappers.evaluate.learn.episodes import make_env
 from genreward_wrappers.evaluate.learn.runs import Run
 
 TASK = ["train", "--env", "metaworld/coffee-button"]
@@ -35,6 +38,14 @@ def test_it_trains_shows_stops_and_resumes(tmp_path, capsys, monkeypatch):
         draw(path, run, progress)
 
     monkeypatch.setattr(train, "CHUNK", 1)
+    devices = []
+
+    def spied(run, record=None, device="auto"):
+        devices.append(device)
+        return make_env(run, record, device)
+
+    for module in (learning, play):
+        monkeypatch.setattr(module, "make_env", spied)
     with monkeypatch.context() as patched:
         patched.setattr(train, "draw_curve", stop)
         assert main([*line, "--steps", "300"]) == 130
@@ -44,6 +55,7 @@ def test_it_trains_shows_stops_and_resumes(tmp_path, capsys, monkeypatch):
         patched.setattr(train, "draw_curve", counted)
         assert main([*line, "--steps", "300"]) == 0
     assert drawn == [128, 256, 384], "one picture a checkpoint"
+    assert devices == ["cpu"] * 3, "to learn twice and to film"
     printed, shown = capsys.readouterr()
     assert "decisions: 128 of 384" in shown
     assert "success" in shown
@@ -119,3 +131,4 @@ def test_a_device_that_is_not_there(tmp_path, capsys):
     line = [*TASK, "--device", "cuda:7", "--output", str(tmp_path)]
     assert main(line) == 1
     assert "'cuda:7' was asked for, but torch" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir()), "it is said before anything begins"

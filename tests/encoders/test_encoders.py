@@ -22,8 +22,9 @@ from genreward_wrappers.encoders.base import (
     resolve_dtype,
     tree_map,
 )
+from genreward_wrappers.encoders.names import embedded_encoders
 from genreward_wrappers.encoders.pixels import PooledPixels
-from genreward_wrappers.encoders.registry import embedded_encoders, load_encoder
+from genreward_wrappers.encoders.registry import load_encoder
 from genreward_wrappers.encoders.stream import (
     Emitted,
     StreamState,

@@ -18,7 +18,7 @@ from genreward_wrappers.cli.main import main
 from genreward_wrappers.cli.make_goal import _say
 from genreward_wrappers.data import files
 from genreward_wrappers.data.episodes import Episode
-from genreward_wrappers.encoders import registry
+from genreward_wrappers.encoders.names import embedded_encoders
 from genreward_wrappers.evaluate.judge.bootstrap import Estimate, undefined
 from genreward_wrappers.generators.pipeline import Generator
 from genreward_wrappers.generators.settings import Model
@@ -683,7 +683,7 @@ def test_an_embedded_model_of_pictures_and_texts(clip_folder, tmp_path, monkeypa
     package = tmp_path / "package"
     shutil.copytree(clip_folder, package / "assets" / "clip-64")
     monkeypatch.setattr(files.resources, "files", lambda name: package)
-    assert registry.embedded_encoders() == ["clip-64"]
+    assert embedded_encoders() == ["clip-64"]
     found = load_encoder("embedded:clip-64", device="cpu")
     plain = load_encoder(f"open_clip:{clip_folder}", device="cpu")
     assert found.fingerprint == plain.fingerprint

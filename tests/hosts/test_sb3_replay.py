@@ -326,3 +326,52 @@ def test_an_agent_learns_with_it():
     assert isinstance(buffer, RelabelReplayBuffer)
     assert buffer.weights["brightness"] == 10
     assert paid(buffer).min() > 4
+
+
+@pytest.mark.parametrize(
+    ("obs", "saving"), [("pixels", False), ("pixels", True), ("dict", False)]
+)
+def test_resets_in_mid_episode_begin_episodes_anew(obs, saving):
+    """As another call of learn() resets, which no step says."""
+    venv = envs(obs=obs)
+    options = {"optimize_memory_usage": saving, "handle_timeout_termination": False}
+    buffer = RelabelReplayBuffer(
+        40, venv.observation_space, venv.action_space, device="cpu", n_envs=2, **options
+    )
+    for steps in (9, 3):
+        venv.seed(0)
+        before = venv.reset()
+        for _ in range(steps):
+            action = np.random.default_rng(steps).uniform(-1, 1, (2, 2))
+            after, rewards, dones, infos = venv.step(action.astype(np.float32))
+            ended = [info.get("terminal_observation") for info in infos]
+            buffer.add(before, ended_in(after, ended), action, rewards, dones, infos)
+            before = after
+    expected = [*range(1, 8), 1, 2, 1, 2, 3]
+    found = buffer._ledger.steps[:12]
+    np.testing.assert_array_equal(found, np.transpose([expected] * 2))
+    if not saving:
+        lengths = [len(one.read()) for one in from_buffer(buffer)]
+        assert lengths == [7, 2, 3] * 2
+
+
+def ended_in(after, ended):
+    """Observations, with the last ones of episodes that have ended."""
+    if isinstance(after, dict):
+        parts = {
+            key: [None if end is None else end[key] for end in ended] for key in after
+        }
+        return {key: ended_in(after[key], parts[key]) for key in after}
+    return np.stack(
+        [one if end is None else end for one, end in zip(after, ended, strict=True)]
+    )
+
+
+def test_an_agent_that_learns_twice():
+    agent = SAC(
+        "MlpPolicy", envs(), replay_buffer_class=RelabelReplayBuffer, buffer_size=40,
+        learning_starts=99, policy_kwargs={"net_arch": [4]}, device="cpu", seed=0,
+    )  # fmt: skip
+    agent.learn(2 * 3)
+    agent.learn(2 * 2)
+    assert agent.replay_buffer._ledger.steps[:5, 0].tolist() == [1, 2, 3, 1, 2]

@@ -102,7 +102,7 @@ def test_tadpole_loads_it_and_says_which_words_it_does_not_know():
 def test_its_encoder_is_the_video_vaes(pipeline):
     from diffusers import AutoencoderKLCogVideoX
 
-    from genreward_wrappers.encoders.registry import MARKERS
+    from genreward_wrappers.encoders.names import MARKERS
 
     folder = embedded_folder("embedded:video-vae-64", MARKERS, "encoder")
     video = AutoencoderKLCogVideoX.from_pretrained(folder, torch_dtype=torch.float32)

@@ -371,6 +371,52 @@ def test_whole_rewards_become_numbers_with_a_point(minari, tmp_path):  # noqa: F
     np.testing.assert_array_equal(again.rewards, paid.rewards)
 
 
+class Pairs(PointMass):
+    """Minari's tables bring back infos that are arrays, but no single numbers."""
+
+    def reset(self, **changes):
+        return super().reset(**changes)[0], {"at": self.position}
+
+    def step(self, action):
+        return (*super().step(action)[:4], {"at": self.position})
+
+
+@pytest.mark.parametrize(("kind", "infos"), [("arrow", True), ("parquet", False)])
+def test_tables_of_minari(minari, tmp_path, kind, infos):  # noqa: F811
+    """Each of its other formats, with infos and without, and pictures as JPEG."""
+    tables = pytest.importorskip("pyarrow.dataset")
+    options = {"data_format": kind, "record_infos": infos}
+    arena = Pairs(size=32, horizon=5)
+    source, _ = collected(minari, "toy/bare-v0", arena, 2, **options)
+    with pytest.warns(UserWarning, match="keeps its frames as JPEG"):
+        paid = score(find_recordings("minari:toy/bare-v0"), Brightness())
+    told = ["minari:toy/bare-v0", Brightness()]
+    with pytest.warns(UserWarning, match="keeps its frames as JPEG"):
+        made = relabel_dataset(*told, "minari:toy/new-v0")
+        beside = relabel_dataset(*told, tmp_path / "beside", column="bright")
+
+    def read(folder, number):
+        path = folder / "data" / str(number)
+        return tables.dataset([*path.glob(f"*.{kind}")], format=kind).to_table()
+
+    for number, one in enumerate(minari.load_dataset("toy/new-v0")):
+        np.testing.assert_array_equal(one.rewards, paid[number].rewards)
+        before = read(source.storage.data_path.parent, number)
+        after = read(made.folder, number)
+        assert after.schema == before.schema
+        assert after.drop(["rewards"]).equals(before.drop(["rewards"]))
+        after = read(beside.folder, number)
+        assert after.drop(["infos"]).equals(before.drop(["infos"] * infos))
+        found = minari.MinariDataset(beside.folder / "data")[number].infos
+        np.testing.assert_array_equal(found.pop("bright")[1:], paid[number].rewards)
+        kept = source[number].infos
+        assert found.keys() == kept.keys()
+        for name, values in kept.items():
+            np.testing.assert_array_equal(found[name], values)
+    with pytest.raises(ValueError, match="has an info 'bright' already.*another name"):
+        relabel_dataset(beside.folder, Brightness(), tmp_path / "b", column="bright")
+
+
 def test_other_formats_of_minari_are_refused(minari, tmp_path):  # noqa: F811
     source, _ = collected(minari, "toy/a-v0", PointMass(size=16, horizon=4), 1)
     card = source.storage.data_path / "metadata.json"
@@ -378,8 +424,8 @@ def test_other_formats_of_minari_are_refused(minari, tmp_path):  # noqa: F811
     assert "hdf5" in text
     folder = tmp_path / "copy"
     shutil.copytree(source.storage.data_path.parent, folder)
-    (folder / "data/metadata.json").write_text(text.replace("hdf5", "arrow"))
-    with pytest.raises(ValueError, match="in its format 'hdf5', this one is 'arrow'"):
+    (folder / "data/metadata.json").write_text(text.replace("hdf5", "zarr"))
+    with pytest.raises(ValueError, match="format 'zarr': expected 'hdf5', 'arrow'"):
         relabel_dataset(folder, Brightness(), tmp_path / "new")
     (folder / "data/metadata.json").write_text(text)
     made = relabel_dataset(folder, Brightness(), tmp_path / "new", column="bright")

@@ -20,7 +20,7 @@ from genreward_wrappers.testing import Brightness
 
 if find_spec("ray") is None or find_spec("ray.data") is None:
     pytest.skip("needs Ray", allow_module_level=True)
-import ray
+from tests.ray_cluster import cluster  # noqa: F401
 
 # A cluster of its own starts, and processes that import torch.
 pytestmark = [
@@ -29,21 +29,6 @@ pytestmark = [
     pytest.mark.usefixtures("cluster", "one_thread"),
     pytest.mark.filterwarnings("ignore:LeRobot keeps no frame"),
 ]
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    # Ray lets its workers wait behind everything else that a machine does.
-    os.environ.update(RAY_worker_niceness="0")
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=100 * 2**20,
-        log_to_driver=False,
-        logging_level="error",
-    )
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -276,8 +276,9 @@ def test_a_full_replay_buffer_begins_in_the_middle():
     pictures = spaces.Box(0, 255, (8, 8, 3), np.uint8)
     buffer = ReplayBuffer(8, pictures, spaces.Box(2, 6, (1,)), device="cpu")
     for step in range(12):
-        before, after = (np.full((1, 8, 8, 3), 10 * step + n) for n in (0, 1))
         last = step % 3 == 2
+        coming = 10 * step + (1 if last else 10)
+        before, after = (np.full((1, 8, 8, 3), n) for n in (10 * step, coming))
         cut = {"TimeLimit.truncated": step == 8}
         scaled = np.full((1, 1), step / 11 * 2 - 1)
         buffer.add(before, after, scaled, np.array([step]), np.array([last]), [cut])

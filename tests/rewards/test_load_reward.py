@@ -57,7 +57,14 @@ def test_options_are_those_of_the_constructor():
 def test_what_the_source_says_is_what_the_constructor_takes(home):
     module, _, name = home.partition(":")
     made = getattr(importlib.import_module(module), name)
-    assert signatures.read(home) == signatures.inspected(made)
+    read, inspected = signatures.read(home), signatures.inspected(made)
+    completed = {
+        name: one.replace(default=inspected.parameters[name].default)
+        if one.default is signatures.UNREAD
+        else one
+        for name, one in read.parameters.items()
+    }
+    assert read._replace(parameters=completed) == inspected
 
 
 @pytest.mark.parametrize(
@@ -251,9 +258,15 @@ def test_parse_bad_specs(spec, message):
 
 def test_which_rewards_look_at_the_goal(registered):
     assert needs_goal("video")
-    assert needs_goal("liv:form=plain")
-    for spec in ("env", "liv:prompt=a", "roboclip:goal=a", "vlm-rm:prompt=a", "glow"):
-        assert not needs_goal(spec)
+    assert needs_goal("liv:encoder=pixels")
+    for text in (
+        "env",
+        "liv:encoder=pixels,prompt=a",
+        "liv:encoder=pixels,goal=a",
+        "vlm-rm:prompt=a,alpha=0",
+        "glow",
+    ):
+        assert not needs_goal(text)
 
 
 def test_a_contestant_by_name(registered, clip_folder):
@@ -273,7 +286,7 @@ def test_a_contestant_by_name(registered, clip_folder):
     assert len(one.parts[0][0]._goals) == len(goal.videos), "the goal's key frames"
     with pytest.raises(ValueError, match="liv:enc.*needs a goal"):
         maker.make(f"liv:{encoder}")
-    with pytest.raises(ValueError, match="reward 'vlm-rm:alpha=0'.*'prompt'"):
+    with pytest.raises(ValueError, match="reward 'vlm-rm:alpha=0': needs prompt="):
         maker.make("vlm-rm:alpha=0")
 
 

@@ -28,9 +28,14 @@ ray = pytest.importorskip("ray")
 serve = pytest.importorskip("ray.serve")
 
 from genreward_wrappers.rewards.served.deployment import deploy, withdraw  # noqa: E402
+from tests.ray_cluster import cluster  # noqa: E402, F401
 
 # A cluster of its own starts, and processes that import torch.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.usefixtures("cluster"),
+]
 
 HORIZON = 20
 REWARD = "video:encoder=pixels"
@@ -44,29 +49,12 @@ def bundle():
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    # Ray lets its workers wait behind everything else that a machine does.
-    os.environ.update(RAY_worker_niceness="0")
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=100 * 2**20,
-        log_to_driver=False,
-        logging_level="error",
-    )
-    yield
-    if ray.is_initialized():
-        serve.shutdown()
-        ray.shutdown()
-
-
-@pytest.fixture(scope="module")
 def local(bundle):
     return load_reward("video", goal=bundle, encoder="pixels", horizon=HORIZON)
 
 
 @pytest.fixture(scope="module")
-def cup(cluster, bundle):
+def cup(bundle):
     """The reward ray:cup, which leaves room for two workers."""
     facts = Facts(horizon=HORIZON, goal=bundle)
     deploy(RewardSpec.parse(REWARD), facts, "cup", cpus=0.1)
@@ -129,7 +117,7 @@ def test_in_a_notebook_too(cup):
 
 
 @pytest.fixture
-def broken(cluster):
+def broken():
     """Serves ray:broken, which dies at a step and takes its time at a reset."""
 
     class Broken:
@@ -167,7 +155,7 @@ def test_replicas_that_die_twice_and_slow_ones(broken):
         session.score(np.zeros(1), frames, ~everyone, ~everyone)
 
 
-def test_a_reward_that_cannot_be_built_says_so(cluster, bundle):
+def test_a_reward_that_cannot_be_built_says_so(bundle):
     with pytest.raises(ValueError, match="horizon="):
         deploy(RewardSpec.parse(REWARD), Facts(goal=bundle), "wrong", cpus=0.1)
     assert "wrong" not in serve.status().applications

@@ -51,7 +51,10 @@ from genreward_wrappers.testing import Brightness, PointMass
                 preset="paper",
             ),
         ),
-        ("liv:prompt=a,every=4", RewardSpec("liv", {"prompt": "a", "every": 4})),
+        (
+            "liv:prompt=a,encoder=pixels,every=4",
+            RewardSpec("liv", {"prompt": "a", "encoder": "pixels", "every": 4}),
+        ),
         ("env", RewardSpec("env")),
     ],
 )

@@ -9,32 +9,32 @@ from __future__ import annotations
 import argparse
 import ast
 import os
-import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from genreward_wrappers.encoders.names import (
+    check_device,
+    check_dtype,
+    check_encoder,
+)
+
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Run = Callable[[argparse.Namespace], int]
 
 
-def device_name(text: str) -> str:
-    """A device's name, if it is one; whether it is there is asked of torch later."""
-    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", text) is None:
-        raise argparse.ArgumentTypeError(
-            f"expected auto, cpu, cuda or cuda:<index>, got {text!r}"
-        )
-    return text
+def checked(check: Callable[[str], None]) -> Callable[[str], str]:
+    """An argument's type: a text that passes a check, whose words an error has."""
 
+    def read(text: str) -> str:
+        try:
+            check(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+        return text
 
-def dtype_name(text: str) -> str:
-    """A floating-point type's name, if it is one that models compute in."""
-    if text not in ("float32", "float16", "bfloat16"):
-        raise argparse.ArgumentTypeError(
-            f"expected float32, float16 or bfloat16, got {text!r}"
-        )
-    return text
+    return read
 
 
 #: Options of several commands, spelled here and nowhere else.
@@ -149,14 +149,14 @@ SHARED: dict[str, dict[str, Any]] = {
         "default.",
     },
     "--device": {
-        "type": device_name,
+        "type": checked(check_device),
         "default": "auto",
         "metavar": "DEVICE",
         "help": 'Where the models run: "auto" (a GPU if there is one), "cpu", "cuda" '
         'or "cuda:<index>".',
     },
     "--dtype": {
-        "type": dtype_name,
+        "type": checked(check_dtype),
         "metavar": "TYPE",
         "help": "The type that the models compute in: float32 (the default), float16 "
         "or bfloat16.",
@@ -317,6 +317,12 @@ def check_goal(goal: str | None, env_id: str | None = None) -> None:
         HubAddress.parse(goal)
     else:
         load_goal(goal, env_id)
+
+
+def check_encoders(*names: str | None) -> None:
+    """Raises for what can be no encoder's name; one that was not given is none."""
+    for name in filter(None, names):
+        check_encoder(name)
 
 
 def check_least(args: argparse.Namespace, **least: int) -> None:

@@ -37,7 +37,7 @@ def add_evaluate(commands: Commands) -> None:
         "judge rewards before you train on them",
         "Scores test episodes of known quality with one or more rewards and their "
         "controls, prints figures and verdicts, and writes report.json and a page.",
-        "--env metaworld/pick-place --reward video --reward vlm-rm",
+        "--env metaworld/pick-place --reward video --reward paper",
     )
     add_shared(command, "--env", required=True)
     command.add_argument(

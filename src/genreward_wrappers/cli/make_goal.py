@@ -12,6 +12,7 @@ from genreward_wrappers.cli.arguments import (
     Commands,
     add_command,
     add_shared,
+    check_encoders,
     check_env,
     read_pairs,
     read_size,
@@ -158,6 +159,8 @@ def add_make_goal(commands: Commands) -> None:
 def run_make_goal(args: argparse.Namespace) -> int:
     """Makes the goal, and says what it is worth and how to use it."""
     check_env(args.env)
+    features = None if args.features == "state" else args.features
+    check_encoders(args.encoder, args.clip, features)
     require("scipy", "evaluate", "the check on held-out episodes needs scipy")
     from genreward_wrappers.goal_pipeline.make_goal import make_goal
     from genreward_wrappers.goal_pipeline.recipe import (

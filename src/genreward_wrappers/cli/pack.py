@@ -9,6 +9,7 @@ from genreward_wrappers.cli.arguments import (
     Commands,
     add_command,
     add_shared,
+    check_encoders,
     read_size,
 )
 
@@ -61,6 +62,7 @@ def add_pack(commands: Commands) -> None:
 
 def run_pack(args: argparse.Namespace) -> int:
     """Packs the videos."""
+    check_encoders(args.encoder)
     from genreward_wrappers.goal_pipeline.pack import pack, pack_candidates, pack_views
 
     views = _views(args.videos)

@@ -8,6 +8,7 @@ from genreward_wrappers.cli.arguments import (
     Commands,
     add_command,
     add_shared,
+    check_encoders,
     check_goal,
 )
 
@@ -70,6 +71,7 @@ def run_select(args: argparse.Namespace) -> int:
     if picture == args.output:
         raise ValueError(f"--picture and --output are both {picture}")
     check_goal(args.goal)
+    check_encoders(args.encoder)
     from genreward_wrappers.data.goals import load_goal
     from genreward_wrappers.goal_pipeline.card import curve_summary
     from genreward_wrappers.goal_pipeline.select import (

@@ -9,6 +9,7 @@ from genreward_wrappers.cli.arguments import (
     Commands,
     add_command,
     add_shared,
+    check_encoders,
     check_goal,
     given,
 )
@@ -93,6 +94,7 @@ def add_train_fb(commands: Commands) -> None:
 def run_train_fb(args: argparse.Namespace) -> int:
     """Trains, prints what the nets are worth, and writes the bundle."""
     check_goal(args.goal)
+    check_encoders(None if args.features == "state" else args.features)
     from genreward_wrappers.data.goals import load_goal
     from genreward_wrappers.progress import progress_bar, tensorboard
     from genreward_wrappers.training.forward_backward.features import (

@@ -7,7 +7,7 @@ the worker process, and only the frames that a reward will look at.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.core import ActType, ObsType
 from gymnasium.utils import RecordConstructorArgs
+from numpy.typing import NDArray
 
 from genreward_wrappers.core import Float32, Int64, UInt8
 
@@ -51,8 +52,7 @@ class FrameSource:
     def of_observation(self, observation: Any) -> Any:
         """The frame (or batch of frames) inside an observation."""
         if self.views:
-            found = [np.asarray(observation[key]) for key in self.views]
-            return np.concatenate(found, axis=-2)
+            return side_by_side([np.asarray(observation[key]) for key in self.views])
         return observation if self.key is None else observation[self.key]
 
 
@@ -190,6 +190,35 @@ def _fault(space: spaces.Space[Any], smallest: int = 1) -> str:
     if len(space.shape) == 2 or space.shape[-1] == 1:
         return f"{wanted}, {what}: it is grey; wrap before the colours are dropped"
     return f"{wanted}, {what}: it is stacked; wrap before frames are stacked"
+
+
+def side_by_side(pictures: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """(..., H, V * W, 3) the pictures of V views as one; one alone stays itself.
+
+    Raises:
+        ValueError: They are not of one size.
+
+    >>> side_by_side([np.zeros((2, 8, 8, 3)), np.ones((2, 8, 8, 3))]).shape
+    (2, 8, 16, 3)
+    """
+    if len(pictures) == 1:
+        return pictures[0]
+    shapes = [picture.shape for picture in pictures]
+    if len({*shapes}) > 1:
+        raise ValueError(f"views lie side by side and have one size, got {shapes}")
+    return np.concatenate(pictures, axis=-2)
+
+
+def cut_out(pictures: NDArray[Any], index: int, count: int) -> NDArray[Any]:
+    """(..., H, W, 3) one view of several."""
+    width, rest = divmod(pictures.shape[-2], count)
+    if rest:
+        raise ValueError(
+            f"a picture of width {pictures.shape[-2]} does not hold {count} views side "
+            "by side"
+        )
+    cut = pictures[..., index * width : (index + 1) * width, :]
+    return np.ascontiguousarray(cut)
 
 
 def flat_state(observation: Any, axes: int = 0) -> Float32 | None:

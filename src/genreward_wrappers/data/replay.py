@@ -10,7 +10,10 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from genreward_wrappers.core import Int64
+from genreward_wrappers.core import Bool, Int64
+
+#: Rows of a buffer that are compared at once.
+COMPARED = 256
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,26 @@ def stored_episodes(buffer: Any) -> Iterator[Stored]:
     # In a full buffer the oldest step is the one that is overwritten next.
     order = (np.arange(filled) + (buffer.pos if buffer.full else 0)) % filled
     for env in range(buffer.n_envs):
-        ends = np.flatnonzero(buffer.dones[order, env]) + 1
-        for i, rows in enumerate(np.split(order, ends)):
+        over = buffer.dones[order, env].astype(np.bool_)
+        over[:-1] |= _broken(buffer, order, env)
+        for i, rows in enumerate(np.split(order, np.flatnonzero(over) + 1)):
             if len(rows):
                 name = f"replay buffer, environment {env}, row {rows[0]}"
                 yield Stored(env, rows, name, bool(buffer.full) and i == 0)
+
+
+def _broken(buffer: Any, order: Int64, env: int) -> Bool:
+    """(N - 1,) whether a row does not begin where the row before it has ended.
+
+    Another call of `learn` resets the environments in mid-episode.
+    """
+    found = []
+    # Bounded, for observations may be pictures.
+    for i in range(0, len(order) - 1, COMPARED):
+        rows = order[i : i + COMPARED + 1]
+        came = _rows(buffer.next_observations, rows[:-1], env)
+        found.append(~same_rows(came, _rows(buffer.observations, rows[1:], env)))
+    return np.concatenate(found) if found else np.zeros(0, np.bool_)
 
 
 def observations_of(buffer: Any, stored: Stored) -> Any:
@@ -63,6 +81,17 @@ def observations_of(buffer: Any, stored: Stored) -> Any:
     if isinstance(seen, Mapping):
         return {key: np.concatenate([seen[key], end[key]]) for key in seen}
     return np.concatenate([seen, end])
+
+
+def same_rows(some: Any, others: Any) -> Bool:
+    """(N,) whether two batches of observations are the same, row by row."""
+    if isinstance(some, Mapping):
+        return np.asarray(np.all([same_rows(some[k], others[k]) for k in some], 0))
+    one = np.asarray(some)
+    other = np.asarray(others).astype(one.dtype).reshape(one.shape)
+    # What is not a number is like nothing else, not even itself.
+    same = (one == other) | ((one != one) & (other != other))
+    return np.asarray(same.reshape(len(one), -1).all(1))
 
 
 def actions_of(buffer: Any, stored: Stored) -> NDArray[Any]:

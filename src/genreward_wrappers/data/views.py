@@ -8,12 +8,10 @@ way, and its camera is called "front+wrist".
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from genreward_wrappers.data.frames import cut_out, side_by_side
 from genreward_wrappers.data.goals import GoalBundle, GoalError
 
 #: Between the names of cameras whose pictures lie side by side.
@@ -33,35 +31,6 @@ def view_names(names: Iterable[str]) -> tuple[str, ...]:
             "_ and -"
         )
     return found
-
-
-def side_by_side(pictures: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """(..., H, V * W, 3) the pictures of V views as one; one alone stays itself.
-
-    Raises:
-        ValueError: They are not of one size.
-
-    >>> side_by_side([np.zeros((2, 8, 8, 3)), np.ones((2, 8, 8, 3))]).shape
-    (2, 8, 16, 3)
-    """
-    if len(pictures) == 1:
-        return pictures[0]
-    shapes = [picture.shape for picture in pictures]
-    if len({*shapes}) > 1:
-        raise ValueError(f"views lie side by side and have one size, got {shapes}")
-    return np.concatenate(pictures, axis=-2)
-
-
-def cut_out(pictures: NDArray[Any], index: int, count: int) -> NDArray[Any]:
-    """(..., H, W, 3) one view of several."""
-    width, rest = divmod(pictures.shape[-2], count)
-    if rest:
-        raise ValueError(
-            f"a picture of width {pictures.shape[-2]} does not hold {count} views side "
-            "by side"
-        )
-    cut = pictures[..., index * width : (index + 1) * width, :]
-    return np.ascontiguousarray(cut)
 
 
 def names_in(camera: str) -> tuple[str, ...]:

@@ -161,7 +161,8 @@ def check_encoders(visit: Visit) -> Iterator[Finding]:
     """Whether the embedded encoders load and match the goals made for them."""
     from genreward_wrappers.data.goals import GoalBundle
     from genreward_wrappers.encoders.binding import bind_encoder
-    from genreward_wrappers.encoders.registry import embedded_encoders, load_encoder
+    from genreward_wrappers.encoders.names import embedded_encoders
+    from genreward_wrappers.encoders.registry import load_encoder
 
     goals: list[GoalBundle] = []
     folder = Path(str(resources.files("genreward_wrappers") / "assets" / "goals"))

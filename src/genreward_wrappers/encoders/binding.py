@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from genreward_wrappers.data.goals import GoalError
 from genreward_wrappers.encoders.base import VideoEncoder
-from genreward_wrappers.encoders.registry import is_pinned, load_encoder
+from genreward_wrappers.encoders.names import is_pinned
+from genreward_wrappers.encoders.registry import load_encoder
 
 
 class NamesEncoder(Protocol):

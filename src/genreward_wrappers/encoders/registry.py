@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import weakref
 from pathlib import Path
 
 import torch
 
-from genreward_wrappers.data.files import embedded_folder, embedded_folders
 from genreward_wrappers.encoders.base import (
     VideoEncoder,
     resolve_device,
     resolve_dtype,
 )
+from genreward_wrappers.encoders.names import (
+    CLIP_CONFIG,
+    HUB,
+    PIXELS,
+    check_encoder,
+    folder_of,
+)
 from genreward_wrappers.encoders.pixels import PooledPixels
 from genreward_wrappers.envs._llvm import before_torch
-
-FORMS = (
-    "'pixels' or 'pixels:<grid>'",
-    "'open_clip:<model>/<pretrained tag>', 'open_clip:<folder or safetensors file>'",
-    "'transformers:<folder, or hub id[@<revision>]>'",
-    "'random:<any of the following>'",
-    "'embedded:<name>'",
-    "'hf://<owner>/<repo>[/<subfolder>][@<revision>]'",
-    "or a local folder with config.json and safetensors weights",
-)
-
-#: Files that identify embedded encoders of diffusers and of open_clip.
-CLIP_CONFIG = "open_clip_config.json"
-MARKERS = ("config.json", CLIP_CONFIG)
-
-_COMMIT = re.compile(r"@[0-9a-f]{40}$")
 
 # Encoders are immutable, so all environments of a process can share one. It is freed
 # with the last reference.
@@ -86,26 +75,6 @@ def load_encoder(
         return encoder
 
 
-def is_pinned(spec: str) -> bool:
-    """Whether a name always stands for the same encoder.
-
-    Folders and the models of this package are local; on the Hub, only a commit is
-    immutable.
-    """
-    bare = spec.removeprefix("random:")
-    if bare.startswith("hf://"):
-        return _COMMIT.search(bare) is not None
-    library, _, name = bare.partition(":")
-    if library not in ("transformers", "open_clip"):
-        return True
-    return Path(name).expanduser().exists() or _COMMIT.search(name) is not None
-
-
-def embedded_encoders() -> list[str]:
-    """The names of the models that come with this package."""
-    return [*embedded_folders(MARKERS)]
-
-
 def _load(
     spec: str,
     device: torch.device,
@@ -113,8 +82,9 @@ def _load(
     size: tuple[int, int] | None,
     download: bool,
 ) -> VideoEncoder:
+    check_encoder(spec)
     before_torch()
-    pixels = re.fullmatch(r"pixels(?::(\d+))?", spec)
+    pixels = PIXELS.fullmatch(spec)
     if pixels:
         if dtype != torch.float32:
             raise ValueError(f"{spec!r} computes in float32, got dtype={dtype}")
@@ -131,7 +101,7 @@ def _load(
             name, device=device, dtype=dtype, size=size, download=download
         )
 
-    folder = _folder(spec)
+    folder = folder_of(spec)
     if folder is not None and (folder / CLIP_CONFIG).is_file():
         from genreward_wrappers.encoders.clip import load_clip
 
@@ -145,7 +115,7 @@ def _load(
     # The same architecture with untrained weights.
     untrained = spec.startswith("random:")
     source, spec = spec, spec.removeprefix("random:")
-    hub = re.fullmatch(r"hf://([^/@]+/[^/@]+)(?:/([^@]+?))?/?(?:@(.+))?", spec)
+    hub = HUB.fullmatch(spec)
     if hub:
         return load_video_vae(
             hub[1],
@@ -157,11 +127,8 @@ def _load(
             untrained=untrained,
             download=download,
         )
-    folder = _folder(spec)
-    if folder is None:
-        raise ValueError(
-            f"unknown encoder {source!r}{_hint(spec)}; it must be {', '.join(FORMS)}"
-        )
+    folder = folder_of(spec)
+    assert folder is not None, "checked above"
     return load_video_vae(
         folder,
         device=device,
@@ -172,31 +139,13 @@ def _load(
     )
 
 
-def _hint(spec: str) -> str:
-    """A hint for names that consist of an owner and a repository only."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", spec):
-        return ""
-    return (
-        f" (for a model of the Hub write 'hf://{spec}' if it is a video VAE, or "
-        f"'transformers:{spec}' if it looks at single images)"
-    )
-
-
-def _folder(spec: str) -> Path | None:
-    """The folder of an embedded name or a path, or None."""
-    if spec.startswith("embedded:"):
-        return embedded_folder(spec, MARKERS, "encoder")
-    path = Path(spec).expanduser()
-    return path.resolve() if path.is_dir() else None
-
-
 def _stamp(spec: str) -> tuple[object, ...]:
     """Changes with the files of a folder, so that a retrained model is loaded anew."""
     for library in ("random:", "open_clip:", "transformers:"):
         spec = spec.removeprefix(library)
     if spec.endswith(".safetensors"):
         spec = str(Path(spec).parent)
-    folder = None if spec.startswith(("pixels", "hf://")) else _folder(spec)
+    folder = None if spec.startswith(("pixels", "hf://")) else folder_of(spec)
     if folder is None:
         return ()
     files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from torch import Tensor
-from torch.nn.functional import normalize
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @runtime_checkable
@@ -58,6 +58,9 @@ def text_tower(encoder: object) -> TextTower:
 
 def mean_text(tower: TextTower, texts: Sequence[str]) -> Tensor:
     """The unit vector (D,) along the mean of the texts' unit embeddings."""
+    # Texts themselves are checked without torch.
+    from torch.nn.functional import normalize
+
     units = normalize(tower.encode_texts(texts), dim=-1)
     return normalize(units.mean(0), dim=-1)
 

@@ -18,9 +18,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common import buffers
 
-from genreward_wrappers.core import RewardModel, Score, Transition, weigh
+from genreward_wrappers.core import Bool, RewardModel, Score, Transition, weigh
 from genreward_wrappers.data.minari import pictures_of
-from genreward_wrappers.data.replay import unscaled
+from genreward_wrappers.data.replay import same_rows, unscaled
 from genreward_wrappers.rewards.frame_level import FrameLevel
 from genreward_wrappers.rewards.spec import ENV
 
@@ -134,10 +134,24 @@ class RelabelReplayBuffer(buffers.ReplayBuffer):  # type: ignore[misc]
         """
         row, ledger = self.pos, self._ledger
         self._note(row, np.asarray(reward), infos)
-        ledger.running = ledger.running + 1
+        ledger.running = np.where(self._goes_on(obs), ledger.running, 0) + 1
         ledger.steps[row] = ledger.running
         ledger.running = np.where(done, 0, ledger.running)
         super().add(obs, next_obs, action, reward, done, infos)
+
+    def _goes_on(self, obs: Any) -> Bool:
+        """(N,) whether these observations are those that the last step led to.
+
+        Another call of `learn` resets the environments in mid-episode, and the buffer
+        is not told.
+        """
+        last = (self.pos - 1) % self.buffer_size
+        if self.optimize_memory_usage:
+            return same_rows(self.observations[self.pos], obs)
+        came = self.next_observations
+        if isinstance(came, Mapping):
+            return same_rows({key: one[last] for key, one in came.items()}, obs)
+        return same_rows(came[last], obs)
 
     def put_model(self, model: RewardModel[Any], version: int) -> None:
         """Pays every sample's part of this name by a model, from now on.

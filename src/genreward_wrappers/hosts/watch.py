@@ -85,7 +85,7 @@ class Watch:
         if self.horizon is not None and steps < SHORT * self.horizon:
             self.once(
                 "short",
-                f"an episode {how} after {steps} steps, and the goal is stretched over "
-                f"{self.horizon}: the agent is held against its beginning alone. If "
-                f"episodes are that short, give horizon={steps}",
+                f"an episode {how} after {steps} steps, but the goal video is spread "
+                f"over {self.horizon}, so the agent is compared only with the video's "
+                f"beginning. If episodes are that short, give horizon={steps}",
             )

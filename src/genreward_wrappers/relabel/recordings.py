@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from genreward_wrappers.core import UInt8, warn_caller
 from genreward_wrappers.data.episodes import Episode
-from genreward_wrappers.data.frames import flat_state
+from genreward_wrappers.data.frames import flat_state, side_by_side
 from genreward_wrappers.data.lerobot import (
     LeRobotEpisode,
     is_lerobot,
@@ -42,7 +42,7 @@ from genreward_wrappers.data.video_files import (
     read_pictures,
     read_video,
 )
-from genreward_wrappers.data.views import BETWEEN, names_in, side_by_side
+from genreward_wrappers.data.views import BETWEEN, names_in
 
 EPISODE_ENDING = ".safetensors"
 

@@ -20,10 +20,16 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from genreward_wrappers.core import RewardModel, check_model
+from genreward_wrappers.encoders.names import (
+    check_device,
+    check_dtype,
+    check_encoder,
+)
 from genreward_wrappers.rewards import signatures
 from genreward_wrappers.rewards.align import Aligned
 from genreward_wrappers.rewards.decorators import EveryK
 from genreward_wrappers.rewards.options import check_names, whole
+from genreward_wrappers.rewards.peers.values import CHECKS
 from genreward_wrappers.rewards.signatures import Takes, inspected, read
 
 GROUP = "genreward_wrappers.rewards"
@@ -46,6 +52,16 @@ HOME = {
     "lerobot": f"{_REWARDS}.peers.lerobot:LeRobotReward",
     "ray": f"{_REWARDS}.served.client:served",
 }
+
+#: What is checked alike in all models that take it.
+CHECKED: Mapping[str, Callable[[str], None]] = {
+    "encoder": check_encoder,
+    "device": check_device,
+    "dtype": check_dtype,
+}
+
+#: What is known where a model is used, and need not be said.
+ADDED = ("goal", "horizon", "action_space", "device", "dtype", "sparse")
 
 #: Those whose name carries a variant, and what stands for it in messages.
 VARIANTS = {"lerobot": "<type>", "ray": "<name>"}
@@ -121,9 +137,27 @@ def own_options(name: str) -> tuple[str, ...]:
     return _takes(name).names
 
 
-def check_kinds(name: str, options: Mapping[str, Any]) -> None:
-    """Raises `ValueError` for options of another kind, such as a text for a number."""
-    signatures.check_kinds(_takes(name), options)
+def check_values(name: str, options: Mapping[str, Any]) -> None:
+    """Raises `ValueError` for options that a model of this package cannot be made with.
+
+    It is not imported for that. What its place of use may still add, such as the time
+    limit of an environment, may be missing.
+    """
+    head, _, variant = name.partition(":")
+    takes, given = _takes(name), {"variant": variant, **options}
+    signatures.check_kinds(takes, given)
+    for option, check in CHECKED.items():
+        if option in takes.parameters and options.get(option) is not None:
+            check(options[option])
+    missing = [x for x in takes.required if x not in given and x not in ADDED]
+    if missing:
+        raise ValueError(
+            f"needs {missing[0]}=, and has no default for it; its options are "
+            f"{', '.join(reward_options(name))}"
+        )
+    if head in HOME and head in CHECKS:
+        names = inspect.signature(CHECKS[head]).parameters
+        CHECKS[head](**takes.bound(given, names))
 
 
 def find_reward(name: str) -> tuple[Callable[..., Any], str | None]:

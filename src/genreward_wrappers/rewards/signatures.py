@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -27,6 +27,9 @@ KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "str": ((str,), "a text"),
 }
 
+#: Stands for a default whose value is not in the source.
+UNREAD = object()
+
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -34,11 +37,12 @@ class Takes(NamedTuple):
     """What a model takes.
 
     Attributes:
-        parameters: Its constructor's parameters, and how each is annotated.
+        parameters: Its constructor's parameters. Annotations are texts, and a default
+            that is no literal is `UNREAD`.
         options: The dataclass of its further options, if it has one.
     """
 
-    parameters: Mapping[str, str]
+    parameters: Mapping[str, inspect.Parameter]
     options: type[Options] | None = None
 
     @property
@@ -47,11 +51,26 @@ class Takes(NamedTuple):
         own = self.options.names() if self.options else ()
         return (*own, *(name for name in self.parameters if name != "variant"))
 
+    @property
+    def required(self) -> list[str]:
+        """The names of those without a default."""
+        each = self.parameters.items()
+        return [name for name, one in each if one.default is one.empty]
+
+    def bound(self, given: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+        """The values of these parameters: as given, or their defaults."""
+        return {
+            name: given[name] if name in given else self.parameters[name].default
+            for name in names
+        }
+
 
 def check_kinds(takes: Takes, given: Mapping[str, Any]) -> None:
     """Raises `ValueError` for a value of another kind than its parameter's."""
     for name, value in given.items():
-        kind, _, more = takes.parameters.get(name, "").partition(" | ")
+        if name not in takes.parameters:
+            continue
+        kind, _, more = takes.parameters[name].annotation.partition(" | ")
         if kind not in KINDS or more not in ("", "None") or (more and value is None):
             continue
         types, said = KINDS[kind]
@@ -63,9 +82,12 @@ def check_kinds(takes: Takes, given: Mapping[str, Any]) -> None:
 def inspected(make: Callable[..., Any]) -> Takes:
     """What a class or function takes."""
     named = {
-        each.name: ""
-        if each.annotation is each.empty
-        else inspect.formatannotation(each.annotation).strip("'")
+        each.name: each.replace(
+            kind=inspect.Parameter.KEYWORD_ONLY,
+            annotation=""
+            if each.annotation is each.empty
+            else inspect.formatannotation(each.annotation).strip("'"),
+        )
         for each in inspect.signature(make).parameters.values()
         if each.kind in NAMED
     }
@@ -98,12 +120,30 @@ def read(home: str) -> Takes:
     return Takes(_parameters(make), _imported(tree, told[0]) if told else None)
 
 
-def _parameters(make: ast.FunctionDef) -> dict[str, str]:
+def _parameters(make: ast.FunctionDef) -> dict[str, inspect.Parameter]:
+    plain, named = make.args.args, make.args.kwonlyargs
+    defaults = [
+        *[None] * (len(plain) - len(make.args.defaults)),
+        *make.args.defaults,
+        *make.args.kw_defaults,
+    ]
     return {
-        each.arg: ast.unparse(each.annotation) if each.annotation else ""
-        for each in (*make.args.args, *make.args.kwonlyargs)
+        each.arg: inspect.Parameter(
+            each.arg,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if default is None else _literal(default),
+            annotation=ast.unparse(each.annotation) if each.annotation else "",
+        )
+        for each, default in zip((*plain, *named), defaults, strict=True)
         if each.arg != "self"
     }
+
+
+def _literal(default: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(default)
+    except ValueError:
+        return UNREAD
 
 
 def _imported(tree: ast.Module, name: str) -> Any:

@@ -20,6 +20,7 @@ import numpy as np
 
 from genreward_wrappers.core import RewardModel
 from genreward_wrappers.data.goals import GoalBundle, GoalError
+from genreward_wrappers.encoders.names import check_encoder
 from genreward_wrappers.generators.episode_settings import GeneratedGoals
 from genreward_wrappers.rewards.facts import (
     Built,
@@ -32,7 +33,7 @@ from genreward_wrappers.rewards.options import check_names, whole
 from genreward_wrappers.rewards.registry import (
     ALIGN,
     EVERY,
-    check_kinds,
+    check_values,
     load_reward,
     own_options,
     reward_options,
@@ -130,9 +131,12 @@ class RewardSpec:
         name, options = parse(text)
         try:
             if name not in REWARDS:
-                check_kinds(name, options)
+                check_values(name, options)
+            # The untrained twin of the goal's encoder has no other name.
+            elif options.get("encoder", "random") != "random":
+                check_encoder(options["encoder"])
             return cls.of(name, options)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"reward {text!r}: {error}") from error
 
     @classmethod

@@ -26,7 +26,7 @@ REWARDS: Mapping[str, str] = {
     "frame": "the frame-level reward",
     "generated": "the video-level reward, each episode with goals of its own that are "
     "generated from its first frame",
-    "paper": "the video-level reward as the released code has it",
+    "paper": "the video-level reward with the released code's settings",
     "pixels": "the video-level reward on pooled pixels",
     "random": "the video-level reward on an untrained encoder of the same shape",
     "env": "the environment's own reward",

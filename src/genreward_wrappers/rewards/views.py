@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genreward_wrappers.core import Bool, RewardModel, Score, Transition, UInt8, UInt64
+from genreward_wrappers.data.frames import cut_out
 from genreward_wrappers.data.goals import GoalBundle, GoalError
-from genreward_wrappers.data.views import cut_out, split_views, view_names
+from genreward_wrappers.data.views import split_views, view_names
 from genreward_wrappers.rewards.decorators import Around
 from genreward_wrappers.rewards.facts import Built, Facts, Part, is_generated
 

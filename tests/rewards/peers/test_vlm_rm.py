@@ -185,7 +185,7 @@ def test_another_encoder_object(clip_folder, make, frames):
         ({"prompt": 3}, TypeError, "prompt=3.*expected a text"),
         ({"prompt": "a", "baseline": ["b", " "]}, ValueError, "baseline=.*none empty"),
         ({"prompt": "a", "baseline": "a"}, ValueError, "the same embedding"),
-        ({"prompt": "a", "alpha": 0, "resize": "crop"}, ValueError, 'or "model"'),
+        ({"prompt": "a", "alpha": 0, "resize": "crop"}, ValueError, "one of 'squash'"),
         ({"prompt": "a", "baseline": "b", "alpha": 1.5}, ValueError, "from 0 to 1"),
         ({"prompt": "a", "baseline": "b", "alpha": -0.1}, ValueError, "from 0 to 1"),
     ],

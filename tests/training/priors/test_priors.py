@@ -802,7 +802,7 @@ def test_files_that_are_no_prior(priors, tmp_path, goal):
 
 def test_bad_options(priors):
     viper, diffusion = (priors[kind].prior for kind in KINDS)
-    with pytest.raises(ValueError, match="likelihood='first': expected one of last"):
+    with pytest.raises(ValueError, match="likelihood='first': expected one of 'last'"):
         Viper(viper, likelihood="first")
     with pytest.raises(ValueError, match="chains=0"):
         DiffusionReward(diffusion, chains=0)

@@ -396,7 +396,7 @@ def training_of(goal: GoalBundle) -> list[dict[str, Any]]:
     """The provenance of the goal's encoder, if it comes with this package."""
     import json
 
-    from genreward_wrappers.encoders.registry import MARKERS
+    from genreward_wrappers.encoders.names import MARKERS
 
     source = str(goal.encoder.get("source", ""))
     if not source.startswith("embedded:"):

@@ -45,6 +45,7 @@ from genreward_wrappers.core import (
     UInt64,
 )
 from genreward_wrappers.rewards.combine import RND, WeightedSum
+from genreward_wrappers.rewards.peers import values
 from genreward_wrappers.rewards.peers.from_prior import OfCodes
 from genreward_wrappers.training.priors.store import Prior
 from genreward_wrappers.training.priors.vq_diffusion import certainty
@@ -93,8 +94,7 @@ class DiffusionReward(OfCodes[DiffusionMemory]):
             FileError: There is no such file, or it is another kind of prior.
             ValueError: The prior has no statistics.
         """
-        if chains < 1:
-            raise ValueError(f"chains={chains}: expected at least 1")
+        values.diffusion_reward(prior, chains, every)
         super().__init__(prior, every, device)
         self._chains = chains
         self._mean, self._std = 0.0, 1.0

@@ -31,7 +31,7 @@ class OfCodes(RewardModel[M]):
 
         Raises:
             FileError: There is no such file, or it is another kind of prior.
-            ValueError: It is another kind of prior, or the pace is below 1.
+            ValueError: It is another kind of prior.
         """
         if not isinstance(prior, Prior):
             prior = Prior.load(prior, self.kind, device)
@@ -40,8 +40,6 @@ class OfCodes(RewardModel[M]):
                 f"expected a prior of {self.kind!r}, got one of {prior.kind!r}: make "
                 f"one with genreward train-{self.kind}"
             )
-        if every < 1:
-            raise ValueError(f"every={every}: expected at least 1 step")
         self.prior, self._every = prior, every
 
     def wants(self, steps: Int64) -> Bool:

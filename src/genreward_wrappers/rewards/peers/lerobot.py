@@ -46,10 +46,8 @@ from genreward_wrappers.encoders.strict_loading import (
 )
 from genreward_wrappers.encoders.texts import as_texts
 from genreward_wrappers.extras import require
+from genreward_wrappers.rewards.peers import values
 from genreward_wrappers.rewards.peers.history import History, add, begin, sample
-
-#: The models of a video and a text, and those of one frame.
-VIDEO, FRAME = ("robometer", "topreward"), ("reward_classifier",)
 
 #: What LeRobot calls the file of a model's weights.
 WEIGHTS = "model.safetensors"
@@ -92,31 +90,8 @@ class LeRobotReward(RewardModel[LeRobotMemory]):
             ImportError: lerobot is not installed, or has no reward models.
             ValueError: There is no such variant, or its text or weights are missing.
         """
-        if variant not in VIDEO + FRAME:
-            raise ValueError(
-                f"lerobot:{variant}: expected one of {', '.join(VIDEO + FRAME)}"
-                + (
-                    "; SARM reads the robot's state beside the pictures, which a "
-                    "reward of frames does not have"
-                    if variant == "sarm"
-                    else ""
-                )
-            )
-        if (variant in VIDEO) == (prompt is None):
-            raise ValueError(
-                f"lerobot:{variant} {'needs' if prompt is None else 'takes no'} "
-                f"prompt=, got {prompt!r}"
-            )
-        if every < 1 or length < 1:
-            raise ValueError(
-                f"every={every}, length={length}: expected at least 1 of each"
-            )
-        if variant in FRAME and path is None:
-            raise ValueError(
-                f"lerobot:{variant} needs path=, a folder or hub id of its weights: "
-                "LeRobot publishes none"
-            )
-        self._prompt = None if prompt is None else as_texts(prompt, "prompt")[0]
+        values.lerobot(variant, prompt, path, every, length)
+        self._prompt = None if prompt is None else as_texts(prompt)[0]
         self._every, self._length = every, length
         self._reward = _load(variant, path, resolve_device(device), self._prompt)
 

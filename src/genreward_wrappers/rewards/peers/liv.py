@@ -45,8 +45,7 @@ from genreward_wrappers.data.goals import GoalBundle, load_goal
 from genreward_wrappers.encoders.base import VideoEncoder
 from genreward_wrappers.encoders.registry import load_encoder
 from genreward_wrappers.encoders.texts import as_texts, text_tower
-
-FORMS = ("plain", "difference")
+from genreward_wrappers.rewards.peers import values
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +86,13 @@ class LIV(RewardModel[LIVMemory]):
         Raises:
             ValueError: There is no goal, or two, or the encoder reads no texts.
         """
-        if form not in FORMS:
-            raise ValueError(f"form={form!r}: expected one of {FORMS}")
+        values.liv(prompt, form)
         if (prompt is None) == (goal is None):
             raise ValueError(
                 "expected one of prompt=, the goal in words, and goal=, the goal as a "
                 f"picture; got prompt={prompt!r} and goal={goal!r}"
             )
-        texts = [] if prompt is None else as_texts(prompt, "prompt")
+        texts = [] if prompt is None else as_texts(prompt)
         if isinstance(encoder, str):
             encoder = load_encoder(encoder, device=device, dtype=dtype)
         self.encoder, self._form = encoder, form

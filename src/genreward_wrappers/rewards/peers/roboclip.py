@@ -46,6 +46,7 @@ from genreward_wrappers.data.frames import evenly, sample_steps
 from genreward_wrappers.data.goals import GoalBundle, load_goal
 from genreward_wrappers.encoders.s3d import S3DEncoder, load_s3d
 from genreward_wrappers.encoders.texts import as_texts
+from genreward_wrappers.rewards.peers import values
 from genreward_wrappers.rewards.peers.history import History, add, begin, sample
 
 
@@ -104,6 +105,7 @@ class RoboCLIP(RewardModel[RoboMemory]):
             ValueError: There is no goal, or two; or no horizon; or the goal video is
                 too short.
         """
+        values.roboclip(prompt, weights, horizon, length, size)
         if (prompt is None) == (goal is None):
             raise ValueError(
                 "expected one of prompt=, the goal in words, and goal=, the goal as a "
@@ -114,12 +116,7 @@ class RoboCLIP(RewardModel[RoboMemory]):
                 "RoboCLIP is paid at the end of an episode and needs to know when that "
                 "is: the environment has no time limit, so give horizon="
             )
-        if horizon < 1 or length < 2 or length % 2:
-            raise ValueError(
-                f"expected horizon of at least 1 and an even length, got "
-                f"horizon={horizon} and length={length}"
-            )
-        texts = [] if prompt is None else as_texts(prompt, "prompt")
+        texts = [] if prompt is None else as_texts(prompt)
         videos = None if goal is None else _videos(goal, length)
         if not isinstance(weights, S3DEncoder):
             sides = None if size is None else (size, size)

@@ -43,6 +43,7 @@ from genreward_wrappers.core import (
     UInt64,
 )
 from genreward_wrappers.rewards.combine import symlog
+from genreward_wrappers.rewards.peers import values
 from genreward_wrappers.rewards.peers.denoiser import Denoiser
 
 #: How many frames go through the denoiser at once.
@@ -114,11 +115,7 @@ class Tadpole(RewardModel[TadpoleMemory]):
             FileNotFoundError: There is no such pipeline here, and it cannot be
                 downloaded.
         """
-        if not 1 <= stride <= window:
-            raise ValueError(
-                f"window={window}, stride={stride}: expected 1 <= stride <= window, or "
-                "some frames would be in no window"
-            )
+        values.tadpole(prompt, w1, w2, noise, size, window, stride)
         self.denoiser = Denoiser(
             pipeline,
             prompt,
@@ -128,7 +125,7 @@ class Tadpole(RewardModel[TadpoleMemory]):
             dtype=dtype,
             revision=revision,
         )
-        if not 0 <= noise[0] < noise[1] <= self.denoiser.steps:
+        if noise[1] > self.denoiser.steps:
             raise ValueError(
                 f"noise={noise}: expected a range within the {self.denoiser.steps} "
                 "steps of the pipeline"

@@ -30,10 +30,9 @@ import torch
 from torch import Tensor
 
 from genreward_wrappers.core import Bool, Score, Transition, UInt8, UInt64
+from genreward_wrappers.rewards.peers import values
 from genreward_wrappers.rewards.peers.from_prior import OfCodes
 from genreward_wrappers.training.priors.store import Prior
-
-LIKELIHOODS = ("last", "joint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +69,7 @@ class Viper(OfCodes[ViperMemory]):
             FileError: There is no such file, or it is another kind of prior.
             ValueError: There is no such likelihood.
         """
-        if likelihood not in LIKELIHOODS:
-            raise ValueError(
-                f"likelihood={likelihood!r}: expected one of {', '.join(LIKELIHOODS)}"
-            )
+        values.viper(prior, likelihood, every)
         super().__init__(prior, every, device)
         self._last = 1 if likelihood == "last" else None
 

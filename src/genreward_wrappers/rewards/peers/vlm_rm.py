@@ -50,6 +50,7 @@ from genreward_wrappers.encoders.base import VideoEncoder
 from genreward_wrappers.encoders.images import ImageEncoder, Pictures
 from genreward_wrappers.encoders.registry import load_encoder
 from genreward_wrappers.encoders.texts import as_texts, mean_text, text_tower
+from genreward_wrappers.rewards.peers import values
 
 DEFAULT_ENCODER = "open_clip:ViT-bigG-14/laion2b_s39b_b160k"
 
@@ -87,18 +88,9 @@ class VLMRM(RewardModel[None]):
         Raises:
             ValueError: A text is missing or empty, or the encoder reads no texts.
         """
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"alpha={alpha}: expected a number from 0 to 1")
-        if resize not in ("squash", "model"):
-            raise ValueError(f'resize={resize!r}: expected "squash" or "model"')
-        texts = as_texts(prompt, "prompt")
-        others = None if baseline is None else as_texts(baseline, "baseline")
-        if others is None and alpha > 0:
-            raise ValueError(
-                f"alpha={alpha} looks along the way from a baseline to the goal: give "
-                "baseline=, a text for the scene without the goal, or alpha=0 for the "
-                "plain cosine"
-            )
+        values.vlm_rm(prompt, baseline, alpha, resize)
+        texts = as_texts(prompt)
+        others = None if baseline is None else as_texts(baseline)
         if isinstance(encoder, str):
             encoder = load_encoder(encoder, device=device, dtype=dtype)
         tower = text_tower(encoder)
