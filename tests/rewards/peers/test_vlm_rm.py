@@ -96,6 +96,38 @@ def test_frames_that_are_not_square_are_squashed(make, embed):
     assert np.abs(found - cut).max() > 1e-3
 
 
+def test_only_rounding_parts_it_from_the_released_code(make, monkeypatch):
+    """Which resizes numbers from 0 to 1, and does not round them to uint8."""
+    from torchvision.transforms import Compose, InterpolationMode, Normalize, Resize
+
+    from genreward_wrappers.encoders import images
+
+    model = make(GOALS, alpha=0)
+    looks, clip = model._squash, model.encoder.model
+    resize = Resize((32, 32), InterpolationMode.BICUBIC, antialias=True)
+    theirs = Compose([resize, Normalize(looks.mean, looks.std)])
+
+    @torch.inference_mode()
+    def rewards(prepared):
+        unit = torch.nn.functional.normalize(clip.encode_image(prepared))
+        return (unit @ model._goal).numpy()
+
+    rng = np.random.default_rng(3)
+    frames = rng.integers(0, 256, (8, 96, 96, 3)).astype(np.uint8)
+    film = torch.from_numpy(frames)
+    released = rewards(theirs(film.permute(0, 3, 1, 2) / 255))
+    off = np.abs(model.values(frames) - released).max()
+    assert 1e-6 < off < np.ptp(released) / 20
+
+    def unrounded(planes, size, mode):
+        planes = planes.float()
+        return torch.nn.functional.interpolate(planes, size, mode=mode, antialias=True)
+
+    monkeypatch.setattr(images, "_scale", unrounded)
+    found = rewards(looks.normalise(looks.fit(film)))
+    np.testing.assert_allclose(found, released, atol=1e-6)
+
+
 def test_it_pays_for_the_frame_that_came_of_the_action(make, frames):
     model = make(GOALS[0], SCENES[0])
     values = model.values(frames)

@@ -23,8 +23,9 @@ cuts their sides off instead, as most CLIP models were trained.
 
 Where the released code differs: it leaves the mean of several texts shorter than one,
 so that alpha = 0 is the cosine plus a constant; it prepares pictures and texts for
-OpenAI's models, whichever model it loads; and it keeps the frames of a whole rollout
-and scores them at its end, inside its own learner. By the paper's own figures, large
+OpenAI's models, whichever model it loads; it does not round resized pictures to uint8,
+as Pillow does; and it keeps the frames of a whole rollout and scores them at its end,
+inside its own learner. By the paper's own figures, large
 models work better and small ones hardly.
 """
 
