@@ -81,10 +81,19 @@ def test_it_trains_shows_stops_and_resumes(tmp_path, capsys, monkeypatch):
     assert (output / "success.png").read_bytes() == picture
     capsys.readouterr()
     # The folder is that of this run.
-    assert main([*line, "--seed", "1"]) == 1
-    said = capsys.readouterr().err
-    assert "holds another run, coffee-button-pixels-seed-0-" in said
-    assert "give another folder" in said
+    goal = tmp_path / "goal.safetensors"
+    load_goal("metaworld/coffee-button").with_(prompt="another").save(goal)
+    kept = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    for other in (
+        ["--seed", "1"],
+        ["--reward", "pixels:payment=hold"],
+        ["--goal", str(goal)],
+    ):
+        assert main([*line, *other]) == 1
+        said = capsys.readouterr().err
+        assert "holds another run, coffee-button-pixels-seed-0-" in said
+        assert "give another folder" in said
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == kept
 
 
 def test_what_it_is_told_is_what_it_trains_on(tmp_path, monkeypatch, capsys):
