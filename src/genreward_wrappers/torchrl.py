@@ -1,7 +1,8 @@
 """The reward for TorchRL's environments: a `Transform` over a session of N rows.
 
 Where the environments run in processes of their own, as in `ParallelEnv`, the model
-stands once beside them, and scores all of their pictures in one batch.
+stands once beside them, and scores all of their pictures in one batch. Where a wrapper
+pays below TorchRL, `info_reader` brings its parts into the TensorDict.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 
-from genreward_wrappers.core import Bool, RewardModel, UInt8
+from genreward_wrappers.core import Bool, RewardModel, UInt8, check_model
 from genreward_wrappers.data.minari import pictures_of
 from genreward_wrappers.extras import require
+from genreward_wrappers.hosts.describe import find_host
 from genreward_wrappers.hosts.head import RewardHead
 from genreward_wrappers.rewards.facts import Built, Part
 from genreward_wrappers.rewards.spec import ENV
@@ -54,7 +57,11 @@ class RewardTransform(envs.Transform):  # type: ignore[misc]
             pixels: The key of the pictures: uint8 RGB, channels first or last.
             env_weight: The weight of the environments' own reward.
             seed: Of models that draw random numbers.
+
+        Raises:
+            TypeError: The model is something else.
         """
+        check_model(model)
         super().__init__(in_keys=[pixels], out_keys=[pixels])
         self._pixels, self._seed = pixels, seed
         parts = tuple(Part(part, weight) for part, weight in model.parts)
@@ -150,6 +157,35 @@ class RewardTransform(envs.Transform):  # type: ignore[misc]
             value = torch.as_tensor(value, dtype=number.dtype, device=number.device)
             tensordict.set(key, value.reshape(number.shape))
         return tensordict
+
+
+def info_reader(env: Any) -> Any:
+    """Reads what a reward wrapper says in ``info`` into the TensorDict.
+
+    That is every ``reward_<name>``, ``reward_<name>_due`` and ``weight_<name>``, each
+    with its type, and nothing of the environment's own, which
+    `GymWrapper.auto_register_info_dict` takes as well: it fails on Python numbers.
+
+    Args:
+        env: The Gymnasium environment, single or vector, with the reward wrapper.
+
+    Raises:
+        ValueError: There is no reward wrapper in it, or it lives in another process.
+
+    Example:
+        >>> from torchrl.envs import GymWrapper  # doctest: +SKIP
+        >>> env = GenRewardWrapper(env)  # doctest: +SKIP
+        >>> GymWrapper(env).set_info_dict_reader(info_reader(env))  # doctest: +SKIP
+    """
+    said = find_host(env)._head.opening()
+    shape = (env.num_envs,) if isinstance(env, VectorEnv) else ()
+    spec = {
+        key: data.Unbounded(shape, dtype=torch.from_numpy(values).dtype)
+        for key, values in said.items()
+        if key.startswith(("reward_", "weight_"))
+    }
+    composite = data.Composite(spec, shape=shape)
+    return envs.default_info_dict_reader([*spec], composite)
 
 
 def _rows(values: Any) -> Bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
-from importlib import import_module
 
 import gymnasium as gym
 import numpy as np
@@ -22,9 +20,8 @@ from stable_baselines3.common.vec_env import (
 )
 from stable_baselines3.her import HerReplayBuffer
 
-from genreward_wrappers import RewardModelWrapper, load_reward, make, vector
+from genreward_wrappers import RewardModelWrapper, make, vector
 from genreward_wrappers.data.goals import embedded_goals
-from genreward_wrappers.relabel import from_frames, score
 from genreward_wrappers.sb3 import VecRewardModel
 from genreward_wrappers.testing import Brightness, PointMass, Traveller
 
@@ -96,97 +93,6 @@ def test_a_vector_host_says_how_it_resets():
     host = vector.RewardModelWrapper(envs, Traveller())
     assert host.autoreset_mode == AutoresetMode.SAME_STEP
     assert host.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
-
-
-def test_torchrl():
-    pytest.importorskip("torchrl")
-    from torchrl.envs import GymWrapper
-
-    env = GymWrapper(rewarded(obs="state", render_mode="rgb_array"))
-    env = env.auto_register_info_dict()
-    found = env.rollout(4)["next"]
-    assert found["reward_traveller"].shape[0] == 4
-    np.testing.assert_allclose(found["reward"].flatten(), found["reward_traveller"])
-    envs = SyncVectorEnv(
-        [partial(PointMass, **ARENA)] * 2, autoreset_mode=AutoresetMode.SAME_STEP
-    )
-    envs = GymWrapper(vector.RewardModelWrapper(envs, Traveller()))
-    assert envs.rollout(3).batch_size == (2, 3)
-
-
-def torchrl_arena(horizon=5):
-    from torchrl.envs import GymWrapper
-
-    return GymWrapper(PointMass(**{**ARENA, "horizon": horizon}, obs="dict"))
-
-
-def torchrl_arenas(count):
-    from torchrl.envs import ParallelEnv, SerialEnv
-
-    if not count:
-        return torchrl_arena()
-    kind = ParallelEnv if count == 2 else SerialEnv
-    # Their episodes end at different steps.
-    return kind(count, [partial(torchrl_arena, 5 - i) for i in range(count)])
-
-
-@pytest.mark.parametrize("count", [0, 2, 3], ids=["one", "parallel", "serial"])
-def test_a_transform_pays_as_the_wrapper(count, goal):
-    """One episode after another; the reward remembers how each began."""
-    pytest.importorskip("torchrl")
-    from torchrl.envs import TransformedEnv
-    from torchrl.envs.utils import check_env_specs
-
-    from genreward_wrappers.torchrl import RewardTransform
-
-    goal = goal.with_(videos=np.ascontiguousarray(goal.videos[:, :, :16, :16]))
-    model = load_reward("video", goal=goal, encoder="pixels:4", horizon=5)
-    envs = TransformedEnv(torchrl_arenas(count), RewardTransform(model, env_weight=0.5))
-    check_env_specs(envs)
-    envs.transform.set_weights(env=0.25)
-    found = envs.rollout(13, break_when_any_done=False)
-    found = found if count else found[None]
-    for row in found:
-        frames, after = row["pixels"].numpy(), row["next", "pixels"].numpy()
-        ended = row["next", "done"].flatten().numpy()
-        assert ended.sum() >= 2
-        starts = [0, *np.flatnonzero(ended) + 1]
-        for start, stop in zip(starts, [*starts[1:], len(row)], strict=True):
-            if start == stop:
-                continue
-            episode = np.concatenate([frames[start : start + 1], after[start:stop]])
-            (expected,) = score(from_frames([episode]), model)
-            took = row[start:stop]["next"]
-            own = took["reward_video"].flatten().numpy()
-            np.testing.assert_array_equal(own, expected.rewards.astype(np.float32))
-            total = own + 0.25 * took["reward_env"].flatten().numpy()
-            np.testing.assert_allclose(took["reward"].flatten(), total, rtol=1e-6)
-            assert row["reward_video"][start] == 0
-    envs.close()
-
-
-def test_torchrl_is_named_where_it_is_missing(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchrl.envs", None)
-    monkeypatch.delitem(sys.modules, "genreward_wrappers.torchrl", raising=False)
-    with pytest.raises(ImportError, match='needs TorchRL: pip install "torchrl"'):
-        import_module("genreward_wrappers.torchrl")
-
-
-def test_a_transform_says_where_it_belongs():
-    pytest.importorskip("torchrl")
-    from torchrl.envs import ToTensorImage, TransformedEnv
-
-    from genreward_wrappers.torchrl import RewardTransform
-
-    transform = RewardTransform(Traveller())
-    with pytest.raises(NotImplementedError, match="belongs to an environment"):
-        transform(torchrl_arena().reset())
-    with pytest.raises(RuntimeError, match="belongs to a TransformedEnv"):
-        transform.set_weights(env=1.0)
-    scaled = TransformedEnv(torchrl_arena(), ToTensorImage(in_keys=["pixels"]))
-    scaled.append_transform(transform)
-    with pytest.raises(ValueError, match=r"uint8 RGB pictures, found 0.*float32"):
-        scaled.reset()
 
 
 def test_minari(tmp_path, monkeypatch):
