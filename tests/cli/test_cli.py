@@ -187,6 +187,14 @@ def test_a_device_that_is_none_is_told_at_once(name, capsys):
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("seed", ["-1", "half", str(2**32)])
+def test_a_seed_that_is_none_is_told_at_once(seed, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--env", "metaworld/reach", f"--seed={seed}"])
+    said = "argument --seed: expected a whole number from 0 to 4294967295, got "
+    assert f"{said}{seed!r}" in capsys.readouterr().err
+
+
 def test_a_dtype_that_is_none_is_told_at_once(capsys):
     with pytest.raises(SystemExit):
         main(["score", "x.mp4", "--dtype", "float31"])
@@ -314,7 +322,12 @@ def test_shared_options_are_spelled_once():
         ("train --env CartPole-v1", "an environment that offers its state"),
         ("train --env metaworld/sweep", "no embedded goal for 'metaworld/sweep'"),
         ("train --env metaworld/reach --steps 0", "--steps 0: expected at least 1"),
+        ("train --env metaworld/reach --goal no.mp4", "there is no video at no.mp4"),
         ("train-fb --goal no.safetensors --data d --output o", "no.safetensors"),
+        ("generate --model m --prompt p --output o", "there is no folder m"),
+        ("finetune --model m --data d --output o", "there is no folder m"),
+        ("push nowhere.safetensors me/goals", "no goal bundle at nowhere"),
+        ("pull nowhere --output o", "'nowhere' is no address of a goal"),
         ("train-viper --goal metaworld/no --output o", "no embedded goal for"),
     ],
 )
@@ -364,6 +377,8 @@ WRONG_REWARDS = {
     "generated:encoder=hf://owner": "unknown encoder 'hf://owner'; it must be",
     "paper:encoder=embedded:vido": "no embedded encoder 'vido'; there are",
     "genreward:encoder=THUDM/CogVideoX-2b": "write 'hf://THUDM/CogVideoX-2b'",
+    "generated:generator=embedded:x": "there is no embedded generator 'x'",
+    "generated:generator=nowhere": "there is no folder nowhere, and it is no hub id",
     "vlm-rm": "needs prompt=, and has no default for it",
     "vlm-rm:prompt=cup,alpha=2": "alpha=2: expected a number from 0 to 1",
     "vlm-rm:prompt=3,alpha=0": "prompt=3: expected a text or a list of texts",

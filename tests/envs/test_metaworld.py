@@ -174,6 +174,14 @@ def test_a_frame_in_hand_does_not_change_later(make):
 # Observations and rewards
 
 
+def test_gymnasium_has_nothing_to_say_at_the_start(recwarn):
+    env = gym.make("metaworld/box-close", obs="state")
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
+    env.close()
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize(
     "task", ["reach", "window-open", "drawer-open", "dial-turn", "basketball", "hammer"]
 )

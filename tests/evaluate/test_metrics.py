@@ -209,6 +209,13 @@ def test_derived_episodes_have_figures_of_their_own():
     assert found["reversed_auc"].value == 0
 
 
+def test_figures_as_text():
+    assert str(Estimate(0.978, 0.925, 1.0, 60)) == "0.98 (0.93 to 1.00)"
+    assert str(Estimate(-0.001, -0.124, -0.004, 24)) == "0.00 (-0.12 to 0.00)"
+    assert str(Estimate(0.5, None, None, 2)) == "0.50"
+    assert str(Estimate(None, None, None, 0, "no successes")) == "undefined"
+
+
 def test_near_auc_leaves_the_easy_failures_out():
     kinds = ["success", "near-miss", "half-way", "random", "static", "other-task"]
     found = flat_episodes([3, 4, 2, 0, 0, 0], kinds)

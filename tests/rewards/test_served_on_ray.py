@@ -148,7 +148,7 @@ def test_replicas_that_die_twice_and_slow_ones(broken):
     frames, everyone = np.zeros((1, 8, 8, 3), np.uint8), np.ones(1, bool)
     with pytest.raises(TimeoutError, match=r"'broken'.*within 0\.5 s.*timeout="):
         model.reset(None, frames, everyone, np.zeros(1, np.uint64))
-    model._connection.timeout = 300
+    model._connection.timeout = 600
     session = Session([model], 1)
     session.begin(frames, seed=1)
     with pytest.raises(ConnectionError, match="two replicas.*'broken' died"):

@@ -37,6 +37,20 @@ def checked(check: Callable[[str], None]) -> Callable[[str], str]:
     return read
 
 
+def seed_number(text: str) -> int:
+    """A number that all generators take as their seed."""
+    last = 2**32 - 1
+    try:
+        seed = int(text)
+    except ValueError:
+        seed = -1
+    if not 0 <= seed <= last:
+        raise argparse.ArgumentTypeError(
+            f"expected a whole number from 0 to {last}, got {text!r}"
+        )
+    return seed
+
+
 #: Options of several commands, spelled here and nowhere else.
 SHARED: dict[str, dict[str, Any]] = {
     "--env": {
@@ -118,7 +132,12 @@ SHARED: dict[str, dict[str, Any]] = {
         "help": "The branch, tag or commit of the Hub repository; its main branch by "
         "default.",
     },
-    "--seed": {"type": int, "default": 0, "help": "The seed of all random numbers."},
+    "--seed": {
+        "type": seed_number,
+        "default": 0,
+        "metavar": "SEED",
+        "help": "The seed of all random numbers.",
+    },
     "--processes": {
         "type": int,
         "default": os.cpu_count() or 1,
@@ -311,8 +330,16 @@ def check_goal(goal: str | None, env_id: str | None = None) -> None:
     Raises:
         GoalError: There is none, or it is damaged.
     """
-    from genreward_wrappers.data.goals import HubAddress, load_goal
+    from genreward_wrappers.data.goals import GoalError, HubAddress, load_goal
+    from genreward_wrappers.data.video_files import is_videos
 
+    if is_videos(goal):
+        if not Path(str(goal)).exists():
+            raise GoalError(f"there is no video at {goal}")
+        raise GoalError(
+            f"{goal} is a video, and this command takes a goal bundle. Make one with: "
+            f"genreward pack {goal} --env {env_id or 'ID'} --output goal.safetensors"
+        )
     if goal is not None and goal.startswith("hf://"):
         HubAddress.parse(goal)
     else:

@@ -152,7 +152,9 @@ def add_finetune(commands: Commands) -> None:
 
 def run_finetune(args: argparse.Namespace) -> int:
     """Fine-tunes, reports progress, and writes the result."""
-    from genreward_wrappers.generators.settings import Model
+    from genreward_wrappers.generators.settings import Model, check_source
+
+    check_source(args.model)
     from genreward_wrappers.progress import progress_bars, tensorboard
     from genreward_wrappers.training.finetuning.finetune import finetune
     from genreward_wrappers.training.finetuning.place import is_first

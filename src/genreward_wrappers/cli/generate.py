@@ -67,8 +67,10 @@ def run_generate(args: argparse.Namespace) -> int:
     check_least(args, starts=1, candidates=1)
     if args.env:
         check_env(args.env)
+    from genreward_wrappers.generators.settings import Sampling, check_source
+
+    check_source(args.model)
     from genreward_wrappers.generators.candidates import SHEET
-    from genreward_wrappers.generators.settings import Sampling
     from genreward_wrappers.goal_pipeline.generate import generate
     from genreward_wrappers.progress import progress_bar
 

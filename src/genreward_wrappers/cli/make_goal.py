@@ -161,6 +161,10 @@ def run_make_goal(args: argparse.Namespace) -> int:
     check_env(args.env)
     features = None if args.features == "state" else args.features
     check_encoders(args.encoder, args.clip, features)
+    if args.generator:
+        from genreward_wrappers.generators.settings import check_source
+
+        check_source(args.generator)
     require("scipy", "evaluate", "the check on held-out episodes needs scipy")
     from genreward_wrappers.goal_pipeline.make_goal import make_goal
     from genreward_wrappers.goal_pipeline.recipe import (

@@ -33,6 +33,9 @@ def add_pull(commands: Commands) -> None:
 
 def run_pull(args: argparse.Namespace) -> int:
     """Downloads the bundle and says what may change about it."""
+    from genreward_wrappers.data.goals import HubAddress
+
+    HubAddress.parse(args.address)
     from genreward_wrappers.goal_pipeline.card import forbidding
     from genreward_wrappers.goal_pipeline.hub import pull
 

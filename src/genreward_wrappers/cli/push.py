@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from genreward_wrappers.cli.arguments import Commands, add_command, add_shared
+from genreward_wrappers.cli.arguments import (
+    Commands,
+    add_command,
+    add_shared,
+    check_goal,
+)
 
 
 def add_push(commands: Commands) -> None:
@@ -36,6 +41,7 @@ def add_push(commands: Commands) -> None:
 
 def run_push(args: argparse.Namespace) -> int:
     """Uploads the bundle and prints its address."""
+    check_goal(str(args.goal))
     from genreward_wrappers.data.goals import GoalBundle
     from genreward_wrappers.goal_pipeline.card import forbidding
     from genreward_wrappers.goal_pipeline.hub import push

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genreward_wrappers.data.files import embedded_folder, hash_file
+from genreward_wrappers.data.files import hash_file
 from genreward_wrappers.encoders import strict_loading
 from genreward_wrappers.extras import require
 from genreward_wrappers.generators.quantisation import quantisation
+from genreward_wrappers.generators.settings import INDEX, check_source, local_folder
 
-INDEX = "model_index.json"
-#: Beside it, if its maker has a say: what its pipeline is best called with.
+#: Beside its index, if its maker has a say: what its pipeline is best called with.
 SAMPLING = "sampling.json"
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
@@ -135,11 +135,7 @@ def find_pipeline(source: str, revision: str | None, kind: str = "") -> FoundPip
         return FoundPipeline(
             source, folder, _class(diffusers, folder, kind), _hash_files(folder)
         )
-    if source.count("/") != 1 or source[0] in "./~" or source.endswith("/"):
-        raise FileNotFoundError(
-            f"there is no folder {source}, and it is no hub id, as "
-            "THUDM/CogVideoX-5b-I2V is"
-        )
+    check_source(source)
     try:
         fetched = Path(
             diffusers.DiffusionPipeline.download(
@@ -164,18 +160,6 @@ def find_pipeline(source: str, revision: str | None, kind: str = "") -> FoundPip
     return FoundPipeline(
         source, fetched, _class(diffusers, fetched, kind), fetched.name
     )
-
-
-def local_folder(source: str) -> Path | None:
-    """The folder that a source stands for, if it is one or an embedded name.
-
-    Raises:
-        ValueError: There is no embedded generator of that name.
-    """
-    if source.startswith("embedded:"):
-        return embedded_folder(source, (INDEX,), "generator")
-    folder = Path(source).expanduser()
-    return folder if folder.is_dir() else None
 
 
 def load_pipeline(

@@ -36,10 +36,9 @@ from genreward_wrappers.generators.candidates import (
     load_candidate,
     settings_card,
 )
-from genreward_wrappers.generators.checkpoints import local_folder
 from genreward_wrappers.generators.episode_settings import GeneratedGoals
 from genreward_wrappers.generators.pipeline import Generator, same_aspect
-from genreward_wrappers.generators.settings import Model, Sampling
+from genreward_wrappers.generators.settings import Model, Sampling, local_folder
 
 
 class OwnGoals(GoalMaker):

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from genreward_wrappers.data.files import embedded_folder
+
+#: The file that identifies a pipeline's folder.
+INDEX = "model_index.json"
 
 
 @dataclass(frozen=True)
@@ -63,3 +69,31 @@ class Sampling:
     frames: int | None = None
     size: tuple[int, int] | None = None
     more: Mapping[str, Any] | None = None
+
+
+def local_folder(source: str) -> Path | None:
+    """The folder that a source stands for, if it is one or an embedded name.
+
+    Raises:
+        ValueError: There is no embedded generator of that name.
+    """
+    if source.startswith("embedded:"):
+        return embedded_folder(source, (INDEX,), "generator")
+    folder = Path(source).expanduser()
+    return folder if folder.is_dir() else None
+
+
+def check_source(source: str) -> None:
+    """Raises for what can be no pipeline; nothing is downloaded.
+
+    Raises:
+        FileNotFoundError: It is neither a folder nor of a hub id's form.
+        ValueError: There is no embedded generator of that name.
+    """
+    if local_folder(source) is not None:
+        return
+    if source.count("/") != 1 or source[0] in "./~" or source.endswith("/"):
+        raise FileNotFoundError(
+            f"there is no folder {source}, and it is no hub id, as "
+            "THUDM/CogVideoX-5b-I2V is"
+        )

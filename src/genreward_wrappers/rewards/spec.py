@@ -21,7 +21,8 @@ import numpy as np
 from genreward_wrappers.core import RewardModel
 from genreward_wrappers.data.goals import GoalBundle, GoalError
 from genreward_wrappers.encoders.names import check_encoder
-from genreward_wrappers.generators.episode_settings import GeneratedGoals
+from genreward_wrappers.generators.episode_settings import EMBEDDED, GeneratedGoals
+from genreward_wrappers.generators.settings import check_source
 from genreward_wrappers.rewards.facts import (
     Built,
     Facts,
@@ -135,6 +136,8 @@ class RewardSpec:
             # The untrained twin of the goal's encoder has no other name.
             elif options.get("encoder", "random") != "random":
                 check_encoder(options["encoder"])
+            if name == "generated":
+                check_source(options.get("generator", EMBEDDED))
             return cls.of(name, options)
         except (TypeError, ValueError) as error:
             raise ValueError(f"reward {text!r}: {error}") from error

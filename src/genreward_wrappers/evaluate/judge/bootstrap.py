@@ -49,6 +49,18 @@ class Estimate:
     n: int
     flag: str = ""
 
+    def __str__(self) -> str:
+        """To two digits, with the interval if there is one."""
+        if self.value is None:
+            return "undefined"
+        # What is rounded to zero has no sign.
+        value, *ends = (
+            f"{round(end, 2) + 0.0:.2f}"
+            for end in (self.value, self.low, self.high)
+            if end is not None
+        )
+        return f"{value} ({' to '.join(ends)})" if len(ends) == 2 else value
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; undefined is null and never NaN."""
         return asdict(self)

@@ -128,7 +128,7 @@ def verdict(
     if dead.value == 0:
         # Everything else follows from this.
         told.append(
-            f"Every score is the same (spread {_figure(dead)}, {dead.n} episodes). "
+            f"Every score is the same (spread {dead}, {dead.n} episodes). "
             "Check that the frames reach the reward and change, and that the goal "
             "is the right one."
         )
@@ -154,11 +154,11 @@ def _judge(metrics: Mapping[str, Estimate], beaten: list[str]) -> tuple[Level, s
     low, high = _ends(auc)
     if low <= CHANCE <= high and _no_slope(metrics):
         return "dead", (
-            f"noise: AUC {_figure(auc)} cannot be told from chance, and the score does "
-            f"not rise along a success (VOC {_figure(_get(metrics, 'voc_spearman'))})"
+            f"noise: AUC {auc} cannot be told from chance, and the score does "
+            f"not rise along a success (VOC {_get(metrics, 'voc_spearman')})"
         )
     if high < CHANCE:
-        return "misleading", f"it pays failures more than successes: AUC {_figure(auc)}"
+        return "misleading", f"it pays failures more than successes: AUC {auc}"
     farmed = [
         f"{who} earn{'' if who.endswith('es') else 's'} {metrics[name].value:.0%}"
         for name, (who, _) in EASY_PAY.items()
@@ -172,17 +172,17 @@ def _judge(metrics: Mapping[str, Estimate], beaten: list[str]) -> tuple[Level, s
     reasons = list(_weaknesses(metrics, auc)) + beaten
     if reasons:
         return "weak", "; ".join(reasons)
-    return "good", f"it passed the sieve: AUC {_figure(auc)}"
+    return "good", f"it passed the sieve: AUC {auc}"
 
 
 def _weaknesses(metrics: Mapping[str, Estimate], auc: Estimate) -> Iterator[str]:
     assert auc.value is not None
     if auc.value < LOW_AUC:
-        yield f"AUC {_figure(auc)} is low"
+        yield f"AUC {auc} is low"
     elif auc.low is None or auc.high is None:
-        yield f"AUC {_figure(auc)} has no interval"
+        yield f"AUC {auc} has no interval"
     elif auc.high - auc.low > WIDE:
-        yield f"AUC {_figure(auc)} is uncertain: record more episodes"
+        yield f"AUC {auc} is uncertain: record more episodes"
     rate = _get(metrics, "base_rate")
     if rate.value is not None:
         done = round(rate.value * rate.n)
@@ -211,7 +211,7 @@ def _compare(
     if not pairs:
         return _Comparison(f"Not compared with {name}: no AUC that both have.")
     figures = ", ".join(
-        f"{words} {mine:.2f}, ahead by {_figure(difference)}"
+        f"{words} {mine:.2f}, ahead by {difference}"
         for words, mine, difference in pairs
     )
     wins = sum((d.low or 0) > 0 for _, _, d in pairs)
@@ -247,7 +247,7 @@ def _separation(metrics: Mapping[str, Estimate]) -> Iterator[str]:
             said = "many failures score above successes. Try more goals"
         else:
             said = "successes score higher than failures"
-        yield f"AUC {_figure(auc)}, {auc.n} episodes: {said}.{_note(auc)}"
+        yield f"AUC {auc}, {auc.n} episodes: {said}.{_note(auc)}"
     near = _get(metrics, "near_auc_mean")
     if near.value is not None:
         said = (
@@ -256,13 +256,13 @@ def _separation(metrics: Mapping[str, Estimate]) -> Iterator[str]:
             if near.value < LOW_AUC
             else "tells near-misses from successes"
         )
-        yield f"AUC against near-misses {_figure(near)}: {said}.{_note(near)}"
+        yield f"AUC against near-misses {near}: {said}.{_note(near)}"
     backwards = _get(metrics, "reversed_auc")
     # Progress has the same mean both ways; a score that falls backwards sees the order.
     falls = (_get(metrics, "voc_reversed").value or 0) < -FLAT_VOC
     if backwards.value is not None and backwards.value < LOW_AUC and not falls:
         yield (
-            f"AUC against successes played backwards {_figure(backwards)}: the order "
+            f"AUC against successes played backwards {backwards}: the order "
             f"of events hardly counts. Use a similarity that knows time."
             f"{_note(backwards)}"
         )
@@ -288,7 +288,7 @@ def _slope(metrics: Mapping[str, Estimate]) -> Iterator[str]:
         )
     else:
         said = "the score rises along a success"
-    yield f"VOC {_figure(voc)}: {said}.{_note(voc)}"
+    yield f"VOC {voc}: {said}.{_note(voc)}"
     if (
         backwards.value is not None
         and not _no_slope(metrics)
@@ -296,7 +296,7 @@ def _slope(metrics: Mapping[str, Estimate]) -> Iterator[str]:
         and backwards.value >= CLOCK * voc.value
     ):
         yield (
-            f"VOC on successes played backwards {_figure(backwards)}: it rises there, "
+            f"VOC on successes played backwards {backwards}: it rises there, "
             "too, and so may follow the clock and not the task. Compare with an agent "
             "that stands still."
         )
@@ -317,7 +317,7 @@ def _easy_pay(metrics: Mapping[str, Estimate]) -> Iterator[str]:
             continue
         advice = f" {cure}." if place.value >= EASY else ""
         yield (
-            f"Pay for {who}: {_figure(place)} on a scale from random failures (0) to "
+            f"Pay for {who}: {place} on a scale from random failures (0) to "
             f"successes (1){also}.{advice}{_note(place)}"
         )
 
@@ -333,13 +333,13 @@ def _robustness(metrics: Mapping[str, Estimate]) -> Iterator[str]:
             if auc.value < LOW_AUC
             else "survives the change"
         )
-        yield f"{COMPARED[name]} {_figure(auc)}: {said}.{_note(auc)}"
+        yield f"{COMPARED[name]} {auc}: {said}.{_note(auc)}"
 
 
 def _environment(metrics: Mapping[str, Estimate]) -> Iterator[str]:
     step, scale = _get(metrics, "env_correlation_step"), _get(metrics, "scale")
     if step.value is not None:
-        yield f"Correlation with the environment's own reward {_figure(step)} per step."
+        yield f"Correlation with the environment's own reward {step} per step."
     if scale.value:
         yield (
             f"Varies {scale.value:.3g} times as much as the environment's own reward: "
@@ -381,14 +381,6 @@ def _ends(estimate: Estimate) -> tuple[float, float]:
     low = estimate.value if estimate.low is None else estimate.low
     high = estimate.value if estimate.high is None else estimate.high
     return low, high
-
-
-def _figure(estimate: Estimate) -> str:
-    if estimate.value is None:
-        return "undefined"
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.2f}"
-    return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
 
 
 def _note(estimate: Estimate) -> str:

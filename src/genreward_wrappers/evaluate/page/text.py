@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from genreward_wrappers.evaluate.judge.bootstrap import Estimate
 from genreward_wrappers.evaluate.judge.run import Evaluation, Scored
 from genreward_wrappers.evaluate.learn.runs import outcome
 from genreward_wrappers.evaluate.page.output import Learned
@@ -70,7 +69,7 @@ def _table(scored: Sequence[Scored], first: int) -> Iterator[str]:
     for row in range(tall):
         yield _row("", [h[row] if row < len(h) else "" for h in heads], first)
     for metric in SHORT:
-        cells = [_cell(one.metrics.get(metric)) for one in scored]
+        cells = [str(one.metrics.get(metric, "undefined")) for one in scored]
         yield _row(metric, cells, first)
 
 
@@ -78,11 +77,3 @@ def _row(name: str, cells: list[str], first: int) -> str:
     return "  ".join(
         [f"{name:{first}}", *(f"{cell:{CELL}}" for cell in cells)]
     ).rstrip()
-
-
-def _cell(estimate: Estimate | None) -> str:
-    if estimate is None or estimate.value is None:
-        return "undefined"
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.2f}"
-    return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from genreward_wrappers.data.atomic import recover_folder, replacing_folder
 from genreward_wrappers.data.files import canonical
 from genreward_wrappers.extras import require
-from genreward_wrappers.generators.checkpoints import INDEX, FoundPipeline
+from genreward_wrappers.generators.checkpoints import FoundPipeline
+from genreward_wrappers.generators.settings import INDEX
 from genreward_wrappers.training.finetuning.settings import Finetuning
 
 #: What is written beside the weights, about how they came to be.
