@@ -29,7 +29,11 @@ from genreward_wrappers.encoders.base import VideoEncoder
 from genreward_wrappers.encoders.pixels import PooledPixels
 from genreward_wrappers.encoders.registry import load_encoder
 from genreward_wrappers.envs.policies import make_policy
-from genreward_wrappers.generators.episode_settings import EMBEDDED, GeneratedGoals
+from genreward_wrappers.generators.episode_settings import (
+    EMBEDDED,
+    STEPS,
+    GeneratedGoals,
+)
 
 ENV = "metaworld/reach"
 #: Of the first episode; neither goals nor training data begin here.
@@ -97,6 +101,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=40, help="episodes")
     parser.add_argument("--places", type=int, default=80, help="in each of them")
     parser.add_argument("--generator", default=EMBEDDED)
+    parser.add_argument("--videos", type=int, default=1, help="of each first frame")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of denoising")
     args = parser.parse_args()
     torch.set_num_threads(1)
     env = gym.make(
@@ -111,7 +117,10 @@ def main() -> None:
     first = np.stack([places.film[0] for places in episodes])
     bundle, pixels = load_goal(ENV), PooledPixels(device="cpu")
     looks = [pixels.encode_images(x).flatten(1) for x in (first, bundle.videos[:, 0])]
-    made = GeneratedGoals(generator=args.generator, cache="").maker(ENV)(first)
+    settings = GeneratedGoals(
+        generator=args.generator, videos=args.videos, steps=args.steps, cache=""
+    )
+    made = settings.maker(ENV)(first)
     kinds = {
         f"nearest of {len(bundle.videos)}": [
             bundle.videos[[k]] for k in torch.cdist(*looks).argmin(1).numpy()
@@ -121,6 +130,7 @@ def main() -> None:
     }
     encoders = {
         "pixels": pixels,
+        "pixels:32": PooledPixels(grid=32, device="cpu"),
         "VAE": load_encoder(bundle.encoder["source"], device="cpu"),
     }
     print("| goal | encoder | within 5 cm | median, cm |\n|---|---|---|---|")
