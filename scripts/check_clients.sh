@@ -20,7 +20,7 @@ uv pip install -q ".[video,sb3,metaworld,finetune,parquet,ray]" \
   pytest pytest-timeout psutil hypothesis \
   torchrl sb3-contrib "minari[create,hdf5]" minigrid skrl
 OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider \
-  tests/hosts/test_clients.py tests/rewards/test_served.py \
+  tests/hosts/test_clients.py tests/hosts/test_torchrl.py tests/rewards/test_served.py \
   tests/rewards/test_served_on_ray.py tests/relabel/test_on_ray.py \
   tests/test_small_benchmarks.py \
   tests/test_examples.py::test_examples_of_other_trainers

@@ -56,7 +56,7 @@ class RewardTransform(envs.Transform):  # type: ignore[misc]
             model: From `load_reward`, or any other reward model.
             pixels: The key of the pictures: uint8 RGB, channels first or last.
             env_weight: The weight of the environments' own reward.
-            seed: Of models that draw random numbers.
+            seed: The seed of models that draw random numbers.
 
         Raises:
             TypeError: The model is something else.
