@@ -211,7 +211,10 @@ def test_another_learner_is_another_run():
     assert replace(PIXELS, learner=Learner(n_steps=1)).name != PIXELS.name
 
 
-def test_files_stand_in_the_folder_whatever_the_reward_says():
+def test_files_stand_in_the_folder_whatever_the_reward_says(tmp_path, monkeypatch):
+    (tmp_path / "my/vae").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     reward = "video:encoder=../my/vae,score=cosine"
     name = Run("metaworld/pick-place", reward, 0).name
     assert name.startswith("pick-place-video-encoder-..-my-vae-score-cosine-seed-0-")
