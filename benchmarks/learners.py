@@ -71,27 +71,11 @@ def make_agent(name: str, env: Any, seed: int, steps: int, learner: Learner) -> 
     else:
         import stable_baselines3 as agents
     torch.set_num_threads(1)
-    # stable-baselines3's agents have one rate: the critic's, which decides.
-    rates = {"learning_rate": learner.critic_rate}
-    if library == "sbx":
-        rates = {
-            "learning_rate": learner.rate,
-            "qf_learning_rate": learner.critic_rate,
-        }
-    return getattr(agents, kind)(
-        "MlpPolicy",
-        env,
-        seed=seed,
-        n_steps=learner.n_steps,
-        gamma=learner.discount,
-        ent_coef=f"auto_{learner.entropy}",
-        batch_size=learner.batch,
-        learning_starts=learner.warm_up,
-        train_freq=learner.every,
-        gradient_steps=learner.every,
-        buffer_size=steps,
-        **rates,
-    )
+    options = learner.options(steps)
+    if library == "sb3":
+        # Its agents have one rate: the critic's, which decides.
+        options["learning_rate"] = options.pop("qf_learning_rate")
+    return getattr(agents, kind)("MlpPolicy", env, seed=seed, **options)
 
 
 def rates(success: list[bool], points: int = 4) -> Iterator[float]:

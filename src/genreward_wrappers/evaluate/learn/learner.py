@@ -58,21 +58,26 @@ class Learner:
         # The reward's encoder shares a core with the agent; on more threads than one
         # the small networks of both wait for one another.
         torch.set_num_threads(1)
-        return sac(
-            "MlpPolicy",
-            env,
-            seed=seed,
-            n_steps=self.n_steps,
-            gamma=self.discount,
-            learning_rate=self.rate,
-            qf_learning_rate=self.critic_rate,
-            ent_coef=f"auto_{self.entropy}",
-            batch_size=self.batch,
-            learning_starts=self.warm_up,
-            train_freq=self.every,
-            gradient_steps=self.every,
-            buffer_size=memory,
-        )
+        return sac("MlpPolicy", env, seed=seed, **self.options(memory))
+
+    def options(self, memory: int) -> dict[str, Any]:
+        """The settings as off-policy agents of SBX take them.
+
+        Args:
+            memory: The number of decisions that the replay buffer holds.
+        """
+        return {
+            "n_steps": self.n_steps,
+            "gamma": self.discount,
+            "learning_rate": self.rate,
+            "qf_learning_rate": self.critic_rate,
+            "ent_coef": f"auto_{self.entropy}",
+            "batch_size": self.batch,
+            "learning_starts": self.warm_up,
+            "train_freq": self.every,
+            "gradient_steps": self.every,
+            "buffer_size": memory,
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """The settings, for names and files."""
