@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs the heavy clients in an environment of their own, and runs what needs them:
-# Ray Serve, Ray Data and RLlib, TorchRL, sb3-contrib, skrl, Minari and MiniGrid.
+# Ray Serve, Ray Data and RLlib, TorchRL, sb3-contrib, SBX's CrossQ, CleanRL, skrl, Minari
+# and MiniGrid.
 #
 #     scripts/check_clients.sh
 #
@@ -16,11 +17,14 @@ python3 -m venv "$work/venv"
 source "$work/venv/bin/activate"
 # pip spends minutes on finding versions that fit together.
 pip install -q uv
-uv pip install -q ".[video,sb3,metaworld,finetune,parquet,ray]" \
+uv pip install -q ".[video,sb3,learn,metaworld,finetune,parquet,ray]" \
   pytest pytest-timeout psutil hypothesis \
   torchrl sb3-contrib "minari[create,hdf5]" minigrid skrl
-OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider \
-  tests/hosts/test_clients.py tests/hosts/test_torchrl.py tests/rewards/test_served.py \
+# It asks for Python below 3.11 and for gym, and its script needs neither.
+pip install -q --no-deps --ignore-requires-python cleanrl==1.2.0
+CHECK_CLIENTS=1 OMP_NUM_THREADS=1 python -m pytest -q -p no:cacheprovider \
+  tests/hosts/test_clients.py tests/hosts/test_cleanrl.py tests/hosts/test_torchrl.py \
+  tests/rewards/test_served.py \
   tests/rewards/test_served_on_ray.py tests/relabel/test_on_ray.py \
   tests/test_small_benchmarks.py \
   tests/test_examples.py::test_examples_of_other_trainers

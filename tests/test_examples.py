@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 
+import gymnasium as gym
 import pytest
+from gymnasium.envs.registration import EnvSpec
 
+from genreward_wrappers import RewardModelWrapper
+from genreward_wrappers.testing import PointMass, Traveller
 from tests import ROOT, video_pipelines
 
 EXAMPLES = ROOT / "examples"
@@ -112,9 +117,47 @@ def test_a_resumed_run_pays_the_rewards_of_one_that_was_not_stopped(agent, tmp_p
     assert len(set(expected)) == 256
 
 
+def a_short_task(render_mode=None):
+    """Cheap steps on states, paid by a reward model."""
+    env = PointMass(size=16, horizon=32, obs="state", render_mode="rgb_array")
+    return RewardModelWrapper(env, Traveller(), frames="render")
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "horizon"),
+    [
+        ("cleanrl_ppo", ["--num-steps", "260"], 256),
+        ("cleanrl_sac", ["--env-id", "test/short-v0"], 32),
+    ],
+)
+def test_examples_that_take_an_id(name, told, horizon, monkeypatch, capsys):
+    """In this process, which has imported most of what they need."""
+    short = EnvSpec("test/short-v0", a_short_task)
+    monkeypatch.setitem(gym.registry, short.id, short)
+    monkeypatch.setattr(sys, "argv", [name, "--total-timesteps", "260", *told])
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    # Some episodes end before their time.
+    assert len(lines) >= 260 // horizon
+    assert any(float(line[-1]) > 0 for line in lines)
+
+
+#: JAX alone takes half a minute to compile it.
+in_the_clients_check = pytest.mark.skipif(
+    "CHECK_CLIENTS" not in os.environ, reason="run by scripts/check_clients.sh"
+)
+
+
 @pytest.mark.parametrize(
     ("name", "package", "few", "said"),
     [
+        pytest.param(
+            "sb3_sac",
+            "sbx",
+            ["--agent", "sbx:CrossQ", "--steps", "260"],
+            "total_timesteps",
+            marks=in_the_clients_check,
+        ),
         ("torchrl_ppo", "torchrl", ["--episodes", "1"], "episode 0: reward_video"),
         (
             "sb3_recurrent",
@@ -172,6 +215,6 @@ def test_every_example_is_run():
     tested = {
         "sb3_ppo", "sb3_sac", "any_pixel_env", "evaluate_your_reward", "frame_level",
         "generated_goals", "resume", "torchrl_ppo", "sb3_recurrent",
-        "score_video", "rllib_ppo", "two_cameras",
+        "score_video", "rllib_ppo", "two_cameras", "cleanrl_ppo", "cleanrl_sac",
     }  # fmt: skip
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested

@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import (
 )
 from stable_baselines3.her import HerReplayBuffer
 
-from genreward_wrappers import RewardModelWrapper, make, vector
+from genreward_wrappers import GenRewardWrapper, RewardModelWrapper, make, vector
 from genreward_wrappers.data.goals import embedded_goals
 from genreward_wrappers.sb3 import VecRewardModel
 from genreward_wrappers.testing import Brightness, PointMass, Traveller
@@ -231,6 +231,28 @@ def test_every_embedded_goal_has_an_id_with_its_reward():
         spec = gym.spec(f"genreward/{goal.rpartition('/')[2]}-v0")
         assert spec.max_episode_steps == gym.spec(goal).max_episode_steps
         assert spec.additional_wrappers[0].kwargs == {"goal": goal}
+        assert f"genreward-state/{goal.rpartition('/')[2]}-v0" in gym.registry
+
+
+@pytest.mark.parametrize("task", ["metaworld/drawer-close", "dmc/cartpole-swingup"])
+def test_an_id_on_states(task, recwarn):
+    short = {"max_episode_steps": 100}
+    env = gym.make(f"genreward-state/{task.rpartition('/')[2]}-v0", **short)
+    bare = make(task, obs="state", render_mode="rgb_array", **short)
+    same = GenRewardWrapper(bare, observe="progress")
+    assert env.observation_space == same.observation_space
+    assert env.observation_space.shape[0] == bare.observation_space.shape[0] + 1
+    env.reset(seed=0)
+    same.reset(seed=0)
+    action = env.action_space.sample()
+    (seen, paid, *_), (expected, due, *_) = env.step(action), same.step(action)
+    np.testing.assert_array_equal(seen, expected)
+    assert seen[-1] == pytest.approx(0.01)
+    assert paid == due
+    # For one, that it leads to another task.
+    assert not [w for w in recwarn if "goal" in str(w.message)]
+    env.close()
+    same.close()
 
 
 def test_an_id_is_the_wrapped_environment():
