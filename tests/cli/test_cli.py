@@ -417,13 +417,8 @@ REWARDED = {
 }
 
 
-def test_a_wrong_reward_is_said_before_torch_is_imported(tmp_path):
-    """Its name, its options and their values, by every command that takes one."""
-    lines = [
-        [command, *shlex.split(rest), "--reward", reward]
-        for command, rest in REWARDED.items()
-        for reward in WRONG_REWARDS
-    ]
+def complaints(lines, folder):
+    """What commands say, a line each, that all fail where there is no torch."""
     code = (
         "import json, sys; from genreward_wrappers.cli.main import main\n"
         "sys.modules['torch'] = None\n"
@@ -436,12 +431,55 @@ def test_a_wrong_reward_is_said_before_torch_is_imported(tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        cwd=tmp_path,
+        cwd=folder,
     )
     assert done.returncode == 0, done.stderr
-    for line, said in zip(lines, done.stderr.splitlines(), strict=True):
+    return done.stderr.splitlines()
+
+
+def test_a_wrong_reward_is_said_before_torch_is_imported(tmp_path):
+    """Its name, its options and their values, by every command that takes one."""
+    lines = [
+        [command, *shlex.split(rest), "--reward", reward]
+        for command, rest in REWARDED.items()
+        for reward in WRONG_REWARDS
+    ]
+    for line, said in zip(lines, complaints(lines, tmp_path), strict=True):
         assert said.startswith(f"genreward {line[0]}: "), line
         assert WRONG_REWARDS[line[-1]] in said, line
+
+
+WRONG_VIDEOS = {
+    "nowhere.mp4": "there is no video at nowhere.mp4",
+    "broken.mp4": "broken.mp4 does not decode as a video",
+    "one.npy": "one.npy: a goal video needs at least 2 frames, got 1",
+    "wide.npy": "wide.npy is 64x96 (height x width), another aspect ratio than 64x64",
+}
+
+
+def test_a_video_that_is_no_goal_is_said_before_torch_is_imported(tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    for name, shape in (("one", (1, 64, 64, 3)), ("wide", (5, 64, 96, 3))):
+        np.save(tmp_path / f"{name}.npy", np.zeros(shape, np.uint8))
+    lines = [
+        [command, *shlex.split(rest), "--goal", video]
+        for command, rest in {**REWARDED, "demo": ""}.items()
+        for video in WRONG_VIDEOS
+    ]
+    for line, said in zip(lines, complaints(lines, tmp_path), strict=True):
+        assert said.startswith(f"genreward {line[0]}: "), line
+        assert WRONG_VIDEOS[line[-1]] in said, line
+
+
+def test_what_makes_a_bundle_of_a_bundle_takes_no_video(tmp_path):
+    lines = [
+        "train-fb --goal my.mp4 --data d --output o",
+        "select my.mp4 --output o.safetensors",
+        "train-viper --goal my.mp4 --output o",
+    ]
+    (tmp_path / "my.mp4").touch()
+    said = complaints([line.split() for line in lines], tmp_path)
+    assert all("genreward pack my.mp4 --env ID" in line for line in said), said
 
 
 def test_warnings_are_one_line(tmp_path):
