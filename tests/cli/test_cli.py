@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from genreward_wrappers import GoalBundle, cli, progress
 from genreward_wrappers.cli import demo
@@ -388,6 +389,8 @@ WRONG_REWARDS = {
     "vlm-rm:prompt=cup,alpha=0,device=cdua": "cuda:<index>, got 'cdua'",
     "vlm-rm:prompt=cup,alpha=0,dtype=int8": "or bfloat16, got 'int8'",
     "vlm-rm:prompt=cup,alpha=0,encoder=clip": "unknown encoder 'clip'; it must be",
+    "liv:encoder=open_clip:ViT-B32/openai": "no model 'ViT-B32' (did you mean 'ViT-B",
+    "liv:encoder=open_clip:.": "there is no open_clip_config.json in .",
     "liv:prompt=cup": "needs encoder=, and has no default for it",
     "liv:encoder=pixels,form=sum": "form='sum': expected one of 'plain'",
     "roboclip:prompt=cup": "needs weights=, and has no default for it",
@@ -447,6 +450,36 @@ def test_a_wrong_reward_is_said_before_torch_is_imported(tmp_path):
     for line, said in zip(lines, complaints(lines, tmp_path), strict=True):
         assert said.startswith(f"genreward {line[0]}: "), line
         assert WRONG_REWARDS[line[-1]] in said, line
+
+
+DAMAGED = {
+    "evaluate --env metaworld/reach --reward video:encoder=model": "cut short",
+    "generate --model model --prompt p --output o": "cut short",
+    "pack v.npy --output o --encoder open_clip:model/cut.safetensors": "cut short",
+    "pack v.npy --output o --encoder transformers:model": "cut short",
+    "train --env metaworld/reach --reward generated:generator=model": "cut short",
+    "serve --reward viper:prior=model/cut.safetensors": "The video prior is a",
+    "serve --reward diffusion-reward:prior=text": "genreward train-diffusion-reward",
+    "serve --reward roboclip:weights=model/cut.safetensors": "The S3D model is a",
+    "convert s3d text o": "convert s3d needs --words",
+    "convert s3d text o --words text": "text is no file of torch.save",
+    "convert liv cut.pt o": "cut.pt is damaged or cut short",
+    "convert liv text o --sha256 12": "not the expected 12",
+    "convert liv nowhere o": "there is no file nowhere",
+}
+
+
+def test_damaged_weights_are_said_before_torch_is_imported(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/open_clip_config.json").touch()
+    whole = save({"weight": np.zeros(9)})
+    (tmp_path / "model/cut.safetensors").write_bytes(whole[:-1])
+    (tmp_path / "text").write_text("weights")
+    (tmp_path / "cut.pt").write_bytes(b"PK\x03\x04 and no more")
+    lines = [*map(shlex.split, DAMAGED)]
+    found = zip(DAMAGED.values(), complaints(lines, tmp_path), strict=True)
+    for wanted, said in found:
+        assert wanted in said
 
 
 WRONG_VIDEOS = {
