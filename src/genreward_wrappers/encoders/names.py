@@ -112,15 +112,22 @@ def _check_clip_name(spec: str) -> None:
 
 
 def check_device(device: str) -> None:
-    """Raises `ValueError` for what is no device; whether it is there, torch knows."""
+    """Raises `ValueError` for what is no device; whether it is there, torch knows.
+
+    Nothing here has been tried on torch's devices of other kinds.
+    """
     if not isinstance(device, str) or _DEVICE.fullmatch(device) is None:
-        raise ValueError(f"expected auto, cpu, cuda or cuda:<index>, got {device!r}")
+        raise ValueError(
+            f"device must be 'auto', 'cpu', 'cuda' or 'cuda:<index>', got {device!r}"
+        )
 
 
 def check_dtype(dtype: str) -> None:
     """Raises `ValueError` for what is no type that models compute in."""
     if dtype not in ("float32", "float16", "bfloat16"):
-        raise ValueError(f"expected float32, float16 or bfloat16, got {dtype!r}")
+        raise ValueError(
+            f"dtype must be 'float32', 'float16' or 'bfloat16', got {dtype!r}"
+        )
 
 
 def is_pinned(spec: str) -> bool:
