@@ -77,7 +77,7 @@ SHARED: dict[str, dict[str, Any]] = {
     },
     "--encoder": {
         "metavar": "ENCODER",
-        "help": "The encoder that the goal is compared by: pixels, embedded:<name>, "
+        "help": "The encoder that the goal is meant for: pixels, embedded:<name>, "
         "hf://<owner>/<repo>, open_clip:<model>/<tag>, transformers:<id>, or a folder.",
     },
     "--size": {
@@ -95,7 +95,7 @@ SHARED: dict[str, dict[str, Any]] = {
         "type": float,
         "default": 0.0,
         "metavar": "W",
-        "help": "How much later key frames are preferred: the first frame loses W "
+        "help": "How strongly later key frames are preferred: the first frame loses W "
         "standard deviations of the scores.",
     },
     "--baseline": {
