@@ -36,6 +36,7 @@ def main() -> None:
         )
         tab.goto((args.report / "report.html").resolve().as_uri())
         tab.fill("#scrub", args.step)
+        tab.evaluate("document.activeElement.blur()")
         tab.evaluate("document.getElementById('inspector').scrollIntoView()")
         # The sheets of frames are decoded after the page has loaded.
         tab.wait_for_timeout(1000)
