@@ -137,10 +137,9 @@ def make_scorer(args: argparse.Namespace, rewards: list[str]) -> Scorer:
 def check_scoring(args: argparse.Namespace, rewards: list[str]) -> None:
     """Raises for what is wrong before anything large is imported."""
     check_least(args, horizon=1, batch=1)
-    for reward in rewards:
-        RewardSpec.parse(reward)
+    specs = [RewardSpec.parse(reward) for reward in rewards]
     if args.goal is not None:
-        check_goal_or_video(args.goal, args.env)
+        check_goal_or_video(args.goal, args.env, specs)
     require("pyarrow", "parquet", "tables of scores need pyarrow")
 
 
