@@ -1,7 +1,7 @@
 """Records episodes and the parts of their reward with Minari, and scores them anew.
 
 pip install "minari[hdf5]"
-python examples/minari_dataset.py --env metaworld/drawer-close --dataset drawer/random-v0
+python examples/minari_dataset.py --env metaworld/reach --dataset reach/random-v0
 """
 
 from __future__ import annotations
