@@ -44,26 +44,31 @@ TASKS = [env_id for env_id in embedded_goals() if env_id.startswith("metaworld/"
 HORIZON, FRAMES = 256, 65
 
 
-def specs(env_id: str) -> dict[str, str]:
+def specs(env_id: str, horizon: int = HORIZON) -> dict[str, str]:
     """The rewards by short names, as the command line takes them.
 
     They look at 65 frames of an episode, as the video-level reward does in an
     evaluation. The priors look at 17, which is the pace of the videos that they know,
     and RoboCLIP at 32. TADPoLe stands there twice, the second time without the term
     that is paid whatever the frame shows.
+
+    Args:
+        env_id: The environment's id.
+        horizon: The number of steps in an episode.
     """
     begins, *_, ends = sentences(env_id)
-    tadpole = f"tadpole:pipeline='{MODELS}/text-to-image-64',prompt='{ends}',every=4"
+    often, seldom = f"every={horizon // 64}", f"every={horizon // 16}"
+    tadpole = f"tadpole:pipeline='{MODELS}/text-to-image-64',prompt='{ends}',{often}"
     return {
         "video": "video",
         "frame": "frame",
         "generated": "generated",
         "roboclip": f"roboclip:weights='{MODELS}/s3d-64.safetensors',prompt='{ends}'",
-        "vlm-rm": f"vlm-rm:{CLIP},prompt='{ends}',baseline='{begins}',every=4",
-        "liv": f"liv:{CLIP},prompt='{ends}',every=4",
-        "viper": f"viper:prior='{MODELS}/viper-64.safetensors',every=16",
+        "vlm-rm": f"vlm-rm:{CLIP},prompt='{ends}',baseline='{begins}',{often}",
+        "liv": f"liv:{CLIP},prompt='{ends}',{often}",
+        "viper": f"viper:prior='{MODELS}/viper-64.safetensors',{seldom}",
         "diffusion-reward": "diffusion-reward:"
-        f"prior='{MODELS}/diffusion-reward-64.safetensors',every=16",
+        f"prior='{MODELS}/diffusion-reward-64.safetensors',{seldom}",
         "tadpole": tadpole,
         "tadpole-w1=0": f"{tadpole},w1=0",
         "env": "env",

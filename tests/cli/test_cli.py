@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from genreward_wrappers import GoalBundle, cli, progress
 from genreward_wrappers.cli import demo
@@ -183,8 +184,8 @@ def test_a_machine_that_cannot_draw_is_told_in_one_line(monkeypatch, capsys, tmp
 def test_a_device_that_is_none_is_told_at_once(name, capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", "--device", name])
-    said = f"argument --device: expected auto, cpu, cuda or cuda:<index>, got '{name}'"
-    assert said in capsys.readouterr().err
+    said = "argument --device: device must be 'auto', 'cpu', 'cuda' or 'cuda:<index>'"
+    assert f"{said}, got '{name}'" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("seed", ["-1", "half", str(2**32)])
@@ -198,8 +199,8 @@ def test_a_seed_that_is_none_is_told_at_once(seed, capsys):
 def test_a_dtype_that_is_none_is_told_at_once(capsys):
     with pytest.raises(SystemExit):
         main(["score", "x.mp4", "--dtype", "float31"])
-    said = "argument --dtype: expected float32, float16 or bfloat16, got 'float31'"
-    assert said in capsys.readouterr().err
+    said = "argument --dtype: dtype must be 'float32', 'float16' or 'bfloat16', got "
+    assert f"{said}'float31'" in " ".join(capsys.readouterr().err.split())
 
 
 def test_ctrl_c_stops_without_a_traceback(tmp_path):
@@ -385,9 +386,11 @@ WRONG_REWARDS = {
     "vlm-rm:prompt=cup": "alpha=0.5 looks along the way from a baseline",
     "vlm-rm:prompt=' ',alpha=0": "prompt=' ': expected at least one text",
     "vlm-rm:prompt=cup,alpha=0,resize=cut": "resize='cut': expected one of 'squash'",
-    "vlm-rm:prompt=cup,alpha=0,device=cdua": "cuda:<index>, got 'cdua'",
-    "vlm-rm:prompt=cup,alpha=0,dtype=int8": "or bfloat16, got 'int8'",
+    "vlm-rm:prompt=cup,alpha=0,device=cdua": "'cuda:<index>', got 'cdua'",
+    "vlm-rm:prompt=cup,alpha=0,dtype=int8": "or 'bfloat16', got 'int8'",
     "vlm-rm:prompt=cup,alpha=0,encoder=clip": "unknown encoder 'clip'; it must be",
+    "liv:encoder=open_clip:ViT-B32/openai": "no model 'ViT-B32' (did you mean 'ViT-B",
+    "liv:encoder=open_clip:.": "there is no open_clip_config.json in .",
     "liv:prompt=cup": "needs encoder=, and has no default for it",
     "liv:encoder=pixels,form=sum": "form='sum': expected one of 'plain'",
     "roboclip:prompt=cup": "needs weights=, and has no default for it",
@@ -417,13 +420,8 @@ REWARDED = {
 }
 
 
-def test_a_wrong_reward_is_said_before_torch_is_imported(tmp_path):
-    """Its name, its options and their values, by every command that takes one."""
-    lines = [
-        [command, *shlex.split(rest), "--reward", reward]
-        for command, rest in REWARDED.items()
-        for reward in WRONG_REWARDS
-    ]
+def complaints(lines, folder):
+    """What commands say, a line each, that all fail where there is no torch."""
     code = (
         "import json, sys; from genreward_wrappers.cli.main import main\n"
         "sys.modules['torch'] = None\n"
@@ -436,12 +434,85 @@ def test_a_wrong_reward_is_said_before_torch_is_imported(tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        cwd=tmp_path,
+        cwd=folder,
     )
     assert done.returncode == 0, done.stderr
-    for line, said in zip(lines, done.stderr.splitlines(), strict=True):
+    return done.stderr.splitlines()
+
+
+def test_a_wrong_reward_is_said_before_torch_is_imported(tmp_path):
+    """Its name, its options and their values, by every command that takes one."""
+    lines = [
+        [command, *shlex.split(rest), "--reward", reward]
+        for command, rest in REWARDED.items()
+        for reward in WRONG_REWARDS
+    ]
+    for line, said in zip(lines, complaints(lines, tmp_path), strict=True):
         assert said.startswith(f"genreward {line[0]}: "), line
         assert WRONG_REWARDS[line[-1]] in said, line
+
+
+DAMAGED = {
+    "evaluate --env metaworld/reach --reward video:encoder=model": "cut short",
+    "generate --model model --prompt p --output o": "cut short",
+    "pack v.npy --output o --encoder open_clip:model/cut.safetensors": "cut short",
+    "pack v.npy --output o --encoder transformers:model": "cut short",
+    "train --env metaworld/reach --reward generated:generator=model": "cut short",
+    "serve --reward viper:prior=model/cut.safetensors": "The video prior is a",
+    "serve --reward diffusion-reward:prior=text": "genreward train-diffusion-reward",
+    "serve --reward roboclip:weights=model/cut.safetensors": "The S3D model is a",
+    "convert s3d text o": "convert s3d needs --words",
+    "convert s3d text o --words text": "text is no file of torch.save",
+    "convert liv cut.pt o": "cut.pt is damaged or cut short",
+    "convert liv text o --sha256 12": "not the expected 12",
+    "convert liv nowhere o": "there is no file nowhere",
+}
+
+
+def test_damaged_weights_are_said_before_torch_is_imported(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/open_clip_config.json").touch()
+    whole = save({"weight": np.zeros(9)})
+    (tmp_path / "model/cut.safetensors").write_bytes(whole[:-1])
+    (tmp_path / "text").write_text("weights")
+    (tmp_path / "cut.pt").write_bytes(b"PK\x03\x04 and no more")
+    lines = [*map(shlex.split, DAMAGED)]
+    found = zip(DAMAGED.values(), complaints(lines, tmp_path), strict=True)
+    for wanted, said in found:
+        assert wanted in said
+
+
+WRONG_VIDEOS = {
+    "nowhere.mp4": "there is no video at nowhere.mp4",
+    "broken.mp4": "broken.mp4 does not decode as a video",
+    "one.npy": "one.npy: a goal video needs at least 2 frames, got 1",
+    "wide.npy": "wide.npy is 64x96 (height x width), another aspect ratio than 64x64",
+}
+
+
+def test_a_video_that_is_no_goal_is_said_before_torch_is_imported(tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    for name, shape in (("one", (1, 64, 64, 3)), ("wide", (5, 64, 96, 3))):
+        np.save(tmp_path / f"{name}.npy", np.zeros(shape, np.uint8))
+    lines = [
+        [command, *shlex.split(rest), "--goal", video]
+        for command, rest in {**REWARDED, "demo": ""}.items()
+        for video in WRONG_VIDEOS
+    ]
+    for line, said in zip(lines, complaints(lines, tmp_path), strict=True):
+        assert said.startswith(f"genreward {line[0]}: "), line
+        assert WRONG_VIDEOS[line[-1]] in said, line
+
+
+def test_what_makes_a_bundle_of_a_bundle_takes_no_video(tmp_path):
+    lines = [
+        "train-fb --goal my.mp4 --data d --output o",
+        "select my.mp4 --output o.safetensors",
+        "train-viper --goal my.mp4 --output o",
+    ]
+    (tmp_path / "my.mp4").touch()
+    said = complaints([line.split() for line in lines], tmp_path)
+    assert all("genreward pack my.mp4 --env ID" in line for line in said), said
 
 
 def test_warnings_are_one_line(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from genreward_wrappers import relabel
@@ -12,10 +13,10 @@ from genreward_wrappers.cli import serve
 from genreward_wrappers.cli.main import main
 from genreward_wrappers.rewards.served import connection
 
-SCORING = ["--goal", "a.mp4", "--env", "metaworld/reach", "--horizon", "7",
+SCORING = ["--goal", "metaworld/reach", "--env", "metaworld/reach", "--horizon", "7",
            "--batch", "3", "--device", "cpu", "--dtype", "bfloat16"]  # fmt: skip
 REACHED = {
-    "goal": "a.mp4",
+    "goal": "metaworld/reach",
     "env_id": "metaworld/reach",
     "horizon": 7,
     "batch": 3,
@@ -96,6 +97,14 @@ def test_serve(asked, goal, tmp_path, monkeypatch, capsys):
     assert main([*command, *more]) == 1
     assert (asked.args[1].horizon, asked.args[1].device) == (9, "cpu")
     assert asked.options["gpus"] == 0
+    np.save(tmp_path / "goal.npy", np.zeros((5, 64, 64, 3), np.uint8))
+    command[command.index("--goal") + 1] = str(tmp_path / "goal.npy")
+    with pytest.warns(UserWarning, match="has never seen any of 'CartPole-v1'"):
+        assert main([*command, "--env", "CartPole-v1"]) == 1
+    _, facts, _ = asked.args
+    assert facts.goal.videos.shape == (1, 5, 64, 64, 3)
+    assert (facts.env_id, facts.goal.env_id) == ("CartPole-v1", "CartPole-v1")
+    assert facts.goal.encoder["source"] == "embedded:video-vae-64"
     gpus = 0
     capsys.readouterr()
     assert main([*command, "--device", "cuda"]) == 1

@@ -13,8 +13,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from genreward_wrappers import load_encoder
-from genreward_wrappers.encoders.clip import CONFIG, WEIGHTS, ClipEncoder, load_clip
+from genreward_wrappers.encoders.clip import ClipEncoder, load_clip
 from genreward_wrappers.encoders.images import Pictures
+from genreward_wrappers.encoders.names import CLIP_CONFIG as CONFIG
+from genreward_wrappers.encoders.names import CLIP_WEIGHTS as WEIGHTS
 from genreward_wrappers.encoders.stream import stream_push, stream_start
 from genreward_wrappers.encoders.texts import as_texts, text_tower
 from genreward_wrappers.encoders.vision import load_vision, pictures_of

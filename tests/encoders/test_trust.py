@@ -18,7 +18,8 @@ from genreward_wrappers import GoalError, load_encoder
 from genreward_wrappers.encoders import caching
 from genreward_wrappers.encoders.binding import bind_encoder
 from genreward_wrappers.encoders.caching import Memo, shared
-from genreward_wrappers.encoders.clip import CONFIG, ClipEncoder
+from genreward_wrappers.encoders.clip import ClipEncoder
+from genreward_wrappers.encoders.names import CLIP_CONFIG as CONFIG
 from genreward_wrappers.encoders.names import is_pinned
 from genreward_wrappers.encoders.pixels import PooledPixels
 from genreward_wrappers.generators.checkpoints import find_pipeline, load_pipeline

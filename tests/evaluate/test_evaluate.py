@@ -1288,6 +1288,14 @@ def test_a_folder_of_videos_is_judged(videos):
     assert all(np.isnan(paid).all() for paid in env.paid)
 
 
+def test_a_video_is_a_goal(videos):
+    goal = str(next(videos.glob("success/*.npy")))
+    judged = judge(None, ["pixels"], goal=goal, rollouts=str(videos))
+    # For the encoder that the rewards look through.
+    assert judged.goal == pack([goal], env_id=ENV, encoder=None)
+    assert judged.scored[0].metrics["auc_mean"].value == 1
+
+
 def test_given_episodes_need_no_scripted_policy_and_no_goal(videos):
     judged = run.evaluate("CartPole-v1", ["env"], rollouts=str(videos), resamples=9)
     assert judged.goal is None

@@ -16,6 +16,7 @@ pytest.importorskip("sbx")
 from safetensors.numpy import load_file
 
 from benchmarks.robust.files import signed, split
+from genreward_wrappers import GoalBundle
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.files import FileError
 from genreward_wrappers.evaluate.learn import episodes, runs, train
@@ -28,6 +29,7 @@ from genreward_wrappers.evaluate.learn.episodes import FIRST_SEED, Episodes, mak
 from genreward_wrappers.evaluate.learn.learner import Learner
 from genreward_wrappers.evaluate.learn.runs import HORIZON, Progress, Run, outcome
 from genreward_wrappers.evaluate.learn.train import learn, learn_all, load_progress
+from genreward_wrappers.generators.own_videos import pack
 from genreward_wrappers.testing import PointMass
 from genreward_wrappers.workers import workers
 
@@ -278,6 +280,22 @@ def test_another_goal_is_another_run(tmp_path, goal):
     assert before != PIXELS.name
     goal.with_(prompt="something else").save(path)
     assert Run("metaworld/pick-place", "pixels", 0, str(path)).name != before
+
+
+def test_a_video_is_a_goal(tmp_path, goal):
+    video, packed = tmp_path / "goal.npy", tmp_path / "goal.safetensors"
+    frames = np.repeat(np.repeat(goal.videos[0], 2, axis=1), 2, axis=2)
+    np.save(video, frames)
+    pack([video], env_id="metaworld/pick-place", encoder=None).save(packed)
+    run = Run("metaworld/pick-place", "pixels", 0, str(video))
+    assert run.find_goal() == GoalBundle.load(packed)
+    assert (
+        paid_by("pixels", goal=str(video))[1]
+        == (paid_by("pixels", goal=str(packed))[1])
+    )
+    name = run.name
+    np.save(video, frames[:-1])
+    assert Run(run.env_id, run.reward, 0, run.goal).name != name
 
 
 # What the agent sees and is paid

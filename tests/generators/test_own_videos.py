@@ -19,7 +19,12 @@ from genreward_wrappers import (
     vector,
 )
 from genreward_wrappers.data.video_files import is_videos
-from genreward_wrappers.generators.own_videos import pack, pack_on_the_way
+from genreward_wrappers.generators.own_videos import (
+    load_or_pack,
+    pack,
+    pack_on_the_way,
+)
+from genreward_wrappers.rewards.spec import encoder_of_videos
 from genreward_wrappers.testing import PointMass
 
 
@@ -104,6 +109,30 @@ def test_the_embedded_encoder_and_what_pack_says_of_it(videos):
         goal = pack_on_the_way(videos[0], "toy/Square-v0")
     assert goal.encoder["source"] == "embedded:video-vae-64"
     assert goal == pack(videos[:1], env_id="toy/Square-v0")
+
+
+@pytest.mark.parametrize(
+    ("rewards", "encoder"),
+    [
+        (["pixels"], "pixels"),
+        (["pixels:score=motion", "env", "vlm-rm:prompt=cup,alpha=0"], "pixels"),
+        (["genreward", "pixels"], None),
+        (["random", "pixels"], None),
+        (["pixels", "video:encoder=open_clip:a/b"], "open_clip:a/b"),
+        (["roboclip:prompt=cup,weights=tests", "env"], None),
+        ([], None),
+    ],
+)
+def test_the_encoder_that_rewards_share(rewards, encoder):
+    assert encoder_of_videos(map(RewardSpec.parse, rewards)) == encoder
+
+
+def test_a_goal_or_a_video(videos, tmp_path):
+    goal = load_or_pack(videos[0], "toy/Square-v0", "pixels")
+    assert goal == pack(videos[:1], env_id="toy/Square-v0", encoder=None)
+    goal.save(tmp_path / "goal.safetensors")
+    assert load_or_pack(tmp_path / "goal.safetensors") == goal
+    assert load_or_pack(None, "metaworld/reach").env_id == "metaworld/reach"
 
 
 def test_videos_that_are_no_goal(tmp_path):

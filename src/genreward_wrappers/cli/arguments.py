@@ -346,6 +346,22 @@ def check_goal(goal: str | None, env_id: str | None = None) -> None:
         load_goal(goal, env_id)
 
 
+def check_goal_or_video(goal: str | None, env_id: str | None = None) -> None:
+    """Raises unless there is such a goal, or a video that can be packed into one.
+
+    Raises:
+        GoalError: There is none, it is damaged, or the video makes no goal.
+    """
+    from genreward_wrappers.data.video_files import is_videos
+    from genreward_wrappers.generators.own_videos import load_or_pack
+
+    if is_videos(goal):
+        # Pixels need no encoder, and so no torch.
+        load_or_pack(goal, env_id, "pixels")
+    else:
+        check_goal(goal, env_id)
+
+
 def check_encoders(*names: str | None) -> None:
     """Raises for what can be no encoder's name; one that was not given is none."""
     for name in filter(None, names):

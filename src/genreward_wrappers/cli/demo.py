@@ -23,10 +23,11 @@ from genreward_wrappers.cli.arguments import (
 )
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.frames import sample_steps
-from genreward_wrappers.data.goals import GoalBundle, load_goal
+from genreward_wrappers.data.goals import GoalBundle
 from genreward_wrappers.envs.families import find_family
 from genreward_wrappers.envs.policies import Act, make_policy
 from genreward_wrappers.extras import require
+from genreward_wrappers.generators.own_videos import load_or_pack
 from genreward_wrappers.progress import (
     OnProgress,
     OnStage,
@@ -73,7 +74,8 @@ def add_demo(commands: Commands) -> None:
     add_shared(
         command,
         "--goal",
-        help="A goal bundle; the environment's embedded goal by default.",
+        help="A goal bundle, or a video of the task; the environment's embedded goal "
+        "by default.",
     )
     add_shared(
         command,
@@ -96,7 +98,7 @@ def run_demo(args: argparse.Namespace) -> int:
             'has: give an id like "metaworld/pick-place"'
         )
     check_env(args.env)
-    bundle = load_goal(args.goal, args.env)
+    bundle = load_or_pack(args.goal, args.env)
     require("matplotlib", "all", "the demo needs matplotlib")
     picture, video = args.output / "rewards.png", args.output / "policies.mp4"
     with progress_bars(quiet=args.quiet) as on_progress:

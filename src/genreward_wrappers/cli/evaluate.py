@@ -16,7 +16,7 @@ from genreward_wrappers.cli.arguments import (
     add_command,
     add_shared,
     check_env,
-    check_goal,
+    check_goal_or_video,
     check_least,
 )
 from genreward_wrappers.extras import require
@@ -51,7 +51,8 @@ def add_evaluate(commands: Commands) -> None:
     add_shared(
         command,
         "--goal",
-        help="A goal bundle; the environment's embedded goal by default.",
+        help="A goal bundle, or a video of the task; the environment's embedded goal "
+        "by default.",
     )
     episodes = command.add_argument_group("the test episodes")
     episodes.add_argument(
@@ -210,7 +211,7 @@ def _check_names(args: argparse.Namespace, rewards: Sequence[str]) -> None:
     else:
         check_rollouts(args.rollouts)
     if args.goal is not None or names & {*OURS}:
-        check_goal(args.goal, args.env)
+        check_goal_or_video(args.goal, args.env)
 
 
 def _limits(items: Sequence[str]) -> Mapping[str, float]:

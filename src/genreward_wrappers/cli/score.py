@@ -12,6 +12,7 @@ from genreward_wrappers.cli.arguments import (
     Commands,
     add_command,
     add_shared,
+    check_goal_or_video,
     check_least,
 )
 from genreward_wrappers.extras import require
@@ -132,6 +133,8 @@ def check_scoring(args: argparse.Namespace, rewards: list[str]) -> None:
     check_least(args, horizon=1, batch=1)
     for reward in rewards:
         RewardSpec.parse(reward)
+    if args.goal is not None:
+        check_goal_or_video(args.goal, args.env)
     require("pyarrow", "parquet", "tables of scores need pyarrow")
 
 

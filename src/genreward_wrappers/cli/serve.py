@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 import threading
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from genreward_wrappers.cli.arguments import (
     Commands,
     add_command,
     add_shared,
     check_env,
-    check_goal,
+    check_goal_or_video,
     check_least,
 )
 from genreward_wrappers.extras import require
+
+if TYPE_CHECKING:
+    from genreward_wrappers.rewards.spec import RewardSpec
 
 
 def add_serve(commands: Commands) -> None:
@@ -39,8 +42,8 @@ def add_serve(commands: Commands) -> None:
     add_shared(
         command,
         "--goal",
-        help="A goal bundle (a path or an hf:// address), or the id of an environment "
-        "that has an embedded goal; by default that of the environment.",
+        help="A goal bundle (a path or an hf:// address), a video, or the id of an "
+        "environment that has an embedded goal; by default that of the environment.",
     )
     command.add_argument(
         "--name",
@@ -95,13 +98,13 @@ def run_serve(args: argparse.Namespace) -> int:
     if args.env is not None:
         check_env(args.env)
     if args.goal is not None:
-        check_goal(args.goal, args.env)
+        check_goal_or_video(args.goal, args.env)
     ray = require("ray", "ray", "genreward serve needs Ray")
     started = find_cluster(args.address)
     try:
         from genreward_wrappers.rewards.served.deployment import deploy, withdraw
 
-        facts = _facts(args)
+        facts = _facts(args, spec)
         gpus = _gpus(args.device, ray)
         card = deploy(
             spec,
@@ -124,15 +127,18 @@ def run_serve(args: argparse.Namespace) -> int:
     return 0
 
 
-def _facts(args: argparse.Namespace) -> Any:
+def _facts(args: argparse.Namespace, spec: RewardSpec) -> Any:
     """What is known of the environments that the reward is for."""
     import gymnasium as gym
 
-    from genreward_wrappers.data.goals import load_goal
+    from genreward_wrappers.generators.own_videos import load_or_pack
     from genreward_wrappers.rewards.facts import Facts
+    from genreward_wrappers.rewards.spec import encoder_of_videos
 
     # The file is here, and perhaps not where the replicas are.
-    goal = None if args.goal is None else load_goal(args.goal)
+    goal = None
+    if args.goal is not None:
+        goal = load_or_pack(args.goal, args.env, encoder_of_videos([spec]))
     env_id = args.env or ("" if goal is None else goal.env_id)
     facts = Facts(
         env_id or None,

@@ -12,7 +12,7 @@ from genreward_wrappers.cli.arguments import (
     add_command,
     add_shared,
     check_env,
-    check_goal,
+    check_goal_or_video,
     check_least,
 )
 from genreward_wrappers.extras import require
@@ -49,7 +49,8 @@ def add_train(commands: Commands) -> None:
     add_shared(
         command,
         "--goal",
-        help="A goal bundle; the environment's embedded goal by default.",
+        help="A goal bundle, or a video of the task; the environment's embedded goal "
+        "by default.",
     )
     command.add_argument(
         "--reward",
@@ -80,7 +81,7 @@ def run_train(args: argparse.Namespace) -> int:
     from genreward_wrappers.rewards.spec import ENV, RewardSpec
 
     check_offers_state(args.env)
-    check_goal(args.goal, args.env)
+    check_goal_or_video(args.goal, args.env)
     if RewardSpec.parse(args.reward).name == ENV:
         raise ValueError(
             "--reward env: the environment's own reward looks at no picture; "
@@ -181,7 +182,6 @@ def draw_curve(path: Path, run: Run, progress: Progress) -> None:
 
 def _show(run: Run, folder: Path, device: str) -> tuple[Path, Path]:
     """An episode of the agent, as a file and as a film beside the goal video."""
-    from genreward_wrappers.data.goals import load_goal
     from genreward_wrappers.evaluate.learn.play import play
     from genreward_wrappers.evaluate.page.drawing import Column, film
 
@@ -191,7 +191,7 @@ def _show(run: Run, folder: Path, device: str) -> tuple[Path, Path]:
     how = "success" if episode.succeeded else "no success"
     columns = [Column(f"agent ({how})", episode.frames, episode.rewards[name])]
     if "goal" in episode.info:
-        videos = load_goal(run.goal, run.env_id).videos
+        videos = run.find_goal().videos
         columns.insert(0, Column("goal", videos[episode.info["goal"]]))
     film(folder / "agent.mp4", columns, len(episode))
     return folder / "agent.safetensors", folder / "agent.mp4"

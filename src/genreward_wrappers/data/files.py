@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -35,6 +36,9 @@ UNPACKED = 1 << 30
 
 #: Maximum size in bytes of a header; those written here take a few thousand.
 HEADER = 1 << 22
+
+#: Maximum size in bytes of a file, where its kind sets no other.
+LIMIT = 1 << 32
 
 #: Bytes inflated at a time.
 _BLOCK = 1 << 20
@@ -62,7 +66,7 @@ class Layout:
     maker: str
     schema: int
     header: Record
-    limit: int = 1 << 32
+    limit: int = LIMIT
     hashed: bool = True
 
     def made_by(self, maker: str) -> Layout:
@@ -200,37 +204,21 @@ def load_tensors(
         FileError: It is missing, unreadable, too large, of another kind or schema, or
             damaged.
     """
-    from safetensors import SafetensorError, safe_open
-
-    _check_file(path, layout)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header = _read_header(path, layout, file.metadata() or {})
-            # Files from before hashes were added have none.
-            claimed = header.pop(SHA256, None) if layout.hashed else None
-            digest = _begun(header)
-            tensors = {}
-            for name in sorted(file.keys()):
-                wanted = only is None or name in only
-                if not wanted and claimed is None:
-                    continue
-                tensor = file.get_tensor(name)
-                if claimed is not None:
-                    _hash_tensor(digest, name, tensor)
-                if wanted:
-                    tensors[name] = tensor
-    except FileError:
-        raise
-    except (SafetensorError, ValueError, TypeError, KeyError, OSError) as error:
-        raise FileError(
-            f"{path} is {_what_else(path)} ({error}). The {layout.kind} is a "
-            f"safetensors file written by {layout.maker}"
-        ) from error
-    except BaseException as error:
-        # What the reader, which is written in Rust, raises when memory runs out.
-        if type(error).__name__ not in ("PanicException", "MemoryError"):
-            raise
-        raise FileError(f"{path} does not fit into memory ({error})") from error
+    with opened(path, layout.kind, layout.maker, layout.limit) as file:
+        header = _read_header(path, layout, file.metadata() or {})
+        # Files from before hashes were added have none.
+        claimed = header.pop(SHA256, None) if layout.hashed else None
+        digest = _begun(header)
+        tensors = {}
+        for name in sorted(file.keys()):
+            wanted = only is None or name in only
+            if not wanted and claimed is None:
+                continue
+            tensor = file.get_tensor(name)
+            if claimed is not None:
+                _hash_tensor(digest, name, tensor)
+            if wanted:
+                tensors[name] = tensor
     if claimed is not None and claimed != digest.hexdigest():
         raise FileError(
             f"{path} is damaged: its content hashes to {digest.hexdigest()}, it says "
@@ -239,23 +227,56 @@ def load_tensors(
     return tensors, header
 
 
-def _check_file(path: Path, layout: Layout) -> None:
+@contextmanager
+def opened(path: Path, kind: str, maker: str, limit: int = LIMIT) -> Iterator[Any]:
+    """A safetensors file, open for numpy; opening checks that it is complete.
+
+    Args:
+        path: The file.
+        kind: What it should be, for messages, for example "goal bundle".
+        maker: What writes such files, for messages.
+        limit: The maximum file size in bytes.
+
+    Raises:
+        FileError: It is missing, too large, no such file or cut short, or what is read
+            from it is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    _check_file(path, kind, limit)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except FileError:
+        raise
+    except (SafetensorError, ValueError, TypeError, KeyError, OSError) as error:
+        raise FileError(
+            f"{path} is {_what_else(path)} ({error}). The {kind} is a "
+            f"safetensors file written by {maker}"
+        ) from error
+    except BaseException as error:
+        # What the reader, which is written in Rust, raises when memory runs out.
+        if type(error).__name__ not in ("PanicException", "MemoryError"):
+            raise
+        raise FileError(f"{path} does not fit into memory ({error})") from error
+
+
+def _check_file(path: Path, kind: str, limit: int) -> None:
     """Raises unless the file exists and is small enough to be read."""
     try:
         if path.is_dir():
-            raise FileError(f"{path} is a folder, expected a {layout.kind}")
+            raise FileError(f"{path} is a folder, expected a {kind}")
         # Reading a pipe would block until somebody writes to it.
         if not path.is_file():
-            raise FileError(f"there is no {layout.kind} at {path}")
+            raise FileError(f"there is no {kind} at {path}")
         with path.open("rb") as file:
             size = path.stat().st_size
             said = int.from_bytes(file.read(8), "little")
     except OSError as error:
         raise FileError(f"{path} cannot be read ({error.strerror or error})") from error
-    if size > layout.limit:
+    if size > limit:
         raise FileError(
-            f"{path} has {size} bytes, more than the {layout.limit} that a "
-            f"{layout.kind} may have"
+            f"{path} has {size} bytes, more than the {limit} that a {kind} may have"
         )
     if HEADER < said <= size:
         raise FileError(

@@ -69,18 +69,25 @@ def _broken(buffer: Any, order: Int64, env: int) -> Bool:
     # Bounded, for observations may be pictures.
     for i in range(0, len(order) - 1, COMPARED):
         rows = order[i : i + COMPARED + 1]
-        came = _rows(buffer.next_observations, rows[:-1], env)
-        found.append(~same_rows(came, _rows(buffer.observations, rows[1:], env)))
+        came = rows_of(buffer.next_observations, rows[:-1], env)
+        found.append(~same_rows(came, rows_of(buffer.observations, rows[1:], env)))
     return np.concatenate(found) if found else np.zeros(0, np.bool_)
 
 
 def observations_of(buffer: Any, stored: Stored) -> Any:
     """(T + 1, ...) the observations of an episode, the last one included."""
-    seen = _rows(buffer.observations, stored.rows, stored.env)
-    end = _rows(buffer.next_observations, stored.rows[-1:], stored.env)
+    seen = rows_of(buffer.observations, stored.rows, stored.env)
+    end = rows_of(buffer.next_observations, stored.rows[-1:], stored.env)
     if isinstance(seen, Mapping):
         return {key: np.concatenate([seen[key], end[key]]) for key in seen}
     return np.concatenate([seen, end])
+
+
+def rows_of(observations: Any, rows: Any, envs: Any = ...) -> Any:
+    """Observations in some rows of a buffer, of one environment, some, or all."""
+    if isinstance(observations, Mapping):
+        return {key: value[rows, envs] for key, value in observations.items()}
+    return observations[rows, envs]
 
 
 def same_rows(some: Any, others: Any) -> Bool:
@@ -116,9 +123,3 @@ def terminated(buffer: Any, stored: Stored) -> bool:
     """Whether an episode terminated."""
     last, env = stored.rows[-1], stored.env
     return bool(buffer.dones[last, env]) and not bool(buffer.timeouts[last, env])
-
-
-def _rows(observations: Any, rows: NDArray[Any], env: int) -> Any:
-    if isinstance(observations, Mapping):
-        return {key: value[rows, env] for key, value in observations.items()}
-    return observations[rows, env]

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genreward_wrappers.encoders.names import check_device
+
 Frames: TypeAlias = Union[Tensor, "np.ndarray[Any, Any]"]
 Mask: TypeAlias = Union[Tensor, "np.ndarray[Any, Any]", Sequence[bool]]
 
@@ -124,16 +126,10 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     Raises:
         ValueError: The name is no device, or that CUDA device is not there.
     """
+    check_device(str(device))
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    wanted = "device must be 'auto', 'cpu', 'cuda' or 'cuda:<index>'"
-    try:
-        resolved = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"{wanted}, got {device!r}") from error
-    if resolved.type not in ("cpu", "cuda"):
-        # Nothing here has been tried on torch's other devices.
-        raise ValueError(f"{wanted}, got {str(device)!r}, which is not supported")
+    resolved = torch.device(device)
     if resolved.type == "cuda":
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (resolved.index or 0) >= found:
@@ -155,7 +151,7 @@ def resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise ValueError(
-            f"dtype must be 'float32', 'bfloat16' or 'float16', got {dtype!r}"
+            f"dtype must be 'float32', 'float16' or 'bfloat16', got {dtype!r}"
         )
     return found
 

@@ -10,7 +10,6 @@ features; rewards that are cosines normalise them. `encode_texts` returns unit v
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 from collections.abc import Sequence
@@ -21,6 +20,12 @@ import torch
 from torch import Tensor
 
 from genreward_wrappers.encoders.images import ImageEncoder, Pictures
+from genreward_wrappers.encoders.names import (
+    CLIP_CONFIG,
+    CLIP_WEIGHTS,
+    check_encoder,
+    clip_files,
+)
 from genreward_wrappers.encoders.strict_loading import (
     check_weights,
     hash_tensors,
@@ -31,8 +36,6 @@ from genreward_wrappers.encoders.strict_loading import (
 )
 from genreward_wrappers.encoders.texts import as_texts, report_cut, report_unknown
 from genreward_wrappers.extras import require
-
-CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 
 
 class ClipEncoder(ImageEncoder):
@@ -148,19 +151,12 @@ def load_clip(
         ValueError: There is no such model or tag, or the weights do not fit.
     """
     open_clip = import_open_clip()
-    path = Path(spec).expanduser()
-    if path.is_dir() or path.suffix == ".safetensors":
-        folder = path if path.is_dir() else path.parent
-        weights = folder / WEIGHTS if path.is_dir() else path
-        for file in (folder / CONFIG, weights):
-            if not file.is_file():
-                raise FileNotFoundError(
-                    f"there is no {file.name} in {file.parent}: a model of open_clip "
-                    f"is a folder with {CONFIG} and {WEIGHTS}; other formats can run "
-                    "code and are not read"
-                )
-        name, forced = f"local-dir:{folder.resolve()}", {}
-        config = _read_config(folder / CONFIG)
+    check_encoder(f"open_clip:{spec}")
+    files = clip_files(spec)
+    if files:
+        settings, weights = files
+        name, forced = f"local-dir:{settings.parent.resolve()}", {}
+        config = _read_config(settings)
     else:
         name, tag = _name_and_tag(open_clip, spec)
         card = open_clip.get_pretrained_cfg(name, tag)
@@ -252,17 +248,7 @@ def _pictures(config: dict[str, Any]) -> Pictures:
 
 
 def _name_and_tag(open_clip: Any, spec: str) -> tuple[str, str]:
-    name, slash, tag = spec.rpartition("/")
-    models = open_clip.list_models()
-    if not slash:
-        name, tag = spec, ""
-    if name not in models:
-        close = difflib.get_close_matches(name, models, n=3)
-        raise ValueError(
-            f"open_clip:{spec} is neither a folder, nor a safetensors file, nor "
-            f"<model>/<pretrained tag>: open_clip has no model {name!r}"
-            + (f" (did you mean {', '.join(map(repr, close))}?)" if close else "")
-        )
+    name, _, tag = spec.rpartition("/") if "/" in spec else (spec, "", "")
     tags = open_clip.list_pretrained_tags_by_model(name)
     if tag not in tags:
         raise ValueError(
@@ -277,7 +263,7 @@ def _download(name: str, tag: str, address: str, download: bool) -> Path:
     from huggingface_hub import hf_hub_download
 
     repository, _, file = address.rpartition("/")
-    file = f"{Path(file).stem}.safetensors" if file else WEIGHTS
+    file = f"{Path(file).stem}.safetensors" if file else CLIP_WEIGHTS
     try:
         if not repository:
             raise OSError("open_clip knows no repository for them")
@@ -287,8 +273,8 @@ def _download(name: str, tag: str, address: str, download: bool) -> Path:
         raise FileNotFoundError(
             f"cannot get the weights {tag!r} of {name!r} as safetensors, {file} of "
             f"{repository!r} on the Hugging Face hub: {error}\nWhere the hub can be "
-            f"reached, run\n  hf download {repository} {file} {CONFIG} --local-dir "
-            "<folder>\nand give 'open_clip:<folder>' instead."
+            f"reached, run\n  hf download {repository} {file} {CLIP_CONFIG} "
+            "--local-dir <folder>\nand give 'open_clip:<folder>' instead."
         ) from error
 
 

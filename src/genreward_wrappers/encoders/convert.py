@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from genreward_wrappers.data.files import FileError, hash_file, write_atomic
-from genreward_wrappers.encoders.s3d import S3D, S3DConfig, save_s3d
+from genreward_wrappers.encoders.names import CLIP_CONFIG, CLIP_WEIGHTS
+
+if TYPE_CHECKING:
+    # Imported where it is needed: wrong arguments are reported before.
+    import torch
+    from torch import Tensor
 
 #: The prefix of CLIP's parameters in LIV's checkpoint.
 LIV_PREFIX = "module.model."
@@ -57,12 +61,13 @@ def convert(
             if kind == "s3d"
             else "convert liv takes no --words: CLIP's tokenizer comes with open_clip"
         )
-    state = _read(source, sha256, say)
-    if kind == "liv":
+    table = None if words is None else _read_words(words)
+    _check_file(source, sha256, say)
+    state = _read(source)
+    if table is None:
         convert_liv(state, target)
     else:
-        assert words is not None
-        convert_s3d(state, _read_words(words), target)
+        convert_s3d(state, table, target)
     say(f"{target}: written")
 
 
@@ -70,6 +75,8 @@ def convert_s3d(
     state: Mapping[str, Tensor], words: Sequence[str], target: Path
 ) -> None:
     """Writes an S3D-G with its words as one safetensors file."""
+    from genreward_wrappers.encoders.s3d import S3D, S3DConfig, save_s3d
+
     config = S3DConfig(
         shrink=max(1, 64 // len(_get(state, "conv_2b.bn1.weight", 64))),
         features=_get(state, "fc.weight", 512).shape[0],
@@ -91,7 +98,7 @@ def convert_liv(state: Mapping[str, Any], target: Path) -> None:
     """Writes LIV's CLIP as a folder in open_clip's layout."""
     from safetensors.torch import save
 
-    from genreward_wrappers.encoders.clip import CONFIG, WEIGHTS, import_open_clip
+    from genreward_wrappers.encoders.clip import import_open_clip
 
     open_clip = import_open_clip()
     inner = state["liv"] if isinstance(state.get("liv"), dict) else state
@@ -113,8 +120,8 @@ def convert_liv(state: Mapping[str, Any], target: Path) -> None:
         },
     }
     tensors = {name: t.contiguous() for name, t in model.state_dict().items()}
-    write_atomic(target / WEIGHTS, save(tensors))
-    write_atomic(target / CONFIG, json.dumps(card, indent=2).encode())
+    write_atomic(target / CLIP_WEIGHTS, save(tensors))
+    write_atomic(target / CLIP_CONFIG, json.dumps(card, indent=2).encode())
 
 
 def _clip_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -156,6 +163,8 @@ def _get(state: Mapping[str, Tensor], name: str, *shape: int) -> Tensor:
 
     `_fill` then reports all missing keys together.
     """
+    import torch
+
     found = state.get(name)
     return torch.empty(*shape, device="meta") if found is None else found
 
@@ -188,7 +197,8 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:20])} and {len(names) - 20} more"
 
 
-def _read(path: Path, sha256: str | None, say: Callable[[str], None]) -> dict[str, Any]:
+def _check_file(path: Path, sha256: str | None, say: Callable[[str], None]) -> None:
+    """Raises unless it is there, has the hash, and may be a file of torch.save."""
     if not path.is_file():
         raise FileError(f"there is no file {path}")
     found = hash_file(path)
@@ -198,6 +208,17 @@ def _read(path: Path, sha256: str | None, say: Callable[[str], None]) -> dict[st
             f"{path} has the sha256 {found}, not the expected {sha256}: it "
             "is another file, or damaged"
         )
+    with path.open("rb") as file:
+        head = file.read(2)
+    if head == b"PK" and not zipfile.is_zipfile(path):
+        raise FileError(f"{path} is damaged or cut short: it has no end")
+    if head != b"PK" and head[:1] != pickle.PROTO:
+        raise FileError(f"{path} is no file of torch.save")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import torch
+
     _check_torch()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -215,6 +236,8 @@ def _read(path: Path, sha256: str | None, say: Callable[[str], None]) -> dict[st
 
 def _check_torch() -> None:
     """Raises unless ``weights_only`` is safe, which it is since torch 2.6."""
+    import torch
+
     major, minor = torch.__version__.split(".")[:2]
     if (int(major), int(minor)) < (2, 6):
         raise ImportError(

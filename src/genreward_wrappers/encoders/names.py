@@ -5,10 +5,14 @@ Nothing here imports torch, so that a misspelled name costs no seconds.
 
 from __future__ import annotations
 
+import difflib
 import re
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from genreward_wrappers.data.files import embedded_folder, embedded_folders
+from genreward_wrappers.encoders.weight_files import check_complete
 
 FORMS = (
     "'pixels' or 'pixels:<grid>'",
@@ -21,7 +25,7 @@ FORMS = (
 )
 
 #: Files that identify embedded encoders of diffusers and of open_clip.
-CLIP_CONFIG = "open_clip_config.json"
+CLIP_CONFIG, CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 MARKERS = ("config.json", CLIP_CONFIG)
 
 #: Encoders of single images, by the library that has them.
@@ -34,28 +38,96 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 def check_encoder(spec: str) -> None:
-    """Raises `ValueError` for what can be no encoder's name; nothing is downloaded."""
+    """Raises for what can be no encoder's name; nothing is downloaded.
+
+    Raises:
+        FileNotFoundError: A local model lacks a file.
+        ValueError: There is no such encoder, or its weights are damaged.
+    """
     spec = str(spec)
     library, _, name = spec.partition(":")
     bare = spec.removeprefix("random:")
-    if library in LIBRARIES and name:
+    if library == "open_clip" and name:
+        files = clip_files(name)
+        if files:
+            check_complete(files[1:])
+        else:
+            _check_clip_name(name)
         return
-    if not (PIXELS.fullmatch(spec) or HUB.fullmatch(bare) or folder_of(bare)):
+    local = library in LIBRARIES and name
+    folder = folder_of(name if local else bare)
+    if not (local or PIXELS.fullmatch(spec) or HUB.fullmatch(bare) or folder):
         raise ValueError(
             f"unknown encoder {spec!r}{_hint(bare)}; it must be {', '.join(FORMS)}"
+        )
+    # An untrained twin has no weights to read.
+    if folder and bare == spec:
+        check_complete(folder.glob("*.safetensors"))
+
+
+def clip_files(name: str) -> tuple[Path, Path] | None:
+    """The configuration and the weights of a local model of open_clip.
+
+    None if the name is no path.
+
+    Raises:
+        FileNotFoundError: One of them is missing.
+    """
+    path = Path(name).expanduser()
+    if not (path.is_dir() or path.suffix == ".safetensors"):
+        return None
+    folder = path if path.is_dir() else path.parent
+    files = folder / CLIP_CONFIG, folder / CLIP_WEIGHTS if path.is_dir() else path
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"there is no {file.name} in {file.parent}: a model of open_clip "
+                f"is a folder with {CLIP_CONFIG} and {CLIP_WEIGHTS}; other formats can "
+                "run code and are not read"
+            )
+    return files
+
+
+def _check_clip_name(spec: str) -> None:
+    """Raises unless open_clip has such a model; which tags it has, only torch knows.
+
+    Importing open_clip imports torch, but its models are one file each.
+    """
+    loaded = sys.modules.get("open_clip")
+    if loaded is not None:
+        models = loaded.list_models()
+    else:
+        found = find_spec("open_clip")
+        folder = Path(found.origin).parent if found and found.origin else Path()
+        models = [file.stem for file in folder.glob("model_configs/*.json")]
+    name = spec.rpartition("/")[0] or spec
+    # Without any, open_clip is missing, which loading it will say.
+    if models and name not in models:
+        close = difflib.get_close_matches(name, models, n=3)
+        raise ValueError(
+            f"open_clip:{spec} is neither a folder, nor a safetensors file, nor "
+            f"<model>/<pretrained tag>: open_clip has no model {name!r}"
+            + (f" (did you mean {', '.join(map(repr, close))}?)" if close else "")
         )
 
 
 def check_device(device: str) -> None:
-    """Raises `ValueError` for what is no device; whether it is there, torch knows."""
+    """Raises `ValueError` for what is no device; whether it is there, torch knows.
+
+    Nothing here has been tried on torch's devices of other kinds.
+    """
     if not isinstance(device, str) or _DEVICE.fullmatch(device) is None:
-        raise ValueError(f"expected auto, cpu, cuda or cuda:<index>, got {device!r}")
+        raise ValueError(
+            f"device must be 'auto', 'cpu', 'cuda' or 'cuda:<index>', got {device!r}"
+        )
 
 
 def check_dtype(dtype: str) -> None:
     """Raises `ValueError` for what is no type that models compute in."""
     if dtype not in ("float32", "float16", "bfloat16"):
-        raise ValueError(f"expected float32, float16 or bfloat16, got {dtype!r}")
+        raise ValueError(
+            f"dtype must be 'float32', 'float16' or 'bfloat16', got {dtype!r}"
+        )
 
 
 def is_pinned(spec: str) -> bool:

@@ -20,12 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genreward_wrappers.encoders.weight_files import WeightsError, told_if_damaged
+
 #: Maximum number of weights of each kind named by an error.
 NAMED = 4
-
-
-class WeightsError(ValueError):
-    """The weights do not match the model."""
 
 
 def check_weights(
@@ -112,7 +110,7 @@ def opened(path: Path) -> Iterator[Any]:
     """
     from safetensors import safe_open
 
-    with _told_if_damaged(path), safe_open(path, framework="pt") as file:
+    with told_if_damaged(path), safe_open(path, framework="pt") as file:
         yield file
 
 
@@ -136,7 +134,7 @@ def load_with_report(
     folder = Path(source)
     if kind.__module__.startswith("transformers."):
         options["trust_remote_code"] = False
-    with _told_if_damaged(source), no_remote_code():
+    with told_if_damaged(source), no_remote_code():
         model, found = kind.from_pretrained(
             source,
             use_safetensors=True,
@@ -205,18 +203,6 @@ def load_pipeline(
             **parts,
             **options,
         )
-
-
-@contextmanager
-def _told_if_damaged(where: str | Path) -> Iterator[None]:
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except SafetensorError as error:
-        raise WeightsError(
-            f"the weights in {where} are damaged or cut short ({error})"
-        ) from error
 
 
 def _models(kind: Any, folder: Path) -> dict[str, Any]:

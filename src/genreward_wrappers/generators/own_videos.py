@@ -17,8 +17,8 @@ import numpy as np
 
 from genreward_wrappers.core import UInt8, warn_caller
 from genreward_wrappers.data.frames import image_size
-from genreward_wrappers.data.goals import GoalBundle, GoalError
-from genreward_wrappers.data.video_files import fit, read_video
+from genreward_wrappers.data.goals import GoalBundle, GoalError, load_goal
+from genreward_wrappers.data.video_files import fit, is_videos, read_video
 
 if TYPE_CHECKING:
     from genreward_wrappers.encoders.base import VideoEncoder
@@ -102,6 +102,21 @@ def _warn_unseen(env_id: str, encoder: str | None) -> None:
         "(genreward evaluate --rollouts), and compare an encoder of ordinary images, "
         "such as open_clip:ViT-B-32/laion2b_s34b_b79k, or plain pixels"
     )
+
+
+def load_or_pack(
+    goal: Any, env_id: str | None = None, encoder: VideoEncoder | str | None = None
+) -> GoalBundle:
+    """The bundle that `load_goal` finds, or videos packed on the way.
+
+    Args:
+        goal: What `load_goal` takes, the path of a video, or a list of such paths.
+        env_id: The environment that it is used in.
+        encoder: What videos are packed for; None is the embedded one.
+    """
+    if is_videos(goal):
+        return pack_on_the_way(goal, env_id, encoder)
+    return load_goal(goal, env_id)
 
 
 def pack_on_the_way(

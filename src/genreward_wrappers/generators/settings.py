@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genreward_wrappers.data.files import embedded_folder
+from genreward_wrappers.encoders.weight_files import check_complete
 
 #: The file that identifies a pipeline's folder.
 INDEX = "model_index.json"
@@ -88,9 +89,12 @@ def check_source(source: str) -> None:
 
     Raises:
         FileNotFoundError: It is neither a folder nor of a hub id's form.
-        ValueError: There is no embedded generator of that name.
+        ValueError: There is no embedded generator of that name, or weights of the
+            folder are damaged.
     """
-    if local_folder(source) is not None:
+    folder = local_folder(source)
+    if folder is not None:
+        check_complete(folder.rglob("*.safetensors"))
         return
     if source.count("/") != 1 or source[0] in "./~" or source.endswith("/"):
         raise FileNotFoundError(

@@ -20,7 +20,7 @@ from stable_baselines3.common import buffers
 
 from genreward_wrappers.core import Bool, RewardModel, Score, Transition, weigh
 from genreward_wrappers.data.minari import pictures_of
-from genreward_wrappers.data.replay import same_rows, unscaled
+from genreward_wrappers.data.replay import rows_of, same_rows, unscaled
 from genreward_wrappers.rewards.frame_level import FrameLevel
 from genreward_wrappers.rewards.spec import ENV
 
@@ -145,13 +145,12 @@ class RelabelReplayBuffer(buffers.ReplayBuffer):  # type: ignore[misc]
         Another call of `learn` resets the environments in mid-episode, and the buffer
         is not told.
         """
-        last = (self.pos - 1) % self.buffer_size
         if self.optimize_memory_usage:
-            return same_rows(self.observations[self.pos], obs)
-        came = self.next_observations
-        if isinstance(came, Mapping):
-            return same_rows({key: one[last] for key, one in came.items()}, obs)
-        return same_rows(came[last], obs)
+            came = rows_of(self.observations, self.pos)
+        else:
+            last = (self.pos - 1) % self.buffer_size
+            came = rows_of(self.next_observations, last)
+        return same_rows(came, obs)
 
     def put_model(self, model: RewardModel[Any], version: int) -> None:
         """Pays every sample's part of this name by a model, from now on.
@@ -233,11 +232,7 @@ class RelabelReplayBuffer(buffers.ReplayBuffer):  # type: ignore[misc]
         self, model: RewardModel[Any], rows: NDArray[np.int64], envs: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """What a model pays for single steps."""
-        seen = self.observations
-        if isinstance(seen, Mapping):
-            found: Any = {key: values[rows, envs] for key, values in seen.items()}
-        else:
-            found = seen[rows, envs]
+        found = rows_of(self.observations, rows, envs)
         everyone = np.ones(len(rows), np.bool_)
         states = None
         if model.sees_states:

@@ -15,10 +15,10 @@ from gymnasium import spaces
 
 from genreward_wrappers.core import RewardModel, warn_caller
 from genreward_wrappers.data.goal_maker import GoalMaker
-from genreward_wrappers.data.goals import GoalBundle, GoalError, load_goal
-from genreward_wrappers.data.video_files import is_videos
+from genreward_wrappers.data.goals import GoalBundle, GoalError
 from genreward_wrappers.data.views import views_of
 from genreward_wrappers.generators.episode_settings import GeneratedGoals
+from genreward_wrappers.generators.own_videos import load_or_pack
 
 if TYPE_CHECKING:
     from genreward_wrappers.encoders.base import VideoEncoder
@@ -109,12 +109,7 @@ class Facts:
                 "bundle, or use VideoLevelReward"
             )
         given = self.goal if goal is None else goal
-        if is_videos(given):
-            from genreward_wrappers.generators.own_videos import pack_on_the_way
-
-            bundle = pack_on_the_way(given, self.env_id, encoder)
-        else:
-            bundle = load_goal(given, self.env_id)
+        bundle = load_or_pack(given, self.env_id, encoder)
         check_views(bundle, tuple(self.views))
         own = "" if self.views else bundle.camera
         if own and self.camera and own != self.camera:

@@ -9,7 +9,7 @@ the environment's time limit or encoders that are there already, are its `Facts`
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from numbers import Real
@@ -343,6 +343,19 @@ class RewardSpec:
         accepted = reward_options(self.name)
         own = {k: v for k, v in known.items() if k in accepted and v is not None}
         return load_reward(self.name, **{**own, **self.options})
+
+
+def encoder_of_videos(rewards: Iterable[RewardSpec]) -> str | None:
+    """The encoder to pack goal videos for that several rewards share.
+
+    None is the embedded one, if any reward looks through the goal's own encoder.
+    """
+    named = [one.options.get("encoder") for one in rewards if one.looks_at_goal()]
+    if not named or any(name in (None, "random") for name in named):
+        return None
+    # Controls go with every goal.
+    learned = [x for x in named if not str(x).startswith(("pixels", "random:"))]
+    return str((learned or named)[0])
 
 
 def accepted_options(name: str) -> tuple[str, ...]:

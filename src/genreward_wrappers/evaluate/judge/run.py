@@ -23,7 +23,7 @@ from genreward_wrappers.core import Float32, RewardModel
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.files import embedded_folder
 from genreward_wrappers.data.frames import sample_steps
-from genreward_wrappers.data.goals import GoalBundle, GoalError, load_goal
+from genreward_wrappers.data.goals import GoalBundle, GoalError
 from genreward_wrappers.evaluate.episodes.altered import altered
 from genreward_wrappers.evaluate.episodes.rollouts import (
     COUNTS,
@@ -47,9 +47,11 @@ from genreward_wrappers.evaluate.judge.judged_rewards import (
 )
 from genreward_wrappers.evaluate.judge.metrics import differences, measure
 from genreward_wrappers.evaluate.judge.verdict import Verdict, verdict
+from genreward_wrappers.generators.own_videos import load_or_pack
 from genreward_wrappers.progress import OnStage, no_progress
 from genreward_wrappers.relabel.fold import score_episodes, wanted_steps
 from genreward_wrappers.rewards.facts import check_views
+from genreward_wrappers.rewards.spec import RewardSpec, encoder_of_videos
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,8 @@ def evaluate(
     bundle: GoalBundle | None = None
     asked = [spec for spec in rewards if isinstance(spec, str) and spec != "env"]
     if any(goal is not None or needs_goal(spec) for spec in asked):
-        bundle = load_goal(goal, env_id)
+        named = [RewardSpec.parse(spec) for spec in asked]
+        bundle = load_or_pack(goal, env_id, encoder_of_videos(named))
         check_views(bundle, ())
     if rollouts is not None:
         size = bundle.frame_size if bundle else None

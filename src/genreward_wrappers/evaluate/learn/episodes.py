@@ -9,7 +9,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from genreward_wrappers.data.goals import GoalBundle, load_goal
+from genreward_wrappers.data.goals import GoalBundle
 from genreward_wrappers.evaluate.learn.runs import HORIZON, REPEAT, Progress, Run
 from genreward_wrappers.rewards.facts import is_generated, own_goals
 from genreward_wrappers.rewards.spec import ENV, OURS, RewardSpec
@@ -36,7 +36,7 @@ def make_env(
     look: dict[str, Any] = {"render_mode": "rgb_array"}
     bundle = None
     if spec.name != ENV and (run.goal is not None or spec.looks_at_goal()):
-        bundle = load_goal(run.goal, run.env_id)
+        bundle = run.find_goal()
         height, width = bundle.frame_size
         look["size"] = height if height == width else (height, width)
         if bundle.camera:

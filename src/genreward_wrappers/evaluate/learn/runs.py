@@ -12,10 +12,11 @@ from typing import Any, Literal
 import numpy as np
 
 from genreward_wrappers.data.files import canonical
-from genreward_wrappers.data.goals import load_goal
+from genreward_wrappers.data.goals import GoalBundle
 from genreward_wrappers.evaluate.learn.learner import Learner
+from genreward_wrappers.generators.own_videos import load_or_pack
 from genreward_wrappers.rewards.facts import is_generated, own_goals
-from genreward_wrappers.rewards.spec import ENV, RewardSpec
+from genreward_wrappers.rewards.spec import ENV, RewardSpec, encoder_of_videos
 
 #: Decisions in an episode, each of two steps of the environment.
 HORIZON, REPEAT = 128, 2
@@ -45,7 +46,8 @@ class Run:
         env_id: The id of a Meta-World environment.
         reward: The reward's name and options; see `judged_rewards.REWARDS`.
         seed: The seed of the agent and the episodes.
-        goal: The goal bundle's path or address; None is the embedded one.
+        goal: The goal bundle's path or address, or a video's path; None is the
+            embedded one.
         learner: The settings of the agent.
     """
 
@@ -70,10 +72,15 @@ class Run:
         spec = RewardSpec.parse(self.reward)
         if spec.name == ENV:
             return ""
-        goal = load_goal(self.goal, self.env_id)
+        goal = self.find_goal()
         if is_generated(spec.goal):
             return own_goals(goal, spec.goal).digest
         return goal.digest
+
+    def find_goal(self) -> GoalBundle:
+        """The goal bundle; a video is packed for the reward's encoder."""
+        encoder = encoder_of_videos([RewardSpec.parse(self.reward)])
+        return load_or_pack(self.goal, self.env_id, encoder)
 
     def as_dict(self) -> dict[str, Any]:
         """The run as JSON, for files."""

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.encoders.base import as_frames, resolve_device, resolve_dtype
-from genreward_wrappers.encoders.strict_loading import WeightsError, load_pipeline
+from genreward_wrappers.encoders.strict_loading import load_pipeline
 from genreward_wrappers.encoders.texts import as_texts, report_cut, report_unknown
+from genreward_wrappers.encoders.weight_files import WeightsError
 from genreward_wrappers.extras import require
 
 DENOISERS = ("UNet2DConditionModel", "PixArtTransformer2DModel", "UNetMotionModel")

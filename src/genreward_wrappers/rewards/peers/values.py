@@ -8,10 +8,11 @@ they have in the constructors.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from genreward_wrappers.data.files import FileError
+from genreward_wrappers.data.files import opened
 from genreward_wrappers.encoders.texts import as_texts
 from genreward_wrappers.rewards.options import number, whole
 
@@ -55,21 +56,21 @@ def roboclip(
         raise ValueError(f"size={size}: expected an even number, at least 2")
     if prompt is not None:
         as_texts(prompt, "prompt")
-    _exists("S3D model", weights)
+    _check_readable(weights, "S3D model", "`genreward convert s3d`")
 
 
 def viper(prior: Any, likelihood: str, every: int) -> None:
     """Raises for values that `Viper` does not take."""
     _one_of("likelihood", likelihood, ("last", "joint"))
     whole("every", every)
-    _exists("video prior", prior)
+    _check_readable(prior, "video prior", "genreward train-viper")
 
 
 def diffusion_reward(prior: Any, chains: int, every: int) -> None:
     """Raises for values that `DiffusionReward` does not take."""
     whole("chains", chains)
     whole("every", every)
-    _exists("video prior", prior)
+    _check_readable(prior, "video prior", "genreward train-diffusion-reward")
 
 
 def tadpole(
@@ -153,7 +154,8 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
         )
 
 
-def _exists(kind: str, path: Any) -> None:
+def _check_readable(path: Any, kind: str, maker: str) -> None:
     # A model that is loaded already has no path.
-    if isinstance(path, str) and not Path(path).expanduser().exists():
-        raise FileError(f"there is no {kind} at {path}")
+    if isinstance(path, (str, PathLike)):
+        with opened(Path(path).expanduser(), kind, maker):
+            pass
