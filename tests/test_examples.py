@@ -17,6 +17,8 @@ from tests import ROOT, video_pipelines
 
 EXAMPLES = ROOT / "examples"
 RLLIB = ["--steps", "256", "--batch", "256"]
+DREAMER = ["--steps", "260", "--size", "nano"]
+DREAMER += ["--rows", "2", "--length", "16", "--ratio", "1"]
 
 
 @pytest.mark.parametrize(
@@ -117,6 +119,16 @@ def test_a_resumed_run_pays_the_rewards_of_one_that_was_not_stopped(agent, tmp_p
     assert len(set(expected)) == 256
 
 
+def test_the_minari_example(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("minari")
+    pytest.importorskip("h5py")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["minari_dataset", "--episodes", "2"])
+    runpy.run_path(str(EXAMPLES / "minari_dataset.py"), run_name="__main__")
+    assert capsys.readouterr().out.count("the same again: True") == 2
+    assert (tmp_path / "genreward" / "random-v0").is_dir()
+
+
 def a_short_task(render_mode=None):
     """Cheap steps on states, paid by a reward model."""
     env = PointMass(size=16, horizon=32, obs="state", render_mode="rgb_array")
@@ -172,6 +184,7 @@ in_the_clients_check = pytest.mark.skipif(
             [*RLLIB, "--share"],
             "256 steps: an episode is paid",
         ),
+        ("rllib_dreamerv3", "ray.rllib", DREAMER, "256 steps: an episode is paid"),
     ],
 )
 @pytest.mark.timeout(900)
@@ -216,5 +229,6 @@ def test_every_example_is_run():
         "sb3_ppo", "sb3_sac", "any_pixel_env", "evaluate_your_reward", "frame_level",
         "generated_goals", "resume", "torchrl_ppo", "sb3_recurrent",
         "score_video", "rllib_ppo", "two_cameras", "cleanrl_ppo", "cleanrl_sac",
+        "rllib_dreamerv3", "minari_dataset",
     }  # fmt: skip
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested

@@ -7,6 +7,7 @@ from functools import partial
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3 import SAC
@@ -59,6 +60,29 @@ def test_infos_of_resets_and_steps_are_alike(make_env):
         assert first["weight_traveller"] == 1
 
 
+def test_where_the_last_step_of_an_episode_says_what_it_paid():
+    """Gymnasium moves all of a last step's info, with what a wrapper inside added."""
+    mode = AutoresetMode.SAME_STEP
+    inside = SyncVectorEnv([rewarded] * 2, autoreset_mode=mode)
+    outside = vector.RewardModelWrapper(
+        SyncVectorEnv([partial(PointMass, **ARENA)] * 2, autoreset_mode=mode),
+        Traveller(),
+    )
+    last = []
+    for envs in (inside, outside):
+        envs.reset(seed=0)
+        done = np.zeros(2, bool)
+        while not done.any():
+            *_, ended, cut, infos = envs.step(np.full((2, 2), 0.1, np.float32))
+            done = ended | cut
+        last.append(infos)
+    paid = last[1]["reward_traveller"][done]
+    assert (paid > 0).all()
+    moved = last[0]["final_info"]["reward_traveller"][done]
+    np.testing.assert_allclose(moved, paid)
+    assert (last[0]["reward_traveller"][done] == 0).all(), "that of the reset"
+
+
 @pytest.mark.parametrize("mode", list(AutoresetMode), ids=lambda m: m.name)
 def test_infos_of_vectors_are_numbers_and_flags(mode):
     """Not objects, whether the wrapper is inside or outside."""
@@ -109,6 +133,21 @@ def test_minari(tmp_path, monkeypatch):
     (episode,) = env.create_dataset("test/parts-v0").iterate_episodes()
     np.testing.assert_allclose(episode.infos["reward_traveller"][1:], paid)
     np.testing.assert_allclose(episode.rewards, paid)
+
+
+def test_skrl():
+    pytest.importorskip("skrl")
+    from skrl.envs.wrappers.torch import wrap_env
+
+    flat = rewarded(obs="state", render_mode="rgb_array")
+    envs = SyncVectorEnv([lambda: flat], autoreset_mode=AutoresetMode.SAME_STEP)
+    for env in (flat, envs):
+        wrapped = wrap_env(env, wrapper="gymnasium", verbose=False)
+        wrapped.reset()
+        for _ in range(3):
+            _, paid, *_, infos = wrapped.step(torch.full((1, 2), 0.1))
+            assert paid.item() == pytest.approx(infos["reward_traveller"].item())
+            assert paid.item() > 0
 
 
 # Hindsight

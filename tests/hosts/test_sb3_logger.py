@@ -8,9 +8,10 @@ from functools import partial
 import numpy as np
 import pytest
 from stable_baselines3 import PPO, SAC
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
 from genreward_wrappers import RewardModelWrapper
@@ -104,6 +105,22 @@ def test_success_at_any_step_counts(tmp_path):
         agent.learn(20, more)
         rates[name] = float(log_of(tmp_path / name)[-1]["rollout/success_rate"])
     assert rates == {"alone": 0.0, "ours": 1.0}
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_evaluation_by_the_environments_own_return(inside, tmp_path):
+    """Where `Monitor` stands inside the reward, and by the reward's where outside."""
+    env = PointMass(**ARENA, obs="state", render_mode="rgb_array")
+    held = RewardModelWrapper(Monitor(env) if inside else env, Traveller())
+    held = held if inside else Monitor(held)
+    agent = PPO("MlpPolicy", held, n_steps=20, batch_size=20, n_epochs=1)
+    agent.set_logger(configure(str(tmp_path), ["csv"]))
+    agent.learn(20, EvalCallback(held, eval_freq=20, n_eval_episodes=2, verbose=0))
+    agent.logger.close()
+    (found,) = (row for row in log_of(tmp_path) if row["eval/mean_reward"])
+    assert float(found["eval/success_rate"]) in (0.0, 0.5, 1.0)
+    own = float(found["eval/mean_reward"]) < 0
+    assert own == inside, "the arena pays costs, and the model does not"
 
 
 def test_the_total_is_not_normalised(tmp_path):
