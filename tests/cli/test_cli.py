@@ -509,11 +509,34 @@ def test_a_video_that_is_no_goal_is_said_before_torch_is_imported(tmp_path):
         assert WRONG_VIDEOS[line[-1]] in said, line
 
 
+MISPLACED = {
+    "train --env metaworld/reach --output file/o": "file/o cannot be written to (",
+    "evaluate --env metaworld/reach --output file/o": "file/o cannot be written to (",
+    "train-fb --goal metaworld/reach --data . --output file/o": "file cannot be",
+    "train-viper . --output file/o": "file cannot be written to (",
+    "make-goal --env metaworld/reach --prompt p --output file/o": "file cannot be writ",
+    "train-fb --goal metaworld/reach --data no --output o": "no file or folder no",
+    "finetune --model me/model --data no --output o": "no file or folder no",
+    "train-viper no.mp4 --output o": "no file or folder no.mp4",
+    "make-goal --env metaworld/reach --prompt p --data no --output o": "or folder no",
+}
+
+
+def test_wrong_places_are_said_before_torch_is_imported(tmp_path):
+    (tmp_path / "file").touch()
+    lines = [line.split() for line in MISPLACED]
+    found = zip(MISPLACED.values(), complaints(lines, tmp_path), strict=True)
+    for wanted, said in found:
+        assert wanted in said
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_what_makes_a_bundle_of_a_bundle_takes_no_video(tmp_path):
     lines = [
         "train-fb --goal my.mp4 --data d --output o",
         "select my.mp4 --output o.safetensors",
         "train-viper --goal my.mp4 --output o",
+        "inspect my.mp4",
     ]
     (tmp_path / "my.mp4").touch()
     said = complaints([line.split() for line in lines], tmp_path)

@@ -385,3 +385,28 @@ def check_least(args: argparse.Namespace, **least: int) -> None:
         if value is not None and value < low:
             flag = name.replace("_", "-")
             raise ValueError(f"--{flag} {value}: expected at least {low}")
+
+
+def check_places(places: Iterable[str | Path]) -> None:
+    """Raises for files and folders that are not there; Minari finds its own."""
+    for place in places:
+        if not (str(place).startswith("minari:") or Path(place).exists()):
+            raise FileNotFoundError(f"there is no file or folder {place}")
+
+
+def check_writable(folder: Path) -> None:
+    """Raises if nothing can be written to the folder, before anything is computed."""
+    probe = folder / ".probe"
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+        # What else is wrong must not leave an empty folder behind.
+        for path in new:
+            path.rmdir()
+    except OSError as error:
+        raise OSError(
+            f"--output {folder} cannot be written to ({error.strerror}): give another "
+            "folder"
+        ) from error

@@ -18,6 +18,7 @@ from genreward_wrappers.cli.arguments import (
     check_env,
     check_goal_or_video,
     check_least,
+    check_writable,
 )
 from genreward_wrappers.extras import require
 from genreward_wrappers.rewards.spec import OURS, RewardSpec
@@ -127,7 +128,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     check_least(args, frames=2, seeds=1, processes=1, learn=1)
     rewards = args.reward or ["genreward"]
     _check_names(args, rewards)
-    _check_writable(args.output)
+    check_writable(args.output)
     evaluation, learned, paths = _evaluate(args, rewards)
     from genreward_wrappers.evaluate.page.limits import below
     from genreward_wrappers.evaluate.page.text import lines
@@ -241,21 +242,3 @@ def _leave_room() -> None:
     if hasattr(os, "getloadavg"):
         free = max(1, (os.cpu_count() or 1) - round(os.getloadavg()[0]))
         torch.set_num_threads(min(torch.get_num_threads(), free))
-
-
-def _check_writable(folder: Path) -> None:
-    """Raises if nothing can be written to the folder, before anything is computed."""
-    probe = folder / ".probe"
-    new = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-        # What else is wrong must not leave an empty folder behind.
-        for path in new:
-            path.rmdir()
-    except OSError as error:
-        raise OSError(
-            f"--output {folder} cannot be written to ({error.strerror}): give another "
-            "folder"
-        ) from error

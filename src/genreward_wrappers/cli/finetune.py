@@ -9,6 +9,7 @@ from genreward_wrappers.cli.arguments import (
     Commands,
     add_command,
     add_shared,
+    check_places,
     given,
     read_size,
 )
@@ -155,6 +156,7 @@ def run_finetune(args: argparse.Namespace) -> int:
     from genreward_wrappers.generators.settings import Model, check_source
 
     check_source(args.model)
+    check_places([args.data])
     from genreward_wrappers.progress import progress_bars, tensorboard
     from genreward_wrappers.training.finetuning.finetune import finetune
     from genreward_wrappers.training.finetuning.place import is_first

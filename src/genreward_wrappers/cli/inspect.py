@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 
-from genreward_wrappers.cli.arguments import Commands, add_command, add_shared
+from genreward_wrappers.cli.arguments import (
+    Commands,
+    add_command,
+    add_shared,
+    check_goal,
+)
 
 
 def add_inspect(commands: Commands) -> None:
@@ -34,6 +39,7 @@ def run_inspect(args: argparse.Namespace) -> int:
     from genreward_wrappers.data.contact_sheet import contact_sheet, save_picture
     from genreward_wrappers.data.goals import load_goal
 
+    check_goal(args.goal)
     goal = load_goal(args.goal)
     from genreward_wrappers.goal_pipeline.card import (
         check_summary,

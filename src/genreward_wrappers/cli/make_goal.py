@@ -14,6 +14,8 @@ from genreward_wrappers.cli.arguments import (
     add_shared,
     check_encoders,
     check_env,
+    check_places,
+    check_writable,
     read_pairs,
     read_size,
 )
@@ -161,6 +163,8 @@ def run_make_goal(args: argparse.Namespace) -> int:
     check_env(args.env)
     features = None if args.features == "state" else args.features
     check_encoders(args.encoder, args.clip, features)
+    check_places([args.data] if args.data else [])
+    check_writable(args.output.parent)
     if args.generator:
         from genreward_wrappers.generators.settings import check_source
 

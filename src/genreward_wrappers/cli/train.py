@@ -14,6 +14,7 @@ from genreward_wrappers.cli.arguments import (
     check_env,
     check_goal_or_video,
     check_least,
+    check_writable,
 )
 from genreward_wrappers.extras import require
 
@@ -83,6 +84,7 @@ def run_train(args: argparse.Namespace) -> int:
     check_offers_state(args.env)
     spec = RewardSpec.parse(args.reward)
     check_goal_or_video(args.goal, args.env, [spec])
+    check_writable(args.output)
     if spec.name == ENV:
         raise ValueError(
             "--reward env: the environment's own reward looks at no picture; "

@@ -11,6 +11,8 @@ from genreward_wrappers.cli.arguments import (
     add_shared,
     check_encoders,
     check_goal,
+    check_places,
+    check_writable,
     given,
 )
 
@@ -95,6 +97,8 @@ def run_train_fb(args: argparse.Namespace) -> int:
     """Trains, prints what the nets are worth, and writes the bundle."""
     check_goal(args.goal)
     check_encoders(None if args.features == "state" else args.features)
+    check_places([args.data])
+    check_writable(args.output.parent)
     from genreward_wrappers.data.goals import load_goal
     from genreward_wrappers.progress import progress_bar, tensorboard
     from genreward_wrappers.training.forward_backward.features import (

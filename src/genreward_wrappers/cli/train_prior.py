@@ -10,6 +10,8 @@ from genreward_wrappers.cli.arguments import (
     add_command,
     add_shared,
     check_goal,
+    check_places,
+    check_writable,
     given,
     read_size,
 )
@@ -93,6 +95,8 @@ def run_train_prior(args: argparse.Namespace) -> int:
     """Trains the prior and prints what it gives its own training videos."""
     for goal in args.goal:
         check_goal(goal)
+    check_places([*args.videos, *([args.codec] if args.codec else [])])
+    check_writable(args.output.parent)
     from genreward_wrappers.training.priors.settings import BATCH, PriorTraining
     from genreward_wrappers.training.priors.store import Prior
     from genreward_wrappers.training.priors.train import PriorTrainer, train
