@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import re
 import sys
 from importlib import import_module
@@ -46,6 +47,16 @@ def anchors(page):
 
 def slug(heading):
     return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+def test_names_of_the_package_are_real():
+    """With the package in front, or with one of its rooms."""
+    rooms = "data|encoders|generators|training|rewards|relabel|evaluate|goal_pipeline"
+    found = rf"`(?:genreward_wrappers\.)?((?:{rooms})(?:\.\w+)+)"
+    named = {name for page in PAGES for name in re.findall(found, page.read_text())}
+    assert len(named) > 20
+    for name in sorted(named):
+        pkgutil.resolve_name(f"genreward_wrappers.{name}")
 
 
 def test_readme_names_every_wrapper():

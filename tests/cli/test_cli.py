@@ -322,6 +322,11 @@ def test_shared_options_are_spelled_once():
         ("train --env metaworld/pik-place", "Did you mean: `pick-place`"),
         ("train --env CartPole-v1", "an environment that offers its state"),
         ("train --env metaworld/sweep", "no embedded goal for 'metaworld/sweep'"),
+        (
+            "train --env metaworld/reach --goal dmc/walker-walk --reward frame",
+            "no forward-backward nets",
+        ),
+        ("score no.mp4 --goal dmc/walker-walk --reward frame", "no forward-backward"),
         ("train --env metaworld/reach --steps 0", "--steps 0: expected at least 1"),
         ("train --env metaworld/reach --goal no.mp4", "there is no video at no.mp4"),
         ("train-fb --goal no.safetensors --data d --output o", "no.safetensors"),

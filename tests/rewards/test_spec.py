@@ -235,6 +235,13 @@ def test_a_goal_of_another_task_is_told():
         # A distracting task, and another version, are the same task.
         found = Facts(env_id="distracting/walker-walk").find_bundle("dmc/walker-walk")
         assert found.env_id == "dmc/walker-walk"
+    # It is told before what does not fit because of it.
+    facts = Facts(env_id="dmc/walker-walk", camera="fixed")
+    with (
+        pytest.warns(UserWarning, match="'metaworld/pick-place'.*'dmc/walker-walk'"),
+        pytest.raises(GoalError, match="filmed by the camera 'corner2'"),
+    ):
+        facts.find_bundle("metaworld/pick-place")
 
 
 def test_a_model_that_is_none_is_refused_by_name():

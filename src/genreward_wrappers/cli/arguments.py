@@ -12,13 +12,17 @@ import os
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from genreward_wrappers.encoders.names import (
     check_device,
     check_dtype,
     check_encoder,
 )
+
+if TYPE_CHECKING:
+    from genreward_wrappers.data.goals import GoalBundle
+    from genreward_wrappers.rewards.spec import RewardSpec
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Run = Callable[[argparse.Namespace], int]
@@ -77,7 +81,7 @@ SHARED: dict[str, dict[str, Any]] = {
     },
     "--encoder": {
         "metavar": "ENCODER",
-        "help": "The encoder that the goal is compared by: pixels, embedded:<name>, "
+        "help": "The encoder that the goal is meant for: pixels, embedded:<name>, "
         "hf://<owner>/<repo>, open_clip:<model>/<tag>, transformers:<id>, or a folder.",
     },
     "--size": {
@@ -95,7 +99,7 @@ SHARED: dict[str, dict[str, Any]] = {
         "type": float,
         "default": 0.0,
         "metavar": "W",
-        "help": "How much later key frames are preferred: the first frame loses W "
+        "help": "How strongly later key frames are preferred: the first frame loses W "
         "standard deviations of the scores.",
     },
     "--baseline": {
@@ -324,8 +328,8 @@ def check_env(env_id: str) -> None:
         raise ValueError(f"env {env_id!r}: {error}") from error
 
 
-def check_goal(goal: str | None, env_id: str | None = None) -> None:
-    """Raises unless there is such a goal; nothing is downloaded for it.
+def check_goal(goal: str | None, env_id: str | None = None) -> GoalBundle | None:
+    """The goal, or an error if there is none; None for one that is on the Hub.
 
     Raises:
         GoalError: There is none, or it is damaged.
@@ -342,24 +346,30 @@ def check_goal(goal: str | None, env_id: str | None = None) -> None:
         )
     if goal is not None and goal.startswith("hf://"):
         HubAddress.parse(goal)
-    else:
-        load_goal(goal, env_id)
+        return None
+    return load_goal(goal, env_id)
 
 
-def check_goal_or_video(goal: str | None, env_id: str | None = None) -> None:
-    """Raises unless there is such a goal, or a video that can be packed into one.
+def check_goal_or_video(
+    goal: str | None, env_id: str | None, rewards: Iterable[RewardSpec]
+) -> None:
+    """Raises unless there is a goal for rewards, or a video that makes one.
 
     Raises:
-        GoalError: There is none, it is damaged, or the video makes no goal.
+        GoalError: There is none, it is damaged, the video makes no goal, or the goal
+            lacks the nets that a reward asks.
     """
     from genreward_wrappers.data.video_files import is_videos
     from genreward_wrappers.generators.own_videos import load_or_pack
+    from genreward_wrappers.rewards.frame_options import check_nets
 
     if is_videos(goal):
         # Pixels need no encoder, and so no torch.
-        load_or_pack(goal, env_id, "pixels")
+        found: GoalBundle | None = load_or_pack(goal, env_id, "pixels")
     else:
-        check_goal(goal, env_id)
+        found = check_goal(goal, env_id)
+    if found is not None and any(reward.name == "frame" for reward in rewards):
+        check_nets(found)
 
 
 def check_encoders(*names: str | None) -> None:

@@ -204,14 +204,14 @@ def _check_names(args: argparse.Namespace, rewards: Sequence[str]) -> None:
     """Raises for an environment, a reward or a goal that does not exist."""
     from genreward_wrappers.evaluate.episodes.user_episodes import check_rollouts
 
-    names = {RewardSpec.parse(reward).name for reward in rewards}
+    specs = [RewardSpec.parse(reward) for reward in rewards]
     # Your own episodes may be of an environment that is not installed here.
     if args.rollouts is None:
         check_env(args.env)
     else:
         check_rollouts(args.rollouts)
-    if args.goal is not None or names & {*OURS}:
-        check_goal_or_video(args.goal, args.env)
+    if args.goal is not None or any(spec.name in OURS for spec in specs):
+        check_goal_or_video(args.goal, args.env, specs)
 
 
 def _limits(items: Sequence[str]) -> Mapping[str, float]:

@@ -116,7 +116,7 @@ def add_make_goal(commands: Commands) -> None:
     add_shared(
         choice,
         "--encoder",
-        help="The encoder that the goal is compared by, as in pack; the small VAE of "
+        help="The encoder that the goal is meant for, as in pack; the small VAE of "
         "this package by default.",
     )
     add_shared(choice, "--license")

@@ -35,27 +35,28 @@ def add_relabel(commands: Commands) -> None:
         help="The dataset: minari:<dataset>, or the folder of a Minari dataset or a "
         "LeRobotDataset.",
     )
-    add_scoring(command, "genreward", several=False)
+    _, models = add_scoring(command, "genreward", several=False)
+    result = command.add_argument_group("the result")
     add_shared(
-        command,
+        result,
         "--output",
         type=str,
         metavar="DATASET",
         help="The folder to write, or minari:<dataset>. It must not exist yet.",
     )
-    command.add_argument(
+    result.add_argument(
         "--column",
         metavar="NAME",
         help="Keep the dataset's own reward, and add the new one under this name; by "
         "default it is replaced.",
     )
-    command.add_argument(
+    result.add_argument(
         "--weights",
         action="store_true",
         help="Also write the scores of all frames as sarm_progress.parquet, which "
         "LeRobot's RA-BC weighs samples by.",
     )
-    command.add_argument(
+    result.add_argument(
         "--best",
         type=float,
         metavar="SHARE",
@@ -63,7 +64,7 @@ def add_relabel(commands: Commands) -> None:
         "those with the highest mean rewards, as `lerobot-train --dataset.episodes` "
         "takes them; none by default.",
     )
-    command.add_argument(
+    models.add_argument(
         "--ray",
         type=int,
         default=0,
@@ -71,7 +72,7 @@ def add_relabel(commands: Commands) -> None:
         help="Score with N workers of the Ray cluster on this machine, which is "
         "started if there is none; by default in this process.",
     )
-    add_shared(command, "--json")
+    add_shared(result, "--json")
 
 
 def run_relabel(args: argparse.Namespace) -> int:

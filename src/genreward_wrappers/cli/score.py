@@ -41,35 +41,38 @@ def add_score(commands: Commands) -> None:
         help="A video (mp4, gif, npy), a folder of videos or of one video's pictures, "
         "recorded episodes, a LeRobotDataset, or minari:<dataset>.",
     )
-    add_scoring(command, "video", several=True)
+    recordings, _ = add_scoring(command, "video", several=True)
+    recordings.add_argument(
+        "--fps",
+        type=float,
+        metavar="N",
+        help="The frame rate of the videos; by default what the files say.",
+    )
+    result = command.add_argument_group("the result")
     add_shared(
-        command,
+        result,
         "--output",
         required=False,
         default=Path("scores.parquet"),
         help="The parquet file to write.",
     )
-    command.add_argument(
+    result.add_argument(
         "--overwrite", action="store_true", help="Replace existing files."
     )
-    command.add_argument(
+    result.add_argument(
         "--overlay",
         type=Path,
         metavar="FILE",
         help="An mp4 to write, of the episodes with the curves of their rewards beside "
         "them; none by default.",
     )
-    command.add_argument(
-        "--fps",
-        type=float,
-        metavar="N",
-        help="The frame rate of the videos; by default what the files say.",
-    )
-    add_shared(command, "--json")
+    add_shared(result, "--json")
 
 
-def add_scoring(command: argparse.ArgumentParser, reward: str, several: bool) -> None:
-    """Adds what says how recordings are scored."""
+def add_scoring(
+    command: argparse.ArgumentParser, reward: str, several: bool
+) -> tuple[argparse._ArgumentGroup, argparse._ArgumentGroup]:
+    """Adds how recordings are scored; returns the recordings' and the models' group."""
     command.add_argument(
         "--reward",
         action="append",
@@ -84,13 +87,14 @@ def add_scoring(command: argparse.ArgumentParser, reward: str, several: bool) ->
         "address), a video, or an environment's id; by default the goal that is "
         "embedded for the recorded environment.",
     )
+    recordings = command.add_argument_group("the recordings")
     add_shared(
-        command,
+        recordings,
         "--env",
         help="The id of the environment that was recorded, for its goal and its time "
         "limit; what the recordings say by default.",
     )
-    command.add_argument(
+    recordings.add_argument(
         "--horizon",
         type=int,
         metavar="STEPS",
@@ -98,19 +102,21 @@ def add_scoring(command: argparse.ArgumentParser, reward: str, several: bool) ->
         "default the environment's time limit, or else the length of each recording.",
     )
     add_shared(
-        command,
+        recordings,
         "--camera",
         help="The camera of a dataset; needed where it has several.",
     )
-    command.add_argument(
+    models = command.add_argument_group("the models")
+    models.add_argument(
         "--batch",
         type=int,
         metavar="N",
         help="How many episodes are scored at once; by default as many as leave every "
         "bit of their scores unchanged.",
     )
-    add_shared(command, "--device")
-    add_shared(command, "--dtype")
+    add_shared(models, "--device")
+    add_shared(models, "--dtype")
+    return recordings, models
 
 
 def make_scorer(args: argparse.Namespace, rewards: list[str]) -> Scorer:
@@ -131,10 +137,9 @@ def make_scorer(args: argparse.Namespace, rewards: list[str]) -> Scorer:
 def check_scoring(args: argparse.Namespace, rewards: list[str]) -> None:
     """Raises for what is wrong before anything large is imported."""
     check_least(args, horizon=1, batch=1)
-    for reward in rewards:
-        RewardSpec.parse(reward)
+    specs = [RewardSpec.parse(reward) for reward in rewards]
     if args.goal is not None:
-        check_goal_or_video(args.goal, args.env)
+        check_goal_or_video(args.goal, args.env, specs)
     require("pyarrow", "parquet", "tables of scores need pyarrow")
 
 

@@ -98,7 +98,7 @@ def run_serve(args: argparse.Namespace) -> int:
     if args.env is not None:
         check_env(args.env)
     if args.goal is not None:
-        check_goal_or_video(args.goal, args.env)
+        check_goal_or_video(args.goal, args.env, [spec])
     ray = require("ray", "ray", "genreward serve needs Ray")
     started = find_cluster(args.address)
     try:

@@ -81,8 +81,9 @@ def run_train(args: argparse.Namespace) -> int:
     from genreward_wrappers.rewards.spec import ENV, RewardSpec
 
     check_offers_state(args.env)
-    check_goal_or_video(args.goal, args.env)
-    if RewardSpec.parse(args.reward).name == ENV:
+    spec = RewardSpec.parse(args.reward)
+    check_goal_or_video(args.goal, args.env, [spec])
+    if spec.name == ENV:
         raise ValueError(
             "--reward env: the environment's own reward looks at no picture; "
             "`genreward evaluate --learn --reward env` trains on it for comparison"

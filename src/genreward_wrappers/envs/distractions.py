@@ -37,7 +37,7 @@ class Distraction(gym.Wrapper[Any, ActType, Any, ActType], RecordConstructorArgs
     """What all distractions share: where the pictures are, seeds, and steps.
 
     A distraction of your own has two or three methods: `begin` draws what an episode
-    needs, `advance` goes on by a step (most need none), `distract` changes a picture.
+    needs, `advance` moves on by a step (most need none), `distract` changes a picture.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Distraction(gym.Wrapper[Any, ActType, Any, ActType], RecordConstructorArgs
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Starts an episode; None goes on from the seed before."""
+        """Starts an episode; without a seed, the next one of the last seed's series."""
         observation, info = self.env.reset(seed=seed, options=options)
         if seed is not None:
             self._base, self._episode = int(seed), -1
@@ -114,7 +114,7 @@ class Distraction(gym.Wrapper[Any, ActType, Any, ActType], RecordConstructorArgs
         raise NotImplementedError
 
     def advance(self) -> None:
-        """Goes on by one step."""
+        """Moves on by one step."""
 
     def distract(self, frame: Frame) -> Frame:
         """A changed copy of a picture of the current step."""

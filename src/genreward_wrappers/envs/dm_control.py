@@ -179,8 +179,8 @@ class DmControlEnv(PixelEnv):
         """Starts an episode.
 
         Args:
-            seed: Starts the random numbers anew, with those that dm_control's
-                ``task_kwargs={"random": seed}`` has; None goes on with them.
+            seed: The seed of the random numbers, which are those that dm_control
+                draws with ``task_kwargs={"random": seed}``; None continues them.
             options: Not used.
         """
         super().reset(seed=seed, options=options)

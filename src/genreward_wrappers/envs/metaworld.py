@@ -208,7 +208,7 @@ class MetaWorldEnv(PixelEnv):
         """Starts an episode with new random positions.
 
         Args:
-            seed: Starts the random numbers anew; None goes on with them.
+            seed: The seed of the random numbers; None continues them.
             options: Not used.
         """
         super().reset(seed=seed, options=options)

@@ -24,7 +24,7 @@ POLICIES = ("random", "still", "scripted", "noisy", "planned")
 
 
 class Wander:
-    """Noise that goes on for a while: independent noise averages out to a twitch."""
+    """Noise that persists for a while: independent noise averages out to a twitch."""
 
     def __init__(self, rng: np.random.Generator, size: int) -> None:
         """Begins at zero.

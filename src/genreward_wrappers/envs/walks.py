@@ -97,7 +97,7 @@ class CameraWalk:
             distance: From the camera to what it looks at, in metres.
             downwards: How far it may sink, in radians, where that is less than
                 the range (it stays above the ground).
-            upwards: How far it may rise, in radians, likewise.
+            upwards: How far it may rise, in radians, where that is less.
             moving: Whether it moves on from there.
         """
         self._rng = rng
@@ -188,7 +188,7 @@ class HasLength(Protocol):
 
 
 class VideoWalk:
-    """Which frame of which video is the background: to and fro from a random one."""
+    """Which frame of which video is behind: back and forth from a random one."""
 
     def __init__(
         self,

@@ -124,7 +124,7 @@ class FBCallback(BaseCallback):  # type: ignore[misc]
         self._host = _find_host(self.training_env)
         names = {model.name for model in self._host.session.models}
         if self.bundle is not None:
-            # Trained before, perhaps in another environment: it goes on with that.
+            # Trained before, perhaps in another environment: it continues from that.
             self._pay_by(self._model())
         elif FrameLevel.name not in names:
             self._host.put_model(UntrainedReward(), self._weight, self.version)

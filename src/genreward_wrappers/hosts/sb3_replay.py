@@ -106,8 +106,8 @@ class RelabelReplayBuffer(buffers.ReplayBuffer):  # type: ignore[misc]
 
         Args:
             *args: As for stable-baselines3's `ReplayBuffer`.
-            **kwargs: Likewise; with ``n_steps`` above 1, and ``gamma``, those of its
-                `NStepReplayBuffer`.
+            **kwargs: As for the same class, or, with ``n_steps`` above 1 and ``gamma``,
+                for its `NStepReplayBuffer`.
         """
         if kwargs.get("n_steps") == 1:
             kwargs = {k: v for k, v in kwargs.items() if k not in ("n_steps", "gamma")}
@@ -134,12 +134,12 @@ class RelabelReplayBuffer(buffers.ReplayBuffer):  # type: ignore[misc]
         """
         row, ledger = self.pos, self._ledger
         self._note(row, np.asarray(reward), infos)
-        ledger.running = np.where(self._goes_on(obs), ledger.running, 0) + 1
+        ledger.running = np.where(self._continues(obs), ledger.running, 0) + 1
         ledger.steps[row] = ledger.running
         ledger.running = np.where(done, 0, ledger.running)
         super().add(obs, next_obs, action, reward, done, infos)
 
-    def _goes_on(self, obs: Any) -> Bool:
+    def _continues(self, obs: Any) -> Bool:
         """(N,) whether these observations are those that the last step led to.
 
         Another call of `learn` resets the environments in mid-episode, and the buffer

@@ -110,6 +110,13 @@ class Facts:
             )
         given = self.goal if goal is None else goal
         bundle = load_or_pack(given, self.env_id, encoder)
+        ids = bundle.env_id, self.env_id or ""
+        # First, for it may explain what else does not fit.
+        if all(ids) and _task(ids[0]) != _task(ids[1]) and not self.other_task:
+            warn_caller(
+                f"the goal was made for {ids[0]!r}, and the environment is {ids[1]!r}: "
+                "the reward leads to another task. other_task=True silences this"
+            )
         check_views(bundle, tuple(self.views))
         own = "" if self.views else bundle.camera
         if own and self.camera and own != self.camera:
@@ -117,12 +124,6 @@ class Facts:
                 f"{bundle!r} was filmed by the camera {bundle.camera!r}, the "
                 f"environment shows {self.camera!r}: make it with "
                 f"camera={bundle.camera!r}, or make a goal with its camera"
-            )
-        ids = bundle.env_id, self.env_id or ""
-        if all(ids) and _task(ids[0]) != _task(ids[1]) and not self.other_task:
-            warn_caller(
-                f"the goal was made for {ids[0]!r}, and the environment is {ids[1]!r}: "
-                "the reward leads to another task. other_task=True silences this"
             )
         return bundle
 

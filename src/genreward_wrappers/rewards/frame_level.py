@@ -42,7 +42,7 @@ from genreward_wrappers.data.frames import sample_steps
 from genreward_wrappers.data.goals import GoalBundle, GoalError, load_goal
 from genreward_wrappers.encoders.base import VideoEncoder, resolve_device
 from genreward_wrappers.encoders.binding import bind_encoder, same_encoder
-from genreward_wrappers.rewards.frame_options import FrameOptions
+from genreward_wrappers.rewards.frame_options import FrameOptions, check_nets
 from genreward_wrappers.training.forward_backward.features import (
     Features,
     card_of,
@@ -123,12 +123,7 @@ class FrameLevel(RewardModel[FrameMemory]):
                     "how long one is: give horizon="
                 )
             self._at = np.array(sample_steps(how.length, horizon)[1:])
-        if not goal.nets:
-            raise GoalError(
-                f"{goal!r} has no frame-level part: its bundle holds no "
-                "forward-backward nets. VideoLevelReward works with it, or "
-                "GenRewardWrapper, which leaves the frame-level part out"
-            )
+        check_nets(goal)
         self.goal = goal
         config = dict(goal.nets_config)
         statistics = config.pop("statistics", None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from genreward_wrappers.data.goals import GoalBundle, GoalError
 from genreward_wrappers.rewards.options import Options, number, option, whole
 
 
@@ -35,3 +36,13 @@ class FrameOptions(Options):
         check=whole,
     )
     every: int = option(1, "Only every k-th step is paid.", check=whole)
+
+
+def check_nets(goal: GoalBundle) -> None:
+    """Raises `GoalError` unless a bundle has what the frame-level reward asks."""
+    if not goal.nets:
+        raise GoalError(
+            f"{goal!r} has no frame-level part: its bundle holds no forward-backward "
+            "nets. VideoLevelReward works with it, or GenRewardWrapper, which leaves "
+            "the frame-level part out"
+        )

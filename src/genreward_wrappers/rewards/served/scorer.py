@@ -26,9 +26,9 @@ class PartCard:
     """What clients have to know of a part of the reward.
 
     Attributes:
-        name: The model's own.
-        identity: Likewise; every request names it.
-        about: Likewise.
+        name: The model's name.
+        identity: The model's identity, which every request names.
+        about: The model's description of itself.
         weight: In the reward that is served.
         sees_states: Whether it looks at states.
         stretch: Steps of an episode that its goal is stretched over.
