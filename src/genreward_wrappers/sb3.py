@@ -14,13 +14,11 @@ from genreward_wrappers.hosts.sb3 import SB3Host
 from genreward_wrappers.hosts.sb3_callbacks import FBCallback
 from genreward_wrappers.hosts.sb3_logger import RewardLogger
 from genreward_wrappers.hosts.sb3_replay import RelabelReplayBuffer
-from genreward_wrappers.hosts.sb3_sharpening import SharpeningReplayBuffer
 
 __all__ = [
     "FBCallback",
     "RelabelReplayBuffer",
     "RewardLogger",
-    "SharpeningReplayBuffer",
     "VecFrameLevelReward",
     "VecGenReward",
     "VecRewardModel",

@@ -30,7 +30,6 @@ from genreward_wrappers.evaluate.learn.learner import Learner
 from genreward_wrappers.evaluate.learn.runs import HORIZON, Progress, Run, outcome
 from genreward_wrappers.evaluate.learn.train import learn, learn_all, load_progress
 from genreward_wrappers.generators.own_videos import pack
-from genreward_wrappers.sb3 import SharpeningReplayBuffer
 from genreward_wrappers.testing import PointMass
 from genreward_wrappers.workers import workers
 
@@ -139,25 +138,23 @@ def test_the_curve_is_over_the_last_episodes():
 # The runs themselves
 
 
-@pytest.mark.parametrize("sharpen", [False, True])
-def test_a_stopped_run_resumes_bit_for_bit(short, tmp_path, sharpen):
-    run = replace(PIXELS, learner=replace(EARLY, sharpen=sharpen))
-    whole = learn(run, tmp_path / "whole", 16 * 6)
+def test_a_stopped_run_resumes_bit_for_bit(short, tmp_path):
+    whole = learn(PIXELS, tmp_path / "whole", 16 * 6)
     # Stopped once among the random actions, and once after the first updates.
-    learn(run, tmp_path / "parts", 16)
-    learn(run, tmp_path / "parts", 16 * 4)
+    learn(PIXELS, tmp_path / "parts", 16)
+    learn(PIXELS, tmp_path / "parts", 16 * 4)
     told = []
-    parts = learn(run, tmp_path / "parts", 16 * 6, told.append)
+    parts = learn(PIXELS, tmp_path / "parts", 16 * 6, told.append)
     assert len(told) == 2, "it began again"
     assert parts.returns == whole.returns
     assert len(set(whole.returns)) == 6, "its episodes are not all alike"
     assert parts.seconds > told[0].seconds > 0
-    assert load_progress(run, tmp_path / "parts") == parts
+    assert load_progress(PIXELS, tmp_path / "parts") == parts
     # A run that is done is done.
-    assert learn(run, tmp_path / "parts", 16 * 6, told.append) == parts
+    assert learn(PIXELS, tmp_path / "parts", 16 * 6, told.append) == parts
     assert len(told) == 2
     # Returns alone may hide what only later updates would show.
-    name = f"{run.name}.checkpoint.safetensors"
+    name = f"{PIXELS.name}.checkpoint.safetensors"
     one, other = (load_file(tmp_path / way / name) for way in ("whole", "parts"))
     assert one.keys() == other.keys()
     assert {"policy.key", "policy.noise_key", "agent.key"} < one.keys()
@@ -214,15 +211,6 @@ def test_settings_reach_the_agent():
 
 def test_another_learner_is_another_run():
     assert replace(PIXELS, learner=Learner(n_steps=1)).name != PIXELS.name
-    assert replace(PIXELS, learner=replace(EARLY, sharpen=True)).name != PIXELS.name
-
-
-def test_a_learner_that_sharpens_has_the_same_returns_of_several_steps():
-    env = PointMass(size=16, obs="state", horizon=2)
-    agent = Learner(n_steps=2, discount=0.9, sharpen=True).make(env, 0, 100)
-    buffer = agent.replay_buffer
-    assert isinstance(buffer, SharpeningReplayBuffer)
-    assert (buffer.n_steps, buffer.gamma, agent.gamma) == (2, 0.9, 0.9)
 
 
 def test_files_stand_in_the_folder_whatever_the_reward_says(tmp_path, monkeypatch):

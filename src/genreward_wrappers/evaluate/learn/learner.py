@@ -30,8 +30,6 @@ class Learner:
         warm_up: The number of random decisions before the first update.
         every: The number of decisions between two calls of the optimiser, which then
             makes as many updates: fewer calls are cheaper.
-        sharpen: Whether rewards are raised to a power that rises as the agent gets
-            better; see `genreward_wrappers.sb3.SharpeningReplayBuffer`.
     """
 
     n_steps: int = 3
@@ -42,7 +40,6 @@ class Learner:
     batch: int = 128
     warm_up: int = 1_000
     every: int = 4
-    sharpen: bool = False
 
     def make(self, env: Any, seed: int, memory: int) -> Any:
         """Makes an untrained agent.
@@ -69,16 +66,8 @@ class Learner:
         Args:
             memory: The number of decisions that the replay buffer holds.
         """
-        returns: dict[str, Any] = {"n_steps": self.n_steps}
-        if self.sharpen:
-            from genreward_wrappers.sb3 import SharpeningReplayBuffer
-
-            returns = {
-                "replay_buffer_class": SharpeningReplayBuffer,
-                "replay_buffer_kwargs": {**returns, "gamma": self.discount},
-            }
         return {
-            **returns,
+            "n_steps": self.n_steps,
             "gamma": self.discount,
             "learning_rate": self.rate,
             "qf_learning_rate": self.critic_rate,
@@ -91,8 +80,5 @@ class Learner:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings, for names and files; those of runs before `sharpen` stand."""
-        settings = asdict(self)
-        if not self.sharpen:
-            del settings["sharpen"]
-        return settings
+        """The settings, for names and files."""
+        return asdict(self)
