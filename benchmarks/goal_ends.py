@@ -4,12 +4,12 @@
     python -m benchmarks.goal_ends --generator runs/generator/trained --seeds 40
 
 The hand is put at many places of an episode, every second one near its target, and a
-picture is taken of each. From the places whose pictures are most like the end of a goal, by what `tracking` calls alike, a
-search goes on to ever more alike ones. Where it ends is where a perfect optimiser of
-that end would go: how far from the target is that? Meta-World calls 5 cm a success.
-Compared are the nearest of the bundle's goals, goals generated from the episode's own
-first frame, and the film of the scripted policy in this very episode, which no goal can
-surpass.
+picture is taken of each. From the places whose pictures are most like the end of a
+goal, by what `tracking` calls alike, a search goes on to ever more alike ones. Where it
+ends is where a perfect optimiser of that end would go: how far from the target is that?
+Meta-World calls 5 cm a success. Compared are the nearest of the bundle's goals, goals
+generated from the episode's own first frame, and the film of the scripted policy in
+this very episode, which no goal can surpass.
 """
 
 from __future__ import annotations

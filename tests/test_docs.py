@@ -164,7 +164,7 @@ QUESTIONS = {
     "How do I use my own video?": ("first_goal.md", "genreward pack"),
     "What is missing in my container?": ("install.md#drawing", "apt-get install"),
     "How big is the installation?": ("install.md", "4.7 GB"),
-    "How long will it take?": ("train.md#what-to-expect", "four minutes"),
+    "How long will it take?": ("train.md#what-to-expect", "three minutes"),
     "How do I see what the agent does?": ("first_training.md#is-it-learning", "live"),
     "Why does it earn more and not do the task?": (
         "concepts.md#what-can-be-farmed",

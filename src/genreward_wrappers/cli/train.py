@@ -36,7 +36,7 @@ def add_train(commands: Commands) -> None:
         "how often it succeeds, which it is never told. Writes the success curve, "
         "redrawn while it runs, a video of the agent beside the goal, and the agent. "
         "An interrupted run resumes.",
-        "--env metaworld/coffee-button --steps 15_000",
+        "--env metaworld/coffee-button --steps 10_000",
     )
     add_shared(command, "--env", required=True)
     command.add_argument(
