@@ -70,7 +70,7 @@ def forward_alone(encoder: Any) -> Callable[[], Any]:
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (1, *encoder.size, 3), np.uint8)
     encoder.encode_images(frames)
-    video = encoder._video(torch.from_numpy(frames[:, None]))
+    video = encoder._colours(torch.from_numpy(frames[:, None]))
 
     def run() -> Any:
         with torch.inference_mode():
@@ -80,14 +80,13 @@ def forward_alone(encoder: Any) -> Callable[[], Any]:
 
 
 def nets_alone(reward: Any) -> Callable[[], Any]:
-    """The frame-level reward on one frame: pooling, and the forward net."""
-    frames = np.zeros((1, 64, 64, 3), np.uint8)
-    action = np.zeros((1, 4), np.float32)
-    state = reward.features.of_goal(frames)
-    actions = torch.from_numpy(action)
+    """The frame-level reward on one frame: its own encoder, and the forward net."""
+    frames = torch.zeros(1, *reward.encoder.size, 3, dtype=torch.uint8)
+    actions = torch.zeros(1, 4)
 
     def run() -> Any:
         with torch.inference_mode():
+            state = reward.encoder.encode_images(frames).flatten(1)
             return reward.nets.measure_of(state, actions, reward._z)
 
     return run

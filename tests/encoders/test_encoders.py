@@ -443,6 +443,25 @@ def test_pixels_are_block_means() -> None:
         PooledPixels(size=(64, 64), grid=7)
 
 
+@pytest.mark.parametrize(("side", "grid"), [(64, 8), (35, 5), (256, 1)])
+def test_pixels_are_means_that_do_not_round_until_the_end(side, grid) -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.integers(128, 256, (2, side, side, 3), dtype=np.uint8)
+    cell = side // grid
+    cells = frames.reshape(2, grid, cell, grid, cell, 3)
+    whole = cells.sum(axis=(2, 4), dtype=np.int64)
+    exact = whole.astype(np.float32) / np.float32(cell**2) / np.float32(255)
+    found = PooledPixels((side, side), grid, device="cpu").encode_images(frames)
+    np.testing.assert_array_equal(found, np.moveaxis(exact, -1, 1))
+
+
+def test_latents_of_images_may_be_trained_on() -> None:
+    latents = cogvideox().encode_images(video(2))
+    weight = torch.ones((), requires_grad=True)
+    (latents * weight).sum().backward()
+    assert_close(weight.grad, latents.sum(), 1e-4)
+
+
 # --- frames
 
 

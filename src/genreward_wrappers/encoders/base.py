@@ -172,10 +172,10 @@ def as_frames(frames: Frames, layout: str = "n, H, W, 3") -> Tensor:
             f"frames must be a uint8 array or tensor ({layout}), got "
             f"{type(frames).__name__}"
         )
-    shape = tuple(frames.shape)
-    dtype = str(frames.dtype).removeprefix("torch.")
-    axes = layout.count(",") + 1
-    if dtype != "uint8" or len(shape) != axes or shape[-1] != 3 or 0 in shape[1:]:
+    shape, axes = tuple(frames.shape), layout.count(",") + 1
+    right = len(shape) == axes and shape[-1] == 3 and 0 not in shape[1:]
+    if not right or frames.dtype not in (torch.uint8, np.uint8):
+        dtype = str(frames.dtype).removeprefix("torch.")
         raise ValueError(f"frames must be uint8 ({layout}) RGB, got {dtype} {shape}")
     if isinstance(frames, Tensor):
         return frames

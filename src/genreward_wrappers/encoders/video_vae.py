@@ -163,8 +163,12 @@ class VideoVAEEncoder(VideoEncoder):
         Contiguous, because the memory layout decides which kernels run, and thereby the
         last bits of the latents.
         """
+        return self._colours(frames).contiguous()
+
+    def _colours(self, frames: Tensor) -> Tensor:
+        """The same with the colours last in memory, as they come."""
         video = self.prepare(frames).movedim(-1, 1).to(torch.float32)
-        return (video / 127.5 - 1).to(self.dtype).contiguous()
+        return video.div_(127.5).sub_(1).to(self.dtype)
 
 
 class CogVideoXEncoder(VideoVAEEncoder):
@@ -207,11 +211,11 @@ class CogVideoXEncoder(VideoVAEEncoder):
         images = as_frames(frames)[:, None]
         with batch_limit(self), torch.inference_mode():
             parts = [
-                _mode(self._still(self._video(images[rows])))
+                _mode(self._still(self._colours(images[rows])))
                 for rows in self._batches(len(images), 1)
             ]
-            latents = torch.cat(parts)[:, 0]
-        return latents.clone()
+        # Outside of inference mode, as in `encode_clips`.
+        return torch.cat(parts)[:, 0]
 
     # Made for the first image; not every encoder sees one.
     _still: Callable[[Tensor], Tensor] | None = None
