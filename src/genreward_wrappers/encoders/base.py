@@ -174,7 +174,7 @@ def as_frames(frames: Frames, layout: str = "n, H, W, 3") -> Tensor:
         )
     shape, axes = tuple(frames.shape), layout.count(",") + 1
     right = len(shape) == axes and shape[-1] == 3 and 0 not in shape[1:]
-    if not right or frames.dtype not in (torch.uint8, np.uint8):
+    if not right or frames.dtype not in (np.uint8, torch.uint8):
         dtype = str(frames.dtype).removeprefix("torch.")
         raise ValueError(f"frames must be uint8 ({layout}) RGB, got {dtype} {shape}")
     if isinstance(frames, Tensor):
