@@ -61,17 +61,17 @@ def test_compared_rewards_are_brought_to_one_scale():
     class Paid(PointMass):
         def step(self, action):
             *rest, info = super().step(action)
-            rest[1] = 300.0 * action[0] - 40.0
+            rest[1] = 300.0 * float(action[0]) - 40.0
             return (*rest, info)
 
     env = compare_learning.Scaled(Episodes(Paid(size=16, horizon=HORIZON), 0))
+    # It was measured on no episode of the agent's.
+    assert env.env.success == []
     env.reset(seed=0)
     env.action_space.seed(1)
     paid = [env.step(env.action_space.sample())[1] for _ in range(HORIZON)]
     assert abs(np.mean(paid)) < 0.05
     assert np.std(paid) == pytest.approx(compare_learning.SPREAD, rel=0.15)
-    # The scale was measured on no episode of the agent's.
-    assert env.env.success == []
 
 
 @pytest.mark.slow
