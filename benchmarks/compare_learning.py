@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ def train(run: Run, name: str, steps: int) -> dict[str, Any]:
         # What came before was no part of the run.
         begun = episodes.progress.seconds
         while agent.num_timesteps < steps and not over(episodes.progress):
-            agent.learn(EVERY, reset_num_timesteps=False)
+            stretch = min(EVERY, steps - agent.num_timesteps)
+            agent.learn(stretch, reset_num_timesteps=False)
         progress = episodes.progress
     finally:
         episodes.close()
@@ -136,7 +138,7 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs what is missing, or prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--task", choices=TASKS, action="append")
@@ -144,7 +146,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=BUDGET)
     parser.add_argument("--table", action="store_true", help="print what is finished")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.table:
         print(table())
         return

@@ -5,9 +5,13 @@ from __future__ import annotations
 import warnings
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 
-from benchmarks import clients, relabelling
+from benchmarks import clients, compare_learning, relabelling
+from genreward_wrappers.evaluate.learn.episodes import Episodes
+from genreward_wrappers.evaluate.learn.runs import HORIZON
+from genreward_wrappers.testing import PointMass
 
 
 def cells(line):
@@ -32,6 +36,42 @@ def test_relabelling(capsys, one_thread):
     *_, head, row = capsys.readouterr().out.strip().splitlines()
     assert len(head.split()) == len(row.split())
     assert row.startswith("pixels")
+
+
+@pytest.mark.skipif(not find_spec("sbx"), reason="needs SBX")
+def test_learning_from_the_compared_rewards(capsys, monkeypatch, tmp_path):
+    """One run of two episodes, all of them random, and its row."""
+    monkeypatch.setattr(compare_learning, "RESULTS", tmp_path / "results.jsonl")
+    few = ["--task", "drawer-close", "--reward", "env", "--steps", "256"]
+    compare_learning.main(few)
+    (line,) = compare_learning.read()
+    assert (line["reward"], line["decisions"]) == ("env", 256)
+    # What is kept is what the reward itself paid.
+    assert 0 < line["return"][0] < 10 * HORIZON
+    compare_learning.main(few)
+    assert compare_learning.read() == [line], "a finished run was made again"
+    capsys.readouterr()
+    compare_learning.main(["--table"])
+    head, _, row = map(cells, capsys.readouterr().out.strip().splitlines())
+    assert len(head) == len(row)
+    assert row[:3] == ["drawer-close", "env", "0"]
+
+
+def test_compared_rewards_are_brought_to_one_scale():
+    class Paid(PointMass):
+        def step(self, action):
+            *rest, info = super().step(action)
+            rest[1] = 300.0 * float(action[0]) - 40.0
+            return (*rest, info)
+
+    env = compare_learning.Scaled(Episodes(Paid(size=16, horizon=HORIZON), 0))
+    # It was measured on no episode of the agent's.
+    assert env.env.success == []
+    env.reset(seed=0)
+    env.action_space.seed(1)
+    paid = [env.step(env.action_space.sample())[1] for _ in range(HORIZON)]
+    assert abs(np.mean(paid)) < 0.05
+    assert np.std(paid) == pytest.approx(compare_learning.SPREAD, rel=0.15)
 
 
 @pytest.mark.slow

@@ -94,12 +94,11 @@ def _check_clip_name(spec: str) -> None:
     Importing open_clip imports torch, but its models are one file each.
     """
     loaded = sys.modules.get("open_clip")
-    if loaded is not None:
-        models = loaded.list_models()
-    else:
-        found = find_spec("open_clip")
-        folder = Path(found.origin).parent if found and found.origin else Path()
-        models = [file.stem for file in folder.glob("model_configs/*.json")]
+    found = None if loaded else find_spec("open_clip")
+    models: list[str] = loaded.list_models() if loaded else []
+    if found and found.origin:
+        folder = Path(found.origin).parent / "model_configs"
+        models = [file.stem for file in folder.glob("*.json")]
     name = spec.rpartition("/")[0] or spec
     # Without any, open_clip is missing, which loading it will say.
     if models and name not in models:
