@@ -852,6 +852,10 @@ def test_what_is_no_want_of_memory_stays_what_it_is(monkeypatch) -> None:
         cogvideox().encode_images(video(1))
 
 
+def test_the_cpu_is_known_by_the_name_that_accelerate_gives_it() -> None:
+    assert resolve_device(torch.device("cpu", 0)).type == "cpu"
+
+
 @pytest.mark.parametrize("device", ["mps", "xpu", "meta", "cuda:99", "none of these"])
 def test_a_device_that_is_not_served_is_refused_in_our_words(device: str) -> None:
     with pytest.raises(ValueError, match="device") as caught:

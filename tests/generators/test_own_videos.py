@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -26,6 +27,9 @@ from genreward_wrappers.generators.own_videos import (
 )
 from genreward_wrappers.rewards.spec import encoder_of_videos
 from genreward_wrappers.testing import PointMass
+
+#: Weights that a reward can be spelled with.
+S3D = Path(__file__).parents[2] / "models/s3d-64.safetensors"
 
 
 def film(path, frames=20, size=(64, 64)):
@@ -118,8 +122,11 @@ def test_the_embedded_encoder_and_what_pack_says_of_it(videos):
         (["pixels:score=motion", "env", "vlm-rm:prompt=cup,alpha=0"], "pixels"),
         (["genreward", "pixels"], None),
         (["random", "pixels"], None),
-        (["pixels", "video:encoder=open_clip:a/b"], "open_clip:a/b"),
-        (["roboclip:prompt=cup,weights=tests", "env"], None),
+        (
+            ["pixels", "video:encoder=open_clip:ViT-B-32/openai"],
+            "open_clip:ViT-B-32/openai",
+        ),
+        ([f"roboclip:prompt=cup,weights={S3D}", "env"], None),
         ([], None),
     ],
 )

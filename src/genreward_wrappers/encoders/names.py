@@ -34,7 +34,8 @@ LIBRARIES = ("open_clip", "transformers")
 PIXELS = re.compile(r"pixels(?::(\d+))?")
 HUB = re.compile(r"hf://([^/@]+/[^/@]+)(?:/([^@]+?))?/?(?:@(.+))?")
 _COMMIT = re.compile(r"@[0-9a-f]{40}$")
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+# "cpu:0" is how accelerate names the CPU.
+_DEVICE = re.compile(r"auto|cpu(:0)?|cuda(:\d+)?")
 
 
 def check_encoder(spec: str) -> None:
