@@ -275,6 +275,8 @@ def test_every_embedded_goal_has_an_id_with_its_reward():
 
 @pytest.mark.parametrize("task", ["metaworld/drawer-close", "dmc/cartpole-swingup"])
 def test_an_id_on_states(task, recwarn):
+    if task.startswith("dmc/"):
+        pytest.importorskip("dm_control")
     short = {"max_episode_steps": 100}
     env = gym.make(f"genreward-state/{task.rpartition('/')[2]}-v0", **short)
     bare = make(task, obs="state", render_mode="rgb_array", **short)

@@ -174,7 +174,10 @@ def test_the_command(tmp_path, bundle):
         "video:encoder=pixels", "--goal", str(tmp_path / "goal.safetensors"),
         "--horizon", str(HORIZON), "--name", "cup", "--address", "local",
     ]  # fmt: skip
+    # A shell's background jobs ignore Ctrl-C, and so would what they start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     served = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     try:
         assert served.stdout.readline() == "ray:cup pays video (stop with Ctrl-C)\n"
     finally:
