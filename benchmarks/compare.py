@@ -111,11 +111,11 @@ def rows(report: dict, names: Sequence[str], env_id: str, named: str) -> list[di
     return found
 
 
-def results() -> list[dict[str, Any]]:
-    """All that has been run."""
-    if not RESULTS.exists():
+def results(path: Path = RESULTS) -> list[dict[str, Any]]:
+    """All that has been run: the lines of a file, none if there is no file."""
+    if not path.exists():
         return []
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def table(figure: str, columns: Sequence[str]) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from benchmarks.compare import specs
+from benchmarks.compare import results, specs
 from benchmarks.learning import EVERY, over
 from benchmarks.learning_report import decisions_to, final
 from genreward_wrappers.evaluate.learn.episodes import Episodes, make_env
@@ -51,13 +51,6 @@ def rewards(task: str) -> dict[str, str]:
         **framewise,
         **both,
     }
-
-
-def read() -> list[dict[str, Any]]:
-    """The finished runs."""
-    if not RESULTS.is_file():
-        return []
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()]
 
 
 class Scaled(gym.RewardWrapper):
@@ -120,7 +113,7 @@ def table() -> str:
     ]
     order = list(rewards(TASKS[0]))
     for line in sorted(
-        read(),
+        results(RESULTS),
         key=lambda line: (
             TASKS.index(line["task"]),
             order.index(line["reward"]),
@@ -150,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.table:
         print(table())
         return
-    done = {(line["task"], line["reward"], line["seed"]) for line in read()}
+    done = {(line["task"], line["reward"], line["seed"]) for line in results(RESULTS)}
     for task in args.task or TASKS:
         known = rewards(task)
         for name in args.reward or known:

@@ -8,8 +8,8 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from benchmarks import clients, compare_learning, relabelling
-from genreward_wrappers.evaluate.learn.episodes import Episodes
+from benchmarks import clients, compare, compare_learning, relabelling
+from genreward_wrappers.evaluate.learn.episodes import FIRST_SEED, Episodes
 from genreward_wrappers.evaluate.learn.runs import HORIZON
 from genreward_wrappers.testing import PointMass
 
@@ -44,12 +44,15 @@ def test_learning_from_the_compared_rewards(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(compare_learning, "RESULTS", tmp_path / "results.jsonl")
     few = ["--task", "drawer-close", "--reward", "env", "--steps", "256"]
     compare_learning.main(few)
-    (line,) = compare_learning.read()
+    (line,) = compare.results(compare_learning.RESULTS)
     assert (line["reward"], line["decisions"]) == ("env", 256)
     # What is kept is what the reward itself paid.
     assert 0 < line["return"][0] < 10 * HORIZON
+    assert line["return"][0] == pytest.approx(HORIZON * line["mean"], rel=0.7)
     compare_learning.main(few)
-    assert compare_learning.read() == [line], "a finished run was made again"
+    assert compare.results(compare_learning.RESULTS) == [line], (
+        "a finished run was made again"
+    )
     capsys.readouterr()
     compare_learning.main(["--table"])
     head, _, row = map(cells, capsys.readouterr().out.strip().splitlines())
@@ -58,7 +61,13 @@ def test_learning_from_the_compared_rewards(capsys, monkeypatch, tmp_path):
 
 
 def test_compared_rewards_are_brought_to_one_scale():
+    begun = []
+
     class Paid(PointMass):
+        def reset(self, *, seed=None, options=None):
+            begun.append(seed)
+            return super().reset(seed=seed, options=options)
+
         def step(self, action):
             *rest, info = super().step(action)
             rest[1] = 300.0 * float(action[0]) - 40.0
@@ -67,6 +76,7 @@ def test_compared_rewards_are_brought_to_one_scale():
     env = compare_learning.Scaled(Episodes(Paid(size=16, horizon=HORIZON), 0))
     # It was measured on no episode of the agent's.
     assert env.env.success == []
+    assert max(begun) < FIRST_SEED
     env.reset(seed=0)
     env.action_space.seed(1)
     paid = [env.step(env.action_space.sample())[1] for _ in range(HORIZON)]

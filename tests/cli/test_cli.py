@@ -445,6 +445,13 @@ def complaints(lines, folder):
     return done.stderr.splitlines()
 
 
+def assert_said(wrong, lines, folder):
+    """Every line's command says what is wrong with its last word."""
+    for line, said in zip(lines, complaints(lines, folder), strict=True):
+        assert said.startswith(f"genreward {line[0]}: "), line
+        assert wrong[line[-1]] in said, line
+
+
 def test_a_wrong_reward_is_said_before_torch_is_imported(tmp_path):
     """Its name, its options and their values, by every command that takes one."""
     lines = [
@@ -452,9 +459,7 @@ def test_a_wrong_reward_is_said_before_torch_is_imported(tmp_path):
         for command, rest in REWARDED.items()
         for reward in WRONG_REWARDS
     ]
-    for line, said in zip(lines, complaints(lines, tmp_path), strict=True):
-        assert said.startswith(f"genreward {line[0]}: "), line
-        assert WRONG_REWARDS[line[-1]] in said, line
+    assert_said(WRONG_REWARDS, lines, tmp_path)
 
 
 DAMAGED = {
@@ -504,9 +509,7 @@ def test_a_video_that_is_no_goal_is_said_before_torch_is_imported(tmp_path):
         for command, rest in {**REWARDED, "demo": ""}.items()
         for video in WRONG_VIDEOS
     ]
-    for line, said in zip(lines, complaints(lines, tmp_path), strict=True):
-        assert said.startswith(f"genreward {line[0]}: "), line
-        assert WRONG_VIDEOS[line[-1]] in said, line
+    assert_said(WRONG_VIDEOS, lines, tmp_path)
 
 
 MISPLACED = {

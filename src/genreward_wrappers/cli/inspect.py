@@ -39,8 +39,8 @@ def run_inspect(args: argparse.Namespace) -> int:
     from genreward_wrappers.data.contact_sheet import contact_sheet, save_picture
     from genreward_wrappers.data.goals import load_goal
 
-    check_goal(args.goal)
-    goal = load_goal(args.goal)
+    found = check_goal(args.goal)
+    goal = load_goal(args.goal) if found is None else found
     from genreward_wrappers.goal_pipeline.card import (
         check_summary,
         curve_summary,
