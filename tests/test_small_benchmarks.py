@@ -42,7 +42,7 @@ def test_relabelling(capsys, one_thread):
 def test_learning_from_the_compared_rewards(capsys, monkeypatch, tmp_path):
     """One run of two episodes, all of them random, and its row."""
     monkeypatch.setattr(compare_learning, "RESULTS", tmp_path / "results.jsonl")
-    few = ["--task", "drawer-close", "--reward", "env", "--steps", "256"]
+    few = ["--task", "coffee-button", "--reward", "env", "--steps", "256"]
     compare_learning.main(few)
     (line,) = compare.results(compare_learning.RESULTS)
     assert (line["reward"], line["decisions"]) == ("env", 256)
@@ -57,7 +57,7 @@ def test_learning_from_the_compared_rewards(capsys, monkeypatch, tmp_path):
     compare_learning.main(["--table"])
     head, _, row = map(cells, capsys.readouterr().out.strip().splitlines())
     assert len(head) == len(row)
-    assert row[:3] == ["drawer-close", "env", "0"]
+    assert row[:3] == ["coffee-button", "env", "0"]
 
 
 def test_compared_rewards_are_brought_to_one_scale():
