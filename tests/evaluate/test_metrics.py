@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ import pytest
 pytest.importorskip("scipy")
 from scipy import stats
 
+from genreward_wrappers.evaluate.judge import epic
 from genreward_wrappers.evaluate.judge.bootstrap import (
     Estimate,
     average_precision,
@@ -28,12 +29,7 @@ from genreward_wrappers.evaluate.judge.bootstrap import (
     roc_auc,
 )
 from genreward_wrappers.evaluate.judge.curves import ORDINARY, Curve, Labelled
-from genreward_wrappers.evaluate.judge.epic import (
-    NotMarkov,
-    canonical,
-    epic_distance,
-    refuse_epic,
-)
+from genreward_wrappers.evaluate.judge.epic import canonical
 from genreward_wrappers.evaluate.judge.metrics import (
     METRICS,
     confusion,
@@ -583,8 +579,8 @@ STATES, ACTIONS, GAMMA = 4, 3, 0.9
 class Table:
     """A reward written out for every transition of a finite world."""
 
-    def __init__(self, table, name="table"):
-        self.table, self.name = table, name
+    def __init__(self, table):
+        self.table = table
 
     def __call__(self, states, actions, next_states):
         return self.table[states, actions, next_states]
@@ -603,13 +599,10 @@ def every_transition():
 
 
 def distance(a, b, coverage=None):
-    return epic_distance(
-        Table(a),
-        Table(b),
-        *every_transition(),
-        gamma=GAMMA,
-        coverage_states=np.arange(STATES) if coverage is None else coverage,
-        coverage_actions=np.arange(ACTIONS),
+    states = np.arange(STATES) if coverage is None else coverage
+    drawn = (states, np.arange(ACTIONS), GAMMA)
+    return epic.distance(
+        *(canonical(Table(part), *every_transition(), *drawn) for part in (a, b))
     )
 
 
@@ -681,38 +674,18 @@ def test_epic_takes_states_of_any_shape():
     def helped(s, a, t):
         return 2 * reach(s, a, t) + GAMMA * t.sum(-1) - s.sum(-1)
 
-    far = epic_distance(
-        reach, helped, s, a, t, gamma=GAMMA, coverage_states=s, coverage_actions=a
+    far = epic.distance(
+        *(canonical(reward, s, a, t, s, a, GAMMA) for reward in (reach, helped))
     )
     assert far == pytest.approx(0, abs=1e-12)
 
 
-def test_epic_has_no_distance_to_shaping_alone(table):
-    with pytest.raises(
-        ValueError, match="'table': without its shaping it pays the same"
-    ):
-        distance(table, shaped(0 * table, np.arange(4.0)))
-
-
-def test_epic_refuses_a_reward_with_a_memory(table):
-    class FollowsVideo(Table):
-        markov = False
-        why = "compares the change since the episode's first frame with the goal"
-
-    other = FollowsVideo(table, "video_level")
-    for pair in ((Table(table), other), (other, Table(table))):
-        with pytest.raises(
-            NotMarkov, match="'video_level'.*since the.*first.*AUC.*learn"
-        ):
-            epic_distance(
-                *pair,
-                *every_transition(),
-                gamma=GAMMA,
-                coverage_states=np.arange(STATES),
-                coverage_actions=np.arange(ACTIONS),
-            )
-    with pytest.raises(ValueError, match="'mine' is not one: it counts steps"):
-        refuse_epic("mine", "counts steps")
+def test_shaping_alone_is_canonically_nothing(table):
+    drawn = (np.arange(STATES), np.arange(ACTIONS), GAMMA)
+    alone = Table(shaped(0 * table, np.arange(4.0)))
+    np.testing.assert_allclose(
+        canonical(alone, *every_transition(), *drawn), 0, atol=1e-13
+    )
 
 
 # The verdict --------------------------------------------------------------------------
@@ -965,6 +938,6 @@ def test_a_wide_interval_is_weak():
 
 def test_a_verdict_is_plain_json():
     _, judged = judge(constant)
-    again = json.loads(json.dumps(judged.to_json(), allow_nan=False))
+    again = json.loads(json.dumps(asdict(judged), allow_nan=False))
     assert set(again) == {"level", "headline", "findings"}
     assert not any("nan" in finding.lower().split() for finding in again["findings"])

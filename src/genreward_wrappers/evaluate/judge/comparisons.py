@@ -11,7 +11,7 @@ import numpy as np
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.evaluate.judge.bootstrap import Estimate, undefined
 from genreward_wrappers.evaluate.judge.curves import ORDINARY
-from genreward_wrappers.evaluate.judge.epic import canonical
+from genreward_wrappers.evaluate.judge.epic import canonical, distance
 from genreward_wrappers.evaluate.judge.judged_rewards import Contestant, Maker
 from genreward_wrappers.evaluate.judge.metrics import confusion
 from genreward_wrappers.relabel.fold import score_episodes
@@ -51,9 +51,8 @@ def epic_distance(one: Contestant, episodes: Sequence[Episode]) -> dict[str, Est
     # What the environment would pay from other states is unknown. If its reward depends
     # on the action and on what comes of it, as Meta-World's does, its canonical form
     # equals it up to a constant.
-    alike = np.corrcoef(shaped, paid)[0, 1] if shaped.std() > 0 else 0.0
-    distance = float(np.sqrt(max(0.0, 1 - alike) / 2))
-    return {"epic_distance": Estimate(distance, None, None, len(paid))}
+    apart = distance(shaped, paid) if shaped.std() > 0 else 0.5**0.5
+    return {"epic_distance": Estimate(apart, None, None, len(paid))}
 
 
 def _transitions(

@@ -8,8 +8,8 @@ can disagree.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from genreward_wrappers.evaluate.judge.bootstrap import Estimate
 
@@ -83,10 +83,6 @@ class Verdict:
     level: Level
     headline: str
     findings: list[str]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
-        return asdict(self)
 
 
 def verdict(
