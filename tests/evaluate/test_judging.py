@@ -118,8 +118,8 @@ def test_confusion(judged):
     assert scored(judged, "env").confusion is None
 
 
-def test_everything_by_default(full):
-    names = [(one.contestant.name, one.contestant.role) for one in full.scored]
+def test_everything_by_default(by_default):
+    names = [(one.contestant.name, one.contestant.role) for one in by_default.scored]
     assert names == [
         ("video", "reward"),
         ("frame", "reward"),
@@ -128,12 +128,16 @@ def test_everything_by_default(full):
         ("random", "control"),
         ("env", "reference"),
     ]
-    for one in full.scored:
+    for one in by_default.scored:
         judged = one.contestant.role in ("reward", "sum")
         assert (one.verdict is not None) == judged
-    assert any("pixels" in line for line in scored(full, "video").verdict.findings)
-    assert full.goal.env_id == ENV
-    values = [scored(full, name).paid[0] for name in ("video", "pixels", "random")]
+    assert any(
+        "pixels" in line for line in scored(by_default, "video").verdict.findings
+    )
+    assert by_default.goal.env_id == ENV
+    values = [
+        scored(by_default, name).paid[0] for name in ("video", "pixels", "random")
+    ]
     assert not np.array_equal(values[0], values[1], equal_nan=True)
     assert not np.array_equal(values[0], values[2], equal_nan=True)
 
