@@ -21,7 +21,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,9 @@ TASKS = [env_id for env_id in embedded_goals() if env_id.startswith("metaworld/"
 HORIZON, FRAMES = 256, 65
 
 
-def specs(env_id: str, horizon: int = HORIZON) -> dict[str, str]:
+def specs(
+    env_id: str, horizon: int = HORIZON, every_frame: Collection[str] = ()
+) -> dict[str, str]:
     """The rewards by short names, as the command line takes them.
 
     They look at 65 frames of an episode, as the video-level reward does in an
@@ -55,22 +57,34 @@ def specs(env_id: str, horizon: int = HORIZON) -> dict[str, str]:
     Args:
         env_id: The environment's id.
         horizon: The number of steps in an episode.
+        every_frame: The names of rewards that look at every frame instead.
     """
     begins, *_, ends = sentences(env_id)
-    often, seldom = f"every={horizon // 64}", f"every={horizon // 16}"
-    tadpole = f"tadpole:pipeline='{MODELS}/text-to-image-64',prompt='{ends}',{often}"
+    # How many frames after the first, and the reward without its pace.
+    paced = {
+        "vlm-rm": (64, f"vlm-rm:{CLIP},prompt='{ends}',baseline='{begins}'"),
+        "liv": (64, f"liv:{CLIP},prompt='{ends}'"),
+        "viper": (16, f"viper:prior='{MODELS}/viper-64.safetensors'"),
+        "diffusion-reward": (
+            16,
+            f"diffusion-reward:prior='{MODELS}/diffusion-reward-64.safetensors'",
+        ),
+        "tadpole": (
+            64,
+            f"tadpole:pipeline='{MODELS}/text-to-image-64',prompt='{ends}'",
+        ),
+    }
+    known = {
+        name: spec if name in every_frame else f"{spec},every={horizon // frames}"
+        for name, (frames, spec) in paced.items()
+    }
     return {
         "video": "video",
         "frame": "frame",
         "generated": "generated",
         "roboclip": f"roboclip:weights='{MODELS}/s3d-64.safetensors',prompt='{ends}'",
-        "vlm-rm": f"vlm-rm:{CLIP},prompt='{ends}',baseline='{begins}',{often}",
-        "liv": f"liv:{CLIP},prompt='{ends}',{often}",
-        "viper": f"viper:prior='{MODELS}/viper-64.safetensors',{seldom}",
-        "diffusion-reward": "diffusion-reward:"
-        f"prior='{MODELS}/diffusion-reward-64.safetensors',{seldom}",
-        "tadpole": tadpole,
-        "tadpole-w1=0": f"{tadpole},w1=0",
+        **known,
+        "tadpole-w1=0": f"{known['tadpole']},w1=0",
         "env": "env",
     }
 

@@ -39,18 +39,11 @@ RANDOM, SPREAD = 10, 0.2
 
 def rewards(task: str) -> dict[str, str]:
     """The rewards under test, as learning runs take them."""
-    known = specs(f"metaworld/{task}", HORIZON)
     # Those of one frame are paid at every decision, as the video-level reward is.
-    framewise = {
-        name: known[name].replace(",every=2", "") for name in ("vlm-rm", "liv")
-    }
-    both = {"video + frame": "genreward"}
+    known = specs(f"metaworld/{task}", HORIZON, every_frame=("vlm-rm", "liv"))
     left_out = ("generated", "tadpole")
-    return {
-        **{name: spec for name, spec in known.items() if name not in left_out},
-        **framewise,
-        **both,
-    }
+    told = {name: spec for name, spec in known.items() if name not in left_out}
+    return {**told, "video + frame": "genreward"}
 
 
 class Scaled(gym.RewardWrapper):

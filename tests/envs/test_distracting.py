@@ -318,7 +318,7 @@ def test_nothing_is_drawn_or_computed_where_nobody_looks(make, dressed, monkeypa
 
 
 @needs_dm_control
-def test_a_closed_environment_goes_on(make):
+def test_a_closed_environment_can_be_used_again(make):
     env = make("walker-walk", difficulty="hard")
     expected = episode(make("walker-walk", difficulty="hard"), seed=2)
     first = episode(env, seed=2, steps=0)[0]

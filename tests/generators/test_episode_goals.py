@@ -520,7 +520,7 @@ def test_sb3_says_what_goals_cost_in_reset_infos():
         np.testing.assert_allclose(np.array(values)[:steps, row], expected, rtol=1e-6)
 
 
-def test_a_restored_session_goes_on_with_the_same_goals():
+def test_a_restored_session_keeps_its_goals():
     frames = random_frames(9, 2)
     maker = Rolling()
     session = Session([VideoLevel(maker, "pixels", horizon=8)], 2)

@@ -257,7 +257,7 @@ def test_few_frames_do_not_go_into_a_folder_of_others(tmp_path):
         collect(ENV, tmp_path, episodes=1, frames=3)
 
 
-def test_episodes_say_what_goes_on_in_them():
+def test_episodes_say_what_happens_in_them():
     few = module.record(
         Job("metaworld/reach", (("obs", "state"),), "scripted", 7, 256, 9, "reach it")
     )

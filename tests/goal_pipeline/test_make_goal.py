@@ -260,7 +260,7 @@ STAGES = (
 
 
 @pytest.mark.parametrize("stop", STAGES)
-def test_a_run_that_is_stopped_goes_on(stop, recipe, whole, tmp_path, calls):
+def test_a_stopped_run_resumes(stop, recipe, whole, tmp_path, calls):
     output = tmp_path / "goal.safetensors"
     everything = {"video": 4, "choice": 1, "episode": 17, "update": 40, "figures": 1}
     seen = []

@@ -273,7 +273,7 @@ def test_latents_come_back_in_order(tmp_path):
         cache.latents([clip_of(7)])
 
 
-def test_encoding_goes_on(tmp_path):
+def test_encoding_resumes(tmp_path):
     clips = [clip_of(0), clip_of(1)]
     filled(tmp_path, clips[:1])
     cache, vae = filled(tmp_path, clips)

@@ -154,7 +154,7 @@ def test_half_precision_changes_nothing_that_counts(point_goal):
     assert statistics["mean"] != whole.nets_config["statistics"]["mean"]
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(point_goal, tmp_path):
+def test_a_stopped_run_resumes_bit_for_bit(point_goal, tmp_path):
     data = recorded(Features(PIXELS), 10)
     whole = fitted(point_goal, data=data, updates=9)
     path = tmp_path / "run.checkpoint"

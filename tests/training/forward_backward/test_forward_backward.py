@@ -296,7 +296,7 @@ def test_diverging_nets_are_told():
     ],
     ids=["one-step", "standard", "standard-discrete"],
 )
-def test_a_killed_run_goes_on_bit_for_bit(config, tmp_path):
+def test_a_killed_run_resumes_bit_for_bit(config, tmp_path):
     discrete = config.get("discrete", False)
     batches = [random_batch(seed=i, discrete=discrete) for i in range(6)]
     training = {"q_weight": 0.1, "weight_decay": 0.01, "seed": 5}

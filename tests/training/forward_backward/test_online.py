@@ -306,7 +306,7 @@ def _is_of(episode, firsts):
     return bool((np.abs(firsts - episode.states[0]).max(1) < 1e-3).any())
 
 
-def test_training_goes_on_in_another_environment(point_goal):
+def test_training_continues_in_another_environment(point_goal):
     online, watch = callback(point_goal, until=25), Watch()
     agent(environments(point_goal)).learn(30, online)
     assert online.version == 1

@@ -607,7 +607,7 @@ def test_the_average_of_the_weights(kind, goal):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stop", [13, 40, 47], ids=["codec", "between", "prior"])
-def test_a_killed_run_goes_on_bit_for_bit(kind, stop, goal, tmp_path, priors):
+def test_a_killed_run_resumes_bit_for_bit(kind, stop, goal, tmp_path, priors):
     videos = list(goal.videos)
     first = trainer(kind, videos)
     for _ in range(stop):
@@ -644,7 +644,7 @@ def test_unused_codes_are_put_where_frames_are(goal):
     assert made.codec.codebook.abs().max() < 100
 
 
-def test_training_says_how_far_it_is_and_goes_on(goal, tmp_path):
+def test_training_says_how_far_it_is_and_resumes(goal, tmp_path):
     said = []
     training = dataclasses.replace(SHORT, codec_steps=6, steps=6)
     output = tmp_path / "viper.safetensors"
@@ -717,7 +717,7 @@ def test_the_codec_of_another_prior_is_taken_as_it_is(kind, goal, tmp_path, prio
             train(trainer(kind, videos, training, codec), output)
 
 
-def test_a_run_on_a_given_codec_goes_on_bit_for_bit(goal, tmp_path, priors):
+def test_a_run_on_a_given_codec_resumes_bit_for_bit(goal, tmp_path, priors):
     codec, videos = priors["viper"].prior.codec, list(goal.videos)
     whole, part = (trainer("viper", videos, codec=codec) for _ in range(2))
     for made, count in ((whole, 5), (part, 3)):
