@@ -405,6 +405,3 @@ class _players:
 
     def __exit__(self, *exception: Any) -> None:
         self._stack.__exit__(*exception)
-
-
-# Altering

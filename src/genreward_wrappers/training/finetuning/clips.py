@@ -119,19 +119,22 @@ def _find(
     camera: str,
     source: str,
 ) -> list[CaptionedClip]:
-    if source:
-        return _of_source(
-            Path(data).expanduser(), prompt, given, failures, camera, source
-        )
-    if str(data).startswith(MINARI):
+    if not source and str(data).startswith(MINARI):
         if camera:
             raise ValueError(f"camera={camera!r}: {data} is no LeRobot dataset")
         name = str(data).removeprefix(MINARI)
         return _of_minari(name, prompt, given, failures)
+    named = find_source(source) if source else None
     folder = Path(data).expanduser()
     if not folder.is_dir():
         raise ValueError(f"data {str(data)!r}: there is no such folder")
     known = {**read_captions(folder), **given}
+    if named is not None:
+        camera = camera or named.camera
+        if named.layout == "rlbench":
+            return _of_rlbench(folder, prompt, known, camera)
+        if not is_lerobot(folder):
+            raise ValueError(f"source={source!r}: {folder} is no LeRobotDataset")
     if is_lerobot(folder):
         return _of_lerobot(folder, prompt, known, failures, camera)
     if camera:
@@ -163,23 +166,9 @@ def _find(
     return clips
 
 
-def _of_source(
-    folder: Path,
-    prompt: str,
-    given: Mapping[str, str],
-    failures: bool,
-    camera: str,
-    name: str,
+def _of_rlbench(
+    folder: Path, prompt: str, known: Mapping[str, str], camera: str
 ) -> list[CaptionedClip]:
-    source = find_source(name)
-    if not folder.is_dir():
-        raise ValueError(f"data {str(folder)!r}: there is no such folder")
-    known = {**read_captions(folder), **given}
-    camera = camera or source.camera
-    if source.layout == "lerobot":
-        if not is_lerobot(folder):
-            raise ValueError(f"source={name!r}: {folder} is no LeRobotDataset")
-        return _of_lerobot(folder, prompt, known, failures, camera)
     clips = []
     for episode in read_rlbench(folder, camera, known):
         said = episode.task or prompt.strip()

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from genreward_wrappers.data.schema import fault, record_of
+from genreward_wrappers.training.forward_backward.losses import check_discount
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,7 @@ class FBConfig:
         for name in ("features", "actions", "z", "hidden", "backward_hidden"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
-        if not 0 <= self.discount < 1:
-            raise ValueError(
-                f"discount={self.discount}: expected at least 0 and below 1; at 1 the "
-                "successor measure is infinite"
-            )
+        check_discount(self.discount)
 
     @property
     def variant(self) -> str:

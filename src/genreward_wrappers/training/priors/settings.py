@@ -40,9 +40,9 @@ class PriorTraining:
         for name in ("codec_steps", "steps", "codec_batch", "batch", "revive"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
-        for name, high in (("codec_rate", math.inf), ("rate", math.inf)):
+        for name in ("codec_rate", "rate"):
             value = getattr(self, name)
-            if not 0 < value < high:
+            if not 0 < value < math.inf:
                 raise ValueError(f"{name}={value}: expected a positive number")
         if not 0 <= self.average < 1:
             raise ValueError(f"average={self.average}: expected from 0 to below 1")

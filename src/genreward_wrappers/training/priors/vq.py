@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +94,8 @@ class VQCodec(nn.Module):
         super().__init__()
         self.config = config
         levels = len(config.channels)
-        self.model = _vq_model()(
+        what = "VIPER and Diffusion Reward need diffusers for their codec"
+        self.model = require("diffusers", "video", what).VQModel(
             block_out_channels=config.channels,
             down_block_types=("DownEncoderBlock2D",) * levels,
             up_block_types=("UpDecoderBlock2D",) * levels,
@@ -166,8 +167,3 @@ class VQCodec(nn.Module):
         """(m,) the nearest row of the codebook for each latent."""
         nearest: Tensor = torch.cdist(latents, self.codebook.detach()).argmin(1)
         return nearest
-
-
-def _vq_model() -> Any:
-    what = "VIPER and Diffusion Reward need diffusers for their codec"
-    return require("diffusers", "video", what).VQModel
