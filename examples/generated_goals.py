@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 
 from genreward_wrappers import GeneratedGoals, VideoLevelReward, make
-from genreward_wrappers.generators.episode_settings import EMBEDDED, STEPS
+from genreward_wrappers.generators.episode_settings import EMBEDDED
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--env", default="metaworld/reach")
     parser.add_argument("--generator", default=EMBEDDED)
     parser.add_argument("--prompt", default="", help="default: the embedded goal's own")
-    parser.add_argument("--denoising", type=int, default=STEPS)
+    parser.add_argument("--denoising", type=int, default=None)
     parser.add_argument("--episodes", type=int, default=4)
     parser.add_argument("--steps", type=int, default=256, help="of each episode")
     args = parser.parse_args()

@@ -570,11 +570,18 @@ def test_specs_and_pickles_give_the_same_goals(asked):
     goal = json.loads(text)["additional_wrappers"][-1]["kwargs"]["reward"]["goal"]
     assert goal == asked.as_mapping()
     assert GeneratedGoals.of(goal) == dataclasses.replace(asked, cache=goal["cache"])
-    # What differs from the defaults, be it by being nothing.
-    plain = GeneratedGoals(prompt="away", steps=None)
-    assert plain.as_mapping() == {"prompt": "away", "steps": None}
+    # What differs from the defaults.
+    plain = GeneratedGoals(prompt="away", steps=3, cache=None)
+    assert plain.as_mapping() == {"prompt": "away", "steps": 3}
     # A mapping does as well.
     assert play(wrapped(goal), 5)[0] == expected
+
+
+def test_only_the_embedded_generator_takes_one_step_by_itself():
+    assert GeneratedGoals().denoising() == 1
+    assert GeneratedGoals(steps=8).denoising() == 8
+    assert GeneratedGoals("models/mine").denoising() is None
+    assert GeneratedGoals("models/mine", steps=4).denoising() == 4
 
 
 def test_the_short_form_takes_what_comes_with_the_package(folders, monkeypatch):

@@ -75,7 +75,7 @@ class OwnGoals(GoalMaker):
         sampling = Sampling(
             prompt,
             goals.negative,
-            goals.steps,
+            goals.denoising(),
             goals.guidance,
             goals.frames,
             goals.size,

@@ -13,9 +13,10 @@ from genreward_wrappers.generators.settings import Model
 if TYPE_CHECKING:
     from genreward_wrappers.generators.episode_goals import OwnGoals
 
-#: The generator that comes with this package, and how many steps it takes. They are
-#: few, since every episode waits for them.
-EMBEDDED, STEPS = "embedded:goal-generator-64", 8
+#: The generator that comes with this package, and how many denoising steps it takes. In
+#: one step it gives the mean of all videos that may follow from a first frame, and not
+#: one of them: an agent that is paid by it ends nearer to what the frame leaves open.
+EMBEDDED, STEPS = "embedded:goal-generator-64", 1
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class GeneratedGoals:
             diffusers that continues a picture.
         prompt: The task in words; empty takes that of the environment's embedded goal.
         videos: The number of videos of each first frame.
-        steps: The number of denoising steps; None is the pipeline's default.
+        steps: The number of denoising steps; None is 1 for the embedded generator, and
+            otherwise the pipeline's default.
         guidance: The scale of classifier-free guidance; None is the pipeline's default.
             1 switches it off, which halves the time.
         frames: The number of frames of a video, which spans the whole episode; None is
@@ -55,7 +57,7 @@ class GeneratedGoals:
     generator: str = EMBEDDED
     prompt: str = ""
     videos: int = 1
-    steps: int | None = STEPS
+    steps: int | None = None
     guidance: float | None = None
     frames: int | None = None
     size: tuple[int, int] | None = None
@@ -96,6 +98,12 @@ class GeneratedGoals:
         _check_names("goal=", given, _names(cls))
         size = given.get("size")
         return cls(**{**given, "size": None if size is None else tuple(size)})
+
+    def denoising(self) -> int | None:
+        """The number of denoising steps; None leaves it to the pipeline."""
+        if self.steps is None and self.generator == EMBEDDED:
+            return STEPS
+        return self.steps
 
     def as_mapping(self) -> dict[str, Any]:
         """The fields that differ from the defaults, for JSON."""
