@@ -4,7 +4,8 @@
     python -m benchmarks.performance --only step hosts  # these; the others stay
 
 A table stands in the page between two comments with its name. Times are CPU times on
-one thread, of several rounds the best; ratios are of one run.
+one thread, of several rounds the best; ratios are of one run. Memory does not depend on
+what else the machine does.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import overhead, peers, step
+from benchmarks import encoding, overhead, peers, peers_memory, step
 from genreward_wrappers import load_goal
 
 PAGE = Path(__file__).parents[1] / "docs/performance.md"
@@ -32,7 +33,9 @@ TABLES: dict[str, Callable[[], object]] = {
     "streaming": lambda: overhead.streaming(load_goal("metaworld/pick-place")),
     "batching": lambda: overhead.batching(load_goal("metaworld/pick-place")),
     "images": overhead.images,
+    "encoding": lambda: encoding.encoding_table(12),
     "peers": lambda: peers.peers_table(list(peers.PAIRS), 8),
+    "memory": lambda: peers_memory.memory_table(list(peers.PAIRS)),
 }
 
 

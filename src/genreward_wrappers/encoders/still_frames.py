@@ -18,11 +18,15 @@ from torch.nn import functional
 Layer = Callable[[Tensor], Tensor]
 
 
-def still_encoder(model: Any) -> Layer:
+def still_encoder(
+    model: Any, layout: torch.memory_format = torch.channels_last
+) -> Layer:
     """From frames (n, 3, 1, H, W) to moments (n, 2C, 1, h, w), as the model gives them.
 
     Args:
         model: An `AutoencoderKLCogVideoX`; its weights are shared where they can be.
+        layout: The memory layout of the images. A CPU's convolutions are faster with
+            the channels last.
     """
     encoder = model.encoder
     layers = [_conv(encoder.conv_in)]
@@ -33,8 +37,7 @@ def still_encoder(model: Any) -> Layer:
     layers += [_norm(encoder.norm_out, encoder.conv_act), _conv(encoder.conv_out)]
 
     def moments(video: Tensor) -> Tensor:
-        # A CPU's convolutions are faster with the channels last in memory.
-        x = video[:, :, 0].contiguous(memory_format=torch.channels_last)
+        x = video[:, :, 0].contiguous(memory_format=layout)
         for layer in layers:
             x = layer(x)
         whole = x[:, :, None]
