@@ -3,10 +3,11 @@
     python -m benchmarks.peers
     python -m benchmarks.peers --only torchrl     # where torchrl is installed
 
-`benchmarks.peers_memory` measures the memory of the same pairs. Both sides take turns in one process on one thread; of several rounds the best counts,
+Both sides take turns in one process on one thread; of several rounds the best counts,
 in CPU time. Their side is what their code does, called where a package has it
 (TorchRL's transforms), and otherwise its arithmetic written out below. Where both sides
 compute the same number they are compared before they are timed.
+`benchmarks.peers_memory` measures the memory of the same pairs.
 
 - vlm-rm: CLIP's preparation by torchvision, embedding and projection.
 - TorchRL's R3M: its transform, against the same network as an encoder here.

@@ -24,7 +24,7 @@ def test_every_way_gives_the_default_way_s_numbers(name, monkeypatch, one_thread
 def test_a_machine_without_a_compiler_says_so(monkeypatch, one_thread):
     def ways():
         names = (encoding.DEFAULT, "`torch.compile`", "half")
-        return {name: (torch.tanh, torch.float32) for name in names}
+        return dict.fromkeys(names, (torch.tanh, torch.float32))
 
     monkeypatch.setitem(encoding.ENCODERS, "clip-64", ways)
     monkeypatch.setattr(encoding.shutil, "which", lambda name: None)
