@@ -47,7 +47,7 @@ class Memo(VideoEncoder):
             raise ValueError(f"limit={limit}: expected at least 1 frame, or None")
         self.encoder = encoder
         self._limit = limit
-        self.control = encoder.control
+        self.control, self.any_goal = encoder.control, encoder.any_goal
         self.grammar, self.size = encoder.grammar, encoder.size
         self.device, self.dtype = encoder.device, encoder.dtype
         self.latent_shape, self.source = encoder.latent_shape, encoder.source
