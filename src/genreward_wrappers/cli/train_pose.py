@@ -22,7 +22,7 @@ def add_train_pose(commands: Commands) -> None:
         commands,
         "train-pose",
         run_train_pose,
-        "train an encoder that reads a robot's pose from a picture",
+        "train an encoder that reads a robot's pose",
         "Trains a small network on recorded episodes to read some numbers of the state "
         "from the picture, and judges it on episodes that it has not seen. An "
         "interrupted run resumes.",
@@ -44,13 +44,18 @@ def add_train_pose(commands: Commands) -> None:
         help="Which numbers of the state to read, counted from 0: those of the robot's "
         "own pose.",
     )
-    add_shared(command, "--output", help="The folder to write the encoder to.")
+    add_shared(
+        command,
+        "--output",
+        metavar="FOLDER",
+        help="The folder to write the encoder to.",
+    )
     command.add_argument(
         "--generator",
         metavar="MODEL",
         help="Also train on the videos that this pipeline makes of the first frames of "
-        "the episodes that succeeded, such as embedded:goal-generator-64. Give the one "
-        "that makes the goals.",
+        "the episodes that succeeded, such as embedded:goal-generator-64: the one that "
+        "makes the goals. None by default.",
     )
     add_shared(
         command,

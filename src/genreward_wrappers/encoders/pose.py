@@ -175,11 +175,11 @@ def save_pose(
         config: What it reads.
         training: How it was trained and how well it reads, for ``training.json``.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     folder.mkdir(parents=True, exist_ok=True)
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    save_file(weights, folder / WEIGHTS)
+    (folder / WEIGHTS).write_bytes(save(weights))
     for name, content in (
         (CONFIG, {"_class_name": POSE, **_plain(config)}),
         ("training.json", training),
@@ -239,6 +239,7 @@ def load_pose(
     reader = PoseReader(
         model, config, device=device, dtype=dtype, source=source or str(folder)
     )
+    reader.control = untrained
     reader.check_size(size)
     return reader
 

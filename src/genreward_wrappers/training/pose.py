@@ -202,11 +202,7 @@ class PoseTrainer:
         rows = np.flatnonzero(data.held_out() & (data.generated == generated))
         if len(rows) == 0:
             return {}
-        # A copy, since a reader freezes its net.
-        net = PoseNet(self.config)
-        net.load_state_dict(self.net.state_dict())
-        reader = PoseReader(net, self.config, device=str(self.device))
-        read = reader.read(data.frames[rows]).double().cpu().numpy()
+        read = self.reader().read(data.frames[rows]).double().cpu().numpy()
         true = data.states[rows][:, list(self.config.columns)].astype(np.float64)
         variance = true.var(0)
         missed = np.square(read - true).mean(0)
@@ -215,6 +211,13 @@ class PoseTrainer:
             "spread": np.sqrt(variance).tolist(),
             "explained": (1 - missed / np.maximum(variance, 1e-12)).tolist(),
         }
+
+    def reader(self) -> PoseReader:
+        """The net as it is now."""
+        # A copy, since a reader freezes its net.
+        net = PoseNet(self.config)
+        net.load_state_dict(self.net.state_dict())
+        return PoseReader(net, self.config, device=str(self.device))
 
     def provenance(self) -> dict[str, Any]:
         """What the result depends on."""
