@@ -19,6 +19,7 @@ from gymnasium.core import ActType, ObsType
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
+from genreward_wrappers.checks import whole
 from genreward_wrappers.core import Float32, Int64, UInt8
 
 #: The info key under which `TapFrames` hands its frames to the host.
@@ -291,16 +292,16 @@ def area_resize(frame: UInt8, size: tuple[int, int]) -> UInt8:
     return rounded
 
 
-def image_size(size: int | tuple[int, int] | list[int]) -> tuple[int, int]:
+def image_size(size: int | Sequence[int]) -> tuple[int, int]:
     """The (height, width) that a user's size stands for."""
-    pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
-    if len(pair) != 2 or not all(
-        isinstance(side, (int, np.integer)) and side > 0 for side in pair
-    ):
+    pair = (size, size) if isinstance(size, (int, np.integer)) else size
+    try:
+        height, width = (whole("size", side) for side in pair)
+    except (TypeError, ValueError):
         raise ValueError(
             f"size={size!r}: expected a positive int or (height, width) of them"
-        )
-    return int(pair[0]), int(pair[1])
+        ) from None
+    return height, width
 
 
 class TapFrames(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstructorArgs):

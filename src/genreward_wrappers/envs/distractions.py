@@ -24,8 +24,8 @@ from gymnasium.envs.registration import load_env_creator
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
+from genreward_wrappers.checks import share
 from genreward_wrappers.data.frames import find_source
-from genreward_wrappers.envs._arguments import share
 from genreward_wrappers.envs.backgrounds import Video, find_videos
 from genreward_wrappers.envs.walks import VideoWalk
 

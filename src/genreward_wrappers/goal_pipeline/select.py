@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genreward_wrappers.checks import not_negative
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.files import canonical, write_atomic
 from genreward_wrappers.data.goals import GoalBundle, GoalError, load_goal
@@ -168,8 +169,7 @@ def select(
         raise GoalError(
             f"keep={keep}: the goal has {count} videos, expected 1 to {count}"
         )
-    if not 0 <= prior < float("inf"):
-        raise ValueError(f"prior={prior}: expected a number from 0")
+    not_negative(prior=prior)
     if isinstance(encoder, str):
         encoder = load_encoder(encoder, device=device, dtype=dtype)
     similarity = _similarity(goal.videos, encoder, texts, others, on_progress)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genreward_wrappers.checks import at_least
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.frames import evenly
@@ -53,8 +54,7 @@ def plot_episode(
         ...     "episode.png"
         ... )  # doctest: +SKIP
     """
-    if shots < 2:
-        raise ValueError(f"shots={shots}: expected at least 2 frames")
+    at_least(2, shots=shots)
     if not isinstance(episode, Episode):
         beside = Path(episode).with_name("goal.safetensors")
         if goal is None and beside.is_file():

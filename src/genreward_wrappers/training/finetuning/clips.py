@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from genreward_wrappers.checks import one_of
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.episodes import Episode, outcome
 from genreward_wrappers.data.files import FileError, hash_file
@@ -98,8 +99,7 @@ def find_clips(
     clips = _find(data, prompt, dict(prompts or {}), failures, camera, source)
     if not fit:
         return clips
-    if fit not in FITS:
-        raise ValueError(f"fit={fit!r}: expected one of {', '.join(map(repr, FITS))}")
+    one_of(FITS, fit=fit)
     # What was encoded of the clip as it is, or made to fit otherwise, is another thing.
     return [
         replace(
