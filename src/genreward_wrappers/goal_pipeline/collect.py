@@ -133,12 +133,7 @@ def collect(
 def record(job: Job) -> Episode:
     """Plays one episode."""
     env = _environment(job.env_id, job.options)
-    source = find_source(
-        "auto",
-        env.observation_space,
-        render_mode=env.render_mode,
-        metadata=env.metadata,
-    )
+    source = find_source("auto", env)
     act = make_policy(job.policy, env, job.env_id, job.seed)
     wanted = _wanted(job, env.spec.max_episode_steps)
     observation, _ = env.reset(seed=job.seed)

@@ -148,12 +148,7 @@ def first_frames(
     except gym.error.Error as error:
         raise ValueError(f"cannot make the environment {env_id!r}: {error}") from error
     try:
-        source = find_source(
-            "auto",
-            env.observation_space,
-            render_mode=env.render_mode,
-            metadata=env.metadata,
-        )
+        source = find_source("auto", env)
         found = []
         for seed in seeds:
             observation, _ = env.reset(seed=seed)

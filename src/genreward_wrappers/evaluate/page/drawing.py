@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from genreward_wrappers.checks import at_least
 from genreward_wrappers.core import UInt8
-from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.data.episodes import GOAL_FILE, Episode
 from genreward_wrappers.data.frames import evenly
 from genreward_wrappers.data.goals import GoalBundle, load_goal
 from genreward_wrappers.extras import require
@@ -56,7 +56,7 @@ def plot_episode(
     """
     at_least(2, shots=shots)
     if not isinstance(episode, Episode):
-        beside = Path(episode).with_name("goal.safetensors")
+        beside = Path(episode).with_name(GOAL_FILE)
         if goal is None and beside.is_file():
             goal = beside
         episode = Episode.load(episode)
