@@ -250,9 +250,12 @@ class VideoEncoder(ABC):
             weights came from and is not part of the fingerprint.
         control: Whether it has learned nothing. Learned encoders are compared with such
             an encoder, and it goes with every goal.
+        any_goal: Whether it reads any goal although the goal was made with another
+            encoder, as a control does.
     """
 
     control: bool = False
+    any_goal: bool = False
     grammar: Grammar
     size: tuple[int, int]
     device: torch.device

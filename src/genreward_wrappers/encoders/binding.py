@@ -91,8 +91,8 @@ def bind_encoder(
                 f"encoder={encoder!r} yourself; to pin it, name a commit, "
                 "...@<40 hexadecimal digits>"
             ) from error
-    if encoder.control:
-        # A control has no weights that a goal could be made with.
+    if encoder.control or encoder.any_goal:
+        # There are no weights that a goal could be made with.
         return encoder
     expected = goal.encoder.get("fingerprint")
     if expected and not same_encoder(expected, encoder.fingerprint):

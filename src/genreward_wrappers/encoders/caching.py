@@ -47,7 +47,7 @@ class Memo(VideoEncoder):
         at_least(1, limit=limit)
         self.encoder = encoder
         self._limit = limit
-        self.control = encoder.control
+        self.control, self.any_goal = encoder.control, encoder.any_goal
         self.grammar, self.size = encoder.grammar, encoder.size
         self.device, self.dtype = encoder.device, encoder.dtype
         self.latent_shape, self.source = encoder.latent_shape, encoder.source

@@ -5,6 +5,7 @@ Nothing here imports torch, so that a misspelled name costs no seconds.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from importlib.util import find_spec
@@ -27,6 +28,8 @@ FORMS = (
 #: Files that identify embedded encoders of diffusers and of open_clip.
 CLIP_CONFIG, CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 MARKERS = ("config.json", CLIP_CONFIG)
+#: What the configuration of a pose reader calls its class.
+POSE = "PoseReader"
 
 #: Encoders of single images, by the library that has them.
 LIBRARIES = ("open_clip", "transformers")
@@ -159,6 +162,17 @@ def folder_of(spec: str) -> Path | None:
         return embedded_folder(spec, MARKERS, "encoder")
     path = Path(spec).expanduser()
     return path.resolve() if path.is_dir() else None
+
+
+def class_of(folder: Path) -> str:
+    """The class that the configuration in a model's folder names; empty if none."""
+    path = folder / "config.json"
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        # What is missing or damaged is said by what loads it.
+        return ""
+    return str(said.get("_class_name", "")) if isinstance(said, dict) else ""
 
 
 def _hint(spec: str) -> str:
