@@ -5,13 +5,13 @@ Nothing here imports torch, so that a misspelled name costs no seconds.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from genreward_wrappers.checks import did_you_mean
 from genreward_wrappers.data.files import embedded_folder, embedded_folders
 from genreward_wrappers.encoders.weight_files import check_complete
 
@@ -106,11 +106,10 @@ def _check_clip_name(spec: str) -> None:
     name = spec.rpartition("/")[0] or spec
     # Without any, open_clip is missing, which loading it will say.
     if models and name not in models:
-        close = difflib.get_close_matches(name, models, n=3)
         raise ValueError(
             f"open_clip:{spec} is neither a folder, nor a safetensors file, nor "
             f"<model>/<pretrained tag>: open_clip has no model {name!r}"
-            + (f" (did you mean {', '.join(map(repr, close))}?)" if close else "")
+            f"{did_you_mean(name, models, 3)}"
         )
 
 

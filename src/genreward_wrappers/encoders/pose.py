@@ -152,7 +152,7 @@ class PoseReader(ImageEncoder):
         sha256 = hash_tensors(model.state_dict().items())
         self.config = config
         self.model = model.eval().requires_grad_(False).to(self.device, self.dtype)
-        self.fingerprint = self._card("pose", sha256, _plain(config))
+        self.fingerprint = self.describe("pose", sha256, asdict(config))
 
     def read(self, frames: Any) -> Tensor:
         """The pose in its own units, such as metres: (n, H, W, 3) to (n, numbers)."""
