@@ -8,6 +8,7 @@ from pathlib import Path
 from genreward_wrappers.cli.arguments import (
     Commands,
     add_command,
+    add_count,
     add_shared,
     check_places,
     check_writable,
@@ -63,20 +64,17 @@ def add_train_pose(commands: Commands) -> None:
         default=[64],
         help="The height and width that the pictures are brought to, multiples of 8.",
     )
-    for flag, said in (
-        ("--steps", "How many updates to train for"),
-        ("--batch", "How many pictures an update sees"),
-    ):
-        command.add_argument(
-            flag, type=int, metavar="N", help=f"{said}; the model's own by default."
-        )
+    add_count(
+        command, "--steps", "How many updates to train for; the model's own by default."
+    )
+    add_count(
+        command,
+        "--batch",
+        "How many pictures an update sees; the model's own by default.",
+    )
     add_shared(command, "--seed")
-    command.add_argument(
-        "--every",
-        type=int,
-        default=500,
-        metavar="N",
-        help="How many updates lie between two checkpoints.",
+    add_count(
+        command, "--every", "How many updates lie between two checkpoints.", default=500
     )
     add_shared(command, "--device")
 

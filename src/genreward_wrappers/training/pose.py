@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from genreward_wrappers.data.files import FileError, Layout, load_tensors, save_tensors
+from genreward_wrappers.checks import at_least, positive
+from genreward_wrappers.data.files import (
+    FileError,
+    Layout,
+    load_tensors,
+    plain,
+    save_tensors,
+)
 from genreward_wrappers.data.schema import Record, Whole
 from genreward_wrappers.encoders.base import resolve_device
 from genreward_wrappers.encoders.pose import (
@@ -62,11 +68,8 @@ class PoseTraining:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
-        if not 0 < self.rate < math.inf:
-            raise ValueError(f"rate={self.rate}: expected a positive number")
+        at_least(1, steps=self.steps, batch=self.batch)
+        positive(rate=self.rate)
 
 
 class PoseTrainer:
@@ -263,11 +266,7 @@ class PoseTrainer:
         self.step = step
 
     def _run(self) -> dict[str, Any]:
-        shape: Mapping[str, Any] = {
-            k: list(v) if isinstance(v, tuple) else v
-            for k, v in asdict(self.config).items()
-        }
-        return {**self.provenance(), "config": shape}
+        return {**self.provenance(), "config": plain(asdict(self.config))}
 
 
 def train_pose(
