@@ -80,6 +80,7 @@ def arrows():
 #: The rooms from the ground up: each may import what stands before it, and itself.
 FLOORS = (
     "core",
+    "checks",
     "extras",
     "workers",
     "progress",

@@ -233,10 +233,10 @@ def test_planning_beats_chance(make, task):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"samples": 1}, "samples=1: expected at least 2"),
-        ({"knots": 1}, "knots=1: expected at least 2"),
-        ({"moments": 0}, "moments must be a positive whole number"),
-        ({"every": 0}, "every must be a positive whole number"),
+        ({"samples": 1}, "samples=1: expected a whole number, at least 2"),
+        ({"knots": 1}, "knots=1: expected a whole number, at least 2"),
+        ({"moments": 0}, "moments=0: expected a whole number, at least 1"),
+        ({"every": 0}, "every=0: expected a whole number, at least 1"),
         ({"horizon": 0.0}, "horizon=0.0: expected a positive"),
         ({"noise": float("nan")}, "noise=nan"),
         ({"temperature": -1.0}, "temperature=-1.0"),

@@ -642,7 +642,7 @@ def test_both_rewards_and_the_key_frames(asked, tmp_path):
     ("change", "message"),
     [
         ({"prompt": ""}, r'no prompt, .*GeneratedGoals\(prompt="..."\)'),
-        ({"videos": 0}, "videos=0: expected a whole number of at least 1"),
+        ({"videos": 0}, "videos=0: expected a whole number, at least 1"),
         ({"batch": 1.5}, "batch=1.5: expected a whole number"),
         ({"seed": -1}, "seed=-1"),
         ({"prompt": ["a"]}, r"prompt=\['a'\]"),

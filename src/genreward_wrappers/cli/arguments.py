@@ -276,6 +276,13 @@ def add_verbosity(parser: argparse.ArgumentParser, default: Any = False) -> None
         parser.add_argument(flag, action="store_true", default=default, help=said)
 
 
+def add_count(
+    command: argparse._ActionsContainer, flag: str, help: str, **changes: Any
+) -> None:
+    """Adds an option that takes a whole number."""
+    command.add_argument(flag, **{"type": int, "metavar": "N", "help": help, **changes})
+
+
 def add_shared(command: argparse._ActionsContainer, flag: str, **changes: Any) -> None:
     """Adds an option of `SHARED`, with what is different in this command."""
     command.add_argument(flag, **{**SHARED[flag], **changes})

@@ -7,6 +7,7 @@ import argparse
 from genreward_wrappers.cli.arguments import (
     Commands,
     add_command,
+    add_count,
     add_shared,
     check_env,
     check_least,
@@ -35,30 +36,22 @@ def add_collect(commands: Commands) -> None:
         "or MODULE:FUNCTION, a function of (env, seed) that returns a function from "
         "observations to actions.",
     )
-    command.add_argument(
-        "--episodes",
-        type=int,
-        default=50,
-        metavar="N",
-        help="How many episodes to record.",
-    )
+    add_count(command, "--episodes", "How many episodes to record.", default=50)
     add_shared(
         command, "--seed", default=4_000_000, help="The seed of the first episode."
     )
-    command.add_argument(
+    add_count(
+        command,
         "--steps",
-        type=int,
+        "The step at which an episode is cut at the latest.",
         default=1_000,
-        metavar="N",
-        help="The step at which an episode is cut at the latest.",
     )
-    command.add_argument(
+    add_count(
+        command,
         "--frames",
-        type=int,
-        default=0,
-        metavar="N",
-        help="Keep only N frames of an episode, spread evenly over it, as video models "
+        "Keep only N frames of an episode, spread evenly over it, as video models "
         "need; 0 keeps all.",
+        default=0,
     )
     add_shared(command, "--prompt")
     add_shared(command, "--env-arg")

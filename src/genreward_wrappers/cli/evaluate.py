@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from genreward_wrappers.cli.arguments import (
     Commands,
     add_command,
+    add_count,
     add_shared,
     check_env,
     check_goal_or_video,
@@ -68,12 +69,8 @@ def add_evaluate(commands: Commands) -> None:
         default=None,
         help="The environment's camera, if it is not the default one.",
     )
-    episodes.add_argument(
-        "--frames",
-        type=int,
-        default=65,
-        metavar="N",
-        help="How many frames of an episode are scored.",
+    add_count(
+        episodes, "--frames", "How many frames of an episode are scored.", default=65
     )
     add_shared(
         episodes,
@@ -92,12 +89,8 @@ def add_evaluate(commands: Commands) -> None:
         "given (about ten minutes per run on one core). Interrupted runs resume. Not "
         "done by default.",
     )
-    learning.add_argument(
-        "--seeds",
-        type=int,
-        default=2,
-        metavar="N",
-        help="How many agents are trained on each reward.",
+    add_count(
+        learning, "--seeds", "How many agents are trained on each reward.", default=2
     )
     add_shared(command, "--device")
     add_shared(command, "--dtype")

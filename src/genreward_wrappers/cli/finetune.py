@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from genreward_wrappers.cli.arguments import (
     Commands,
     add_command,
+    add_count,
     add_shared,
     check_places,
     given,
@@ -98,12 +99,7 @@ def add_finetune(commands: Commands) -> None:
     add_shared(data, "--camera")
     add_shared(data, "--prompt", help="The prompt of clips that have none.")
     data.add_argument("--all", action="store_true", help="Also take failed episodes.")
-    data.add_argument(
-        "--frames",
-        type=int,
-        metavar="N",
-        help="Frames per clip; the model's own number by default.",
-    )
+    add_count(data, "--frames", "Frames per clip; the model's own number by default.")
     add_shared(
         data,
         "--size",
@@ -120,11 +116,10 @@ def add_finetune(commands: Commands) -> None:
     training.add_argument(
         "--method", choices=METHODS, default="lora", help="What is trained."
     )
-    training.add_argument(
+    add_count(
+        training,
         "--steps",
-        type=int,
-        metavar="N",
-        help=f"Steps to train for. {STEPS} by default, unless --minutes is given.",
+        f"Steps to train for. {STEPS} by default, unless --minutes is given.",
     )
     training.add_argument(
         "--minutes",

@@ -8,7 +8,12 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from genreward_wrappers.cli.arguments import add_shared, read_pairs, read_size
+from genreward_wrappers.cli.arguments import (
+    add_count,
+    add_shared,
+    read_pairs,
+    read_size,
+)
 
 if TYPE_CHECKING:
     from genreward_wrappers.generators.settings import Model
@@ -64,11 +69,10 @@ def add_generator(command: argparse.ArgumentParser, size: str = "--size") -> Non
         metavar="TEXT",
         help="What the videos should not show, in words.",
     )
-    group.add_argument(
+    add_count(
+        group,
         "--steps",
-        type=int,
-        metavar="N",
-        help="How many denoising steps to take; the pipeline's own number by default.",
+        "How many denoising steps to take; the pipeline's own number by default.",
     )
     group.add_argument(
         "--guidance",
@@ -76,11 +80,10 @@ def add_generator(command: argparse.ArgumentParser, size: str = "--size") -> Non
         metavar="SCALE",
         help="The scale of classifier-free guidance; the pipeline's own by default.",
     )
-    group.add_argument(
+    add_count(
+        group,
         "--frames",
-        type=int,
-        metavar="N",
-        help="How many frames a video has; the pipeline's own number by default.",
+        "How many frames a video has; the pipeline's own number by default.",
     )
     group.add_argument(
         size,

@@ -32,6 +32,7 @@ from genreward_wrappers.cli.select import add_select
 from genreward_wrappers.cli.serve import add_serve
 from genreward_wrappers.cli.train import add_train
 from genreward_wrappers.cli.train_fb import add_train_fb
+from genreward_wrappers.cli.train_pose import add_train_pose
 from genreward_wrappers.cli.train_prior import (
     add_train_diffusion_reward,
     add_train_viper,
@@ -48,6 +49,7 @@ COMMANDS: Mapping[str, Sequence[Callable[[Commands], None]]] = {
         add_serve,
         add_collect,
         add_train_fb,
+        add_train_pose,
         add_train_viper,
         add_train_diffusion_reward,
         add_finetune,

@@ -8,6 +8,7 @@ from pathlib import Path
 from genreward_wrappers.cli.arguments import (
     Commands,
     add_command,
+    add_count,
     add_shared,
     check_encoders,
     read_size,
@@ -48,11 +49,10 @@ def add_pack(commands: Commands) -> None:
     )
     add_shared(command, "--prompt")
     add_shared(command, "--size", default=[64])
-    command.add_argument(
+    add_count(
+        command,
         "--length",
-        type=int,
-        metavar="N",
-        help="How many frames each packed video has, spread evenly over it; by default "
+        "How many frames each packed video has, spread evenly over it; by default "
         "as many as the first one has, up to 129.",
     )
     add_shared(command, "--encoder", default="embedded:video-vae-64")

@@ -10,6 +10,7 @@ import numpy as np
 from genreward_wrappers.cli.arguments import (
     Commands,
     add_command,
+    add_count,
     add_shared,
     check_least,
 )
@@ -64,13 +65,12 @@ def add_relabel(commands: Commands) -> None:
         "those with the highest mean rewards, as `lerobot-train --dataset.episodes` "
         "takes them; none by default.",
     )
-    models.add_argument(
+    add_count(
+        models,
         "--ray",
-        type=int,
-        default=0,
-        metavar="N",
-        help="Score with N workers of the Ray cluster on this machine, which is "
+        "Score with N workers of the Ray cluster on this machine, which is "
         "started if there is none; by default in this process.",
+        default=0,
     )
     add_shared(result, "--json")
 

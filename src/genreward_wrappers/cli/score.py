@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from genreward_wrappers.cli.arguments import (
     Commands,
     add_command,
+    add_count,
     add_shared,
     check_goal_or_video,
     check_least,
@@ -107,11 +108,10 @@ def add_scoring(
         help="The camera of a dataset; needed where it has several.",
     )
     models = command.add_argument_group("the models")
-    models.add_argument(
+    add_count(
+        models,
         "--batch",
-        type=int,
-        metavar="N",
-        help="How many episodes are scored at once; by default as many as leave every "
+        "How many episodes are scored at once; by default as many as leave every "
         "bit of their scores unchanged.",
     )
     add_shared(models, "--device")

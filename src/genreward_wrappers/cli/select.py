@@ -7,6 +7,7 @@ import argparse
 from genreward_wrappers.cli.arguments import (
     Commands,
     add_command,
+    add_count,
     add_shared,
     check_encoders,
     check_goal,
@@ -49,12 +50,7 @@ def add_select(commands: Commands) -> None:
     )
     add_shared(command, "--baseline")
     add_shared(command, "--prior")
-    command.add_argument(
-        "--keep",
-        type=int,
-        metavar="N",
-        help="Keep only the N best videos; all by default.",
-    )
+    add_count(command, "--keep", "Keep only the N best videos; all by default.")
     add_shared(command, "--device")
     add_shared(command, "--dtype")
     add_shared(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from genreward_wrappers.cli.arguments import (
     Commands,
     add_command,
+    add_count,
     add_shared,
     check_env,
     check_goal_or_video,
@@ -57,26 +58,18 @@ def add_serve(commands: Commands) -> None:
         help="The environment whose time limit and actions the reward is for; by "
         "default the one that the goal is for.",
     )
-    command.add_argument(
+    add_count(
+        command,
         "--horizon",
-        type=int,
-        metavar="N",
-        help="Steps of an episode; the environment's time limit by default.",
+        "Steps of an episode; the environment's time limit by default.",
     )
-    command.add_argument(
-        "--replicas",
-        type=int,
-        default=1,
-        metavar="N",
-        help="How many copies of the model answer.",
-    )
-    command.add_argument(
+    add_count(command, "--replicas", "How many copies of the model answer.", default=1)
+    add_count(
+        command,
         "--batch",
-        type=int,
-        default=1,
-        metavar="N",
-        help="How many clients' requests are scored side by side. With 1, rewards are "
+        "How many clients' requests are scored side by side. With 1, rewards are "
         "those of a local model to the last bit; more is faster on a GPU.",
+        default=1,
     )
     command.add_argument(
         "--address",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from genreward_wrappers.cli.arguments import (
     Commands,
     add_command,
+    add_count,
     add_shared,
     check_env,
     check_goal_or_video,
@@ -39,13 +40,12 @@ def add_train(commands: Commands) -> None:
         "--env metaworld/coffee-button --steps 10_000",
     )
     add_shared(command, "--env", required=True)
-    command.add_argument(
+    add_count(
+        command,
         "--steps",
-        type=int,
-        default=15_000,
-        metavar="N",
-        help="How many decisions to train for, rounded up to whole episodes. A "
+        "How many decisions to train for, rounded up to whole episodes. A "
         "finished run continues with a larger number.",
+        default=15_000,
     )
     add_shared(
         command,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from genreward_wrappers.cli.arguments import (
     Commands,
     add_command,
+    add_count,
     add_shared,
     check_encoders,
     check_goal,
@@ -57,13 +58,7 @@ def add_train_fb(commands: Commands) -> None:
     add_shared(command, "--output", help="The goal bundle to write.")
     nets = command.add_argument_group("the nets")
     add_shared(nets, "--features")
-    nets.add_argument(
-        "--stack",
-        type=int,
-        default=1,
-        metavar="N",
-        help="How many frames the nets see at once.",
-    )
+    add_count(nets, "--stack", "How many frames the nets see at once.", default=1)
     nets.add_argument(
         "--variant",
         choices=("standard", "one-step"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from genreward_wrappers.cli.arguments import (
     Commands,
     add_command,
+    add_count,
     add_shared,
     check_goal,
     check_places,
@@ -80,12 +81,8 @@ def _add_train(commands: Commands, kind: str, said: str) -> None:
             help=f"How many {what}; the model's own number by default.",
         )
     add_shared(command, "--seed")
-    command.add_argument(
-        "--every",
-        type=int,
-        default=50,
-        metavar="N",
-        help="How many steps lie between two checkpoints.",
+    add_count(
+        command, "--every", "How many steps lie between two checkpoints.", default=50
     )
     add_shared(command, "--device")
     command.set_defaults(kind=kind)

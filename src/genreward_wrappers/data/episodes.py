@@ -58,6 +58,9 @@ LAYOUT = Layout(
     ),
 )
 
+#: The goal that the episodes of a folder were rewarded for, beside them.
+GOAL_FILE = "goal.safetensors"
+
 #: The file names of a recorder: the number of the episode, and the run.
 _NUMBERED = re.compile(r"episode-(\d+)(-[0-9a-f]+)?\.safetensors")
 
@@ -191,6 +194,11 @@ def outcome(path: str | PathLike[str]) -> tuple[bool, Mapping[str, Any]]:
     if success is None or success.dtype != np.bool_:
         raise FileError(f"{path} is no valid recorded episode: it has no 'success'")
     return bool(success.any()), header["info"]
+
+
+def episode_files(folder: Path, pattern: str = "*.safetensors") -> list[Path]:
+    """The files of recorded episodes in a folder, without the goal beside them."""
+    return sorted(path for path in folder.glob(pattern) if path.name != GOAL_FILE)
 
 
 def _check_tensors(tensors: Mapping[str, NDArray[Any]], codec: str) -> None:

@@ -151,6 +151,11 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def plain(value: Any) -> Any:
+    """A value as JSON restores it, with lists for tuples."""
+    return json.loads(json.dumps(value, allow_nan=False))
+
+
 def save_tensors(
     path: Path,
     tensors: Mapping[str, NDArray[Any]],

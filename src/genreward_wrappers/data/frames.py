@@ -19,6 +19,7 @@ from gymnasium.core import ActType, ObsType
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
+from genreward_wrappers.checks import whole
 from genreward_wrappers.core import Float32, Int64, UInt8
 
 #: The info key under which `TapFrames` hands its frames to the host.
@@ -56,51 +57,47 @@ class FrameSource:
         return observation if self.key is None else observation[self.key]
 
 
-def find_source(
-    frames: FramesLike,
-    space: spaces.Space[Any],
-    *,
-    render_mode: str | None,
-    metadata: dict[str, Any],
-) -> FrameSource:
+def find_source(frames: FramesLike, env: Any) -> FrameSource:
     """Turns the ``frames=`` argument of a wrapper into a `FrameSource`.
 
     Args:
         frames: What the user asked for; "auto" takes the observation if it is an RGB
             image, else the only RGB image in a Dict, else frames tapped by `TapFrames`,
             else `render()`. Several views are given by name, each "obs:<key>".
-        space: The observation space of a single environment.
-        render_mode: The environment's render mode.
-        metadata: The environment's metadata, where `TapFrames` announces itself.
+        env: A single environment, or what has its ``observation_space``, its
+            ``render_mode`` and its ``metadata``, where `TapFrames` announces itself.
 
     Raises:
         ValueError: There are no pixels where the user said, or none anywhere.
     """
     if not isinstance(frames, str):
-        return _views(frames, space)
+        return _views(frames, env.observation_space)
     kind, _, key = frames.partition(":")
     if kind == "auto" and not key:
-        return _search(space, render_mode, metadata)
+        return _search(env)
     if kind == "render" and not key:
-        _check_render_mode(render_mode)
+        _check_render_mode(env.render_mode)
         return FrameSource("render")
     if kind == "info" and key:
         return FrameSource("info", key)
     if kind == "obs":
-        if key:
-            if not isinstance(space, spaces.Dict) or key not in space.spaces:
-                raise ValueError(
-                    f"frames={frames!r}: there is no {key!r} in the observation space "
-                    f"{space}"
-                )
-            part = space[key]
-        else:
-            part = space
-        fault = _fault(part)
-        if fault:
-            raise ValueError(f"frames={frames!r}: {fault}")
+        _check_part(env.observation_space, key, frames)
         return FrameSource("obs", key or None)
     raise ValueError(f"frames={frames!r}: expected {FRAMES}")
+
+
+def _check_part(space: spaces.Space[Any], key: str, frames: str) -> None:
+    """Raises unless a part of an observation, or all of it, is a picture."""
+    if key:
+        if not isinstance(space, spaces.Dict) or key not in space.spaces:
+            raise ValueError(
+                f"frames={frames!r}: there is no {key!r} in the observation space "
+                f"{space}"
+            )
+        space = space[key]
+    fault = _fault(space)
+    if fault:
+        raise ValueError(f"frames={frames!r}: {fault}")
 
 
 def _views(frames: Mapping[str, str], space: spaces.Space[Any]) -> FrameSource:
@@ -114,8 +111,8 @@ def _views(frames: Mapping[str, str], space: spaces.Space[Any]) -> FrameSource:
                 f"{said!r} for {view!r}. Only an observation shows several cameras at "
                 "the same moment"
             )
-        find_source(said, space, render_mode=None, metadata={})
         keys.append(said.removeprefix("obs:"))
+        _check_part(space, keys[-1], said)
         assert isinstance(space, spaces.Dict)
         shapes[view] = space[keys[-1]].shape
     if len({*shapes.values()}) > 1:
@@ -126,9 +123,8 @@ def _views(frames: Mapping[str, str], space: spaces.Space[Any]) -> FrameSource:
     return FrameSource("obs", views=tuple(keys))
 
 
-def _search(
-    space: spaces.Space[Any], render_mode: str | None, metadata: dict[str, Any]
-) -> FrameSource:
+def _search(env: Any) -> FrameSource:
+    space = env.observation_space
     if not _fault(space, SMALLEST):
         return FrameSource("obs")
     if isinstance(space, spaces.Dict):
@@ -140,13 +136,13 @@ def _search(
                 f"the observation holds {len(images)} images, {images}: name the one "
                 f'that the reward looks at, for example frames="obs:{images[0]}"'
             )
-    if metadata.get(TAP):
+    if env.metadata.get(TAP):
         return FrameSource("info", TAP)
-    if render_mode == "rgb_array":
+    if env.render_mode == "rgb_array":
         return FrameSource("render")
     raise ValueError(
         f"no pixels anywhere: {spoiled(space) or _fault(space)}, and render_mode is "
-        f"{render_mode!r}. Make the environment with pixel observations, or with "
+        f"{env.render_mode!r}. Make the environment with pixel observations, or with "
         'render_mode="rgb_array"'
     )
 
@@ -291,16 +287,16 @@ def area_resize(frame: UInt8, size: tuple[int, int]) -> UInt8:
     return rounded
 
 
-def image_size(size: int | tuple[int, int] | list[int]) -> tuple[int, int]:
+def image_size(size: int | Sequence[int]) -> tuple[int, int]:
     """The (height, width) that a user's size stands for."""
-    pair = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
-    if len(pair) != 2 or not all(
-        isinstance(side, (int, np.integer)) and side > 0 for side in pair
-    ):
+    pair = (size, size) if isinstance(size, (int, np.integer)) else size
+    try:
+        height, width = (whole("size", side) for side in pair)
+    except (TypeError, ValueError):
         raise ValueError(
             f"size={size!r}: expected a positive int or (height, width) of them"
-        )
-    return int(pair[0]), int(pair[1])
+        ) from None
+    return height, width
 
 
 class TapFrames(gym.Wrapper[ObsType, ActType, ObsType, ActType], RecordConstructorArgs):

@@ -11,7 +11,6 @@ Nothing here unpickles or imports torch.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import re
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from genreward_wrappers.checks import did_you_mean
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.files import (
     CODEC,
@@ -355,11 +355,9 @@ def load_goal(
             return replace(GoalBundle.load(path), source=known)
     if name.endswith(".safetensors") or Path(name).exists():
         return GoalBundle.load(name)
-    close = difflib.get_close_matches(name, embedded_goals(), n=3)
     raise GoalError(
-        f"there is no embedded goal for {name!r}"
-        + (f" (did you mean {close[0]!r}?)" if close else "")
-        + f". Embedded are {embedded_goals()}; {MAKE_ONE.format(env=name)}"
+        f"there is no embedded goal for {name!r}{did_you_mean(name, embedded_goals())}"
+        f". Embedded are {embedded_goals()}; {MAKE_ONE.format(env=name)}"
     )
 
 

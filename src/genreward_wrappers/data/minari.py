@@ -66,21 +66,31 @@ def pictures_of(observations: Any, name: str, camera: str = "") -> UInt8:
     Raises:
         ValueError: There are none, or several.
     """
-    parts = observations if isinstance(observations, Mapping) else {"": observations}
-    arrays = {key: np.asarray(v) for key, v in parts.items()}
-    found = {key: p for key, v in arrays.items() if (p := _pictures(v)) is not None}
-    fitting = [p for key, p in found.items() if camera in ("", key)]
+    fitting = [
+        pictures
+        for key, part in _parts(observations).items()
+        if camera in ("", key) and (pictures := _pictures(part)) is not None
+    ]
     if len(fitting) != 1:
-        there = ", ".join(
-            f"{key or 'the observation'}: {v.dtype} {v.shape[1:]}"
-            for key, v in arrays.items()
-        )
         which = f" called {camera!r}" if camera else ""
         raise ValueError(
             f"{name}: expected one entry of uint8 RGB pictures{which}, found "
-            f"{len(fitting)} in {there}"
+            f"{len(fitting)} in {shapes_of(observations)}"
         )
     return fitting[0]
+
+
+def shapes_of(observations: Any) -> str:
+    """What a trajectory's observations are, for messages."""
+    return ", ".join(
+        f"{key or 'the observation'}: {part.dtype} {part.shape[1:]}"
+        for key, part in _parts(observations).items()
+    )
+
+
+def _parts(observations: Any) -> dict[str, NDArray[Any]]:
+    parts = observations if isinstance(observations, Mapping) else {"": observations}
+    return {key: np.asarray(part) for key, part in parts.items()}
 
 
 def _pictures(values: NDArray[Any]) -> NDArray[np.uint8] | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from genreward_wrappers.checks import one_of
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.frames import area_resize, evenly
 from genreward_wrappers.data.goals import GoalError
@@ -236,8 +237,7 @@ def _filled(frame: UInt8, size: tuple[int, int], how: str) -> UInt8:
         top, left = (height - high) / 2, (width - wide) / 2
         box = (left, top, left + wide, top + high)
         return np.asarray(picture.resize((size[1], size[0]), image.BICUBIC, box))
-    if how != "pad":
-        raise ValueError(f"fit={how!r}: expected one of {', '.join(map(repr, FITS))}")
+    one_of(FITS, fit=how)
     high, wide = (round(side * min(scales)) for side in (height, width))
     filled: UInt8 = np.zeros((*size, 3), np.uint8)
     top, left = (size[0] - high) // 2, (size[1] - wide) // 2

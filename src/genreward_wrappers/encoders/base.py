@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genreward_wrappers.data.files import plain
 from genreward_wrappers.encoders.names import check_device
 
 Frames: TypeAlias = Union[Tensor, "np.ndarray[Any, Any]"]
@@ -249,9 +250,12 @@ class VideoEncoder(ABC):
             weights came from and is not part of the fingerprint.
         control: Whether it has learned nothing. Learned encoders are compared with such
             an encoder, and it goes with every goal.
+        any_goal: Whether it reads any goal although the goal was made with another
+            encoder, as a control does.
     """
 
     control: bool = False
+    any_goal: bool = False
     grammar: Grammar
     size: tuple[int, int]
     device: torch.device
@@ -282,6 +286,17 @@ class VideoEncoder(ABC):
     @abstractmethod
     def encode_images(self, frames: Frames) -> Tensor:
         """Encodes every frame on its own: (n, H, W, 3) to `(n, *D)`."""
+
+    def describe(self, kind: str, sha256: str | None, config: Any) -> dict[str, Any]:
+        """The fingerprint, once everything else is known."""
+        return {
+            "kind": kind,
+            "sha256": sha256,
+            "config": plain(config),
+            "grammar": self.grammar.as_list(),
+            "size": list(self.size),
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
 
     def prepare(self, frames: Tensor) -> Tensor:
         """Checked frames (..., H, W, 3) on the model's device and at its size."""

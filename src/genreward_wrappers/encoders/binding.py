@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from genreward_wrappers.data.files import plain
 from genreward_wrappers.data.goals import GoalError
 from genreward_wrappers.encoders.base import VideoEncoder
 from genreward_wrappers.encoders.names import is_pinned
@@ -90,8 +91,8 @@ def bind_encoder(
                 f"encoder={encoder!r} yourself; to pin it, name a commit, "
                 "...@<40 hexadecimal digits>"
             ) from error
-    if encoder.control:
-        # A control has no weights that a goal could be made with.
+    if encoder.control or encoder.any_goal:
+        # There are no weights that a goal could be made with.
         return encoder
     expected = goal.encoder.get("fingerprint")
     if expected and not same_encoder(expected, encoder.fingerprint):
@@ -114,5 +115,4 @@ def same_encoder(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def _essence(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     """A fingerprint without the precision: bfloat16 is the same encoder, rounded."""
     essence = {k: v for k, v in fingerprint.items() if k != "dtype"}
-    normal: dict[str, Any] = json.loads(json.dumps(essence))
-    return normal
+    return dict(plain(essence))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genreward_wrappers.checks import at_least
 from genreward_wrappers.encoders.base import Frames, Tree, VideoEncoder, as_frames
 
 #: The limit of `shared`: a frame is looked at again in the next step, if at all.
@@ -43,11 +44,10 @@ class Memo(VideoEncoder):
     """
 
     def __init__(self, encoder: VideoEncoder, limit: int | None = None) -> None:
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit={limit}: expected at least 1 frame, or None")
+        at_least(1, limit=limit)
         self.encoder = encoder
         self._limit = limit
-        self.control = encoder.control
+        self.control, self.any_goal = encoder.control, encoder.any_goal
         self.grammar, self.size = encoder.grammar, encoder.size
         self.device, self.dtype = encoder.device, encoder.dtype
         self.latent_shape, self.source = encoder.latent_shape, encoder.source

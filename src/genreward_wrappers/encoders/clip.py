@@ -75,9 +75,7 @@ class ClipEncoder(ImageEncoder):
         # Only what determines the latents, which the text tower does not.
         tower = {key: config.get(key) for key in ("embed_dim", "vision_cfg")}
         tower["quick_gelu"] = bool(config.get("quick_gelu", False))
-        self.fingerprint = self._card(
-            "open_clip", sha256, json.loads(json.dumps(tower))
-        )
+        self.fingerprint = self.describe("open_clip", sha256, tower)
 
     def _embed(self, images: Tensor) -> Tensor:
         embeddings: Tensor = self.model.encode_image(images, normalize=False)

@@ -11,7 +11,7 @@ the batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
@@ -86,18 +86,6 @@ class Pictures:
         )
         images = (frames.float() / 255 - mean) / std
         return images.permute(0, 3, 1, 2)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "size": list(self.size),
-            "resize": self.resize,
-            "edge": self.edge,
-            "interpolation": self.interpolation,
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "fill": self.fill,
-        }
 
     def _scaled(self, height: int, width: int) -> tuple[int, int]:
         """The size that a picture is scaled to, before anything is cut off or added."""
@@ -176,16 +164,11 @@ class ImageEncoder(VideoEncoder):
         """Latents (n, *D) of images (n, 3, h, w) on the model's device."""
         raise NotImplementedError
 
-    def _card(self, kind: str, sha256: str, config: dict[str, Any]) -> dict[str, Any]:
-        """The fingerprint."""
-        return {
-            "kind": kind,
-            "sha256": sha256,
-            "config": {**config, "pictures": self.pictures.as_dict()},
-            "grammar": self.grammar.as_list(),
-            "size": list(self.size),
-            "dtype": str(self.dtype).removeprefix("torch."),
-        }
+    def describe(self, kind: str, sha256: str | None, config: Any) -> dict[str, Any]:
+        """The fingerprint, with how pictures are prepared."""
+        return super().describe(
+            kind, sha256, {**config, "pictures": asdict(self.pictures)}
+        )
 
     def check_size(self, size: tuple[int, int] | None) -> None:
         """Raises unless a requested size is the model's own."""

@@ -5,12 +5,13 @@ Nothing here imports torch, so that a misspelled name costs no seconds.
 
 from __future__ import annotations
 
-import difflib
+import json
 import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from genreward_wrappers.checks import did_you_mean
 from genreward_wrappers.data.files import embedded_folder, embedded_folders
 from genreward_wrappers.encoders.weight_files import check_complete
 
@@ -27,6 +28,8 @@ FORMS = (
 #: Files that identify embedded encoders of diffusers and of open_clip.
 CLIP_CONFIG, CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 MARKERS = ("config.json", CLIP_CONFIG)
+#: What the configuration of a pose reader calls its class.
+POSE = "PoseReader"
 
 #: Encoders of single images, by the library that has them.
 LIBRARIES = ("open_clip", "transformers")
@@ -103,11 +106,10 @@ def _check_clip_name(spec: str) -> None:
     name = spec.rpartition("/")[0] or spec
     # Without any, open_clip is missing, which loading it will say.
     if models and name not in models:
-        close = difflib.get_close_matches(name, models, n=3)
         raise ValueError(
             f"open_clip:{spec} is neither a folder, nor a safetensors file, nor "
             f"<model>/<pretrained tag>: open_clip has no model {name!r}"
-            + (f" (did you mean {', '.join(map(repr, close))}?)" if close else "")
+            f"{did_you_mean(name, models, 3)}"
         )
 
 
@@ -160,6 +162,17 @@ def folder_of(spec: str) -> Path | None:
         return embedded_folder(spec, MARKERS, "encoder")
     path = Path(spec).expanduser()
     return path.resolve() if path.is_dir() else None
+
+
+def class_of(folder: Path) -> str:
+    """The class that the configuration in a model's folder names; empty if none."""
+    path = folder / "config.json"
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        # What is missing or damaged is said by what loads it.
+        return ""
+    return str(said.get("_class_name", "")) if isinstance(said, dict) else ""
 
 
 def _hint(spec: str) -> str:

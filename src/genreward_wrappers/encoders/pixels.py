@@ -57,14 +57,7 @@ class PooledPixels(VideoEncoder):
         self.dtype = torch.float32
         self.latent_shape = (3, grid, grid)
         self.source = f"pixels:{grid}"
-        self.fingerprint = {
-            "kind": "pixels",
-            "sha256": None,
-            "config": {"grid": grid},
-            "grammar": self.grammar.as_list(),
-            "size": list(self.size),
-            "dtype": "float32",
-        }
+        self.fingerprint = self.describe("pixels", None, {"grid": grid})
 
     def encode_chunk(self, frames: Frames, cache: Tree = None) -> tuple[Tensor, Tree]:
         """Encodes a chunk of one frame; there is no cache."""

@@ -17,7 +17,9 @@ from genreward_wrappers.encoders.names import (
     CLIP_CONFIG,
     HUB,
     PIXELS,
+    POSE,
     check_encoder,
+    class_of,
     folder_of,
 )
 from genreward_wrappers.encoders.pixels import PooledPixels
@@ -109,12 +111,25 @@ def _load(
             str(folder), device=device, dtype=dtype, size=size, source=spec
         )
 
-    # Only the models below need diffusers.
-    from genreward_wrappers.encoders.vae_checkpoint import load_video_vae
-
     # The same architecture with untrained weights.
     untrained = spec.startswith("random:")
     source, spec = spec, spec.removeprefix("random:")
+    folder = folder_of(spec)
+    if folder is not None and class_of(folder) == POSE:
+        from genreward_wrappers.encoders.pose import load_pose
+
+        return load_pose(
+            folder,
+            device=device,
+            dtype=dtype,
+            size=size,
+            source=source,
+            untrained=untrained,
+        )
+
+    # Only the models below need diffusers.
+    from genreward_wrappers.encoders.vae_checkpoint import load_video_vae
+
     hub = HUB.fullmatch(spec)
     if hub:
         return load_video_vae(
@@ -127,7 +142,6 @@ def _load(
             untrained=untrained,
             download=download,
         )
-    folder = folder_of(spec)
     assert folder is not None, "checked above"
     return load_video_vae(
         folder,

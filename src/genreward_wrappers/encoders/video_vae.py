@@ -12,7 +12,6 @@ present. The decoder is loaded only on request.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
@@ -77,14 +76,8 @@ class VideoVAEEncoder(VideoEncoder):
         self.size = _checked_size(size, dict(model.config), stride, source)
         self.latent_shape = (channels, self.size[0] // stride, self.size[1] // stride)
         self.source = source
-        self.fingerprint = {
-            "kind": self.kind,
-            "sha256": sha256,
-            "config": _plain({k: model.config.get(k) for k in self.config_keys}),
-            "grammar": self.grammar.as_list(),
-            "size": list(self.size),
-            "dtype": str(self.dtype).removeprefix("torch."),
-        }
+        config = {key: model.config.get(key) for key in self.config_keys}
+        self.fingerprint = self.describe(self.kind, sha256, config)
 
     def _geometry(self, config: dict[str, Any]) -> tuple[Grammar, int, int]:
         """The grammar, the spatial stride, and the number of latent channels."""
@@ -320,8 +313,3 @@ def _checked_size(
             f"both sides of size must be multiples of {stride}, got {(height, width)}"
         )
     return height, width
-
-
-def _plain(value: Any) -> Any:
-    """A configuration's values as JSON restores them: lists for tuples."""
-    return json.loads(json.dumps(value))

@@ -61,7 +61,7 @@ class TransformersEncoder(ImageEncoder):
             self.latent_shape = tuple(self._embed(blank).shape[1:])
         config = model.config.to_diff_dict()
         essence = {k: v for k, v in config.items() if k not in _BESIDE}
-        self.fingerprint = self._card("transformers", sha256, essence)
+        self.fingerprint = self.describe("transformers", sha256, essence)
 
     def _embed(self, images: Tensor) -> Tensor:
         output = self.model(pixel_values=images)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from genreward_wrappers.envs._arguments import check_choice, share
+from genreward_wrappers.checks import one_of, share
 from genreward_wrappers.envs._gl import OffscreenRenderer, RenderQuality
 from genreward_wrappers.envs.backgrounds import find_videos
 from genreward_wrappers.envs.dm_control import DmControlEnv
@@ -113,10 +113,10 @@ class DistractingEnv(DmControlEnv):
         super().__init__(
             task, obs, size, camera, render_quality, action_repeat, render_mode
         )
-        check_choice("difficulty", difficulty, tuple(DIFFICULTIES))
+        one_of(DIFFICULTIES, difficulty=difficulty)
         chosen = [distractions] if isinstance(distractions, str) else distractions
         for name in chosen:
-            check_choice("distractions", name, DISTRACTIONS)
+            one_of(DISTRACTIONS, distractions=name)
         self.difficulty = difficulty
         self.distractions = tuple(name for name in DISTRACTIONS if name in chosen)
         self._intensity, count = DIFFICULTIES[difficulty]

@@ -24,8 +24,8 @@ from gymnasium.envs.registration import load_env_creator
 from gymnasium.utils import RecordConstructorArgs
 from numpy.typing import NDArray
 
+from genreward_wrappers.checks import share
 from genreward_wrappers.data.frames import find_source
-from genreward_wrappers.envs._arguments import share
 from genreward_wrappers.envs.backgrounds import Video, find_videos
 from genreward_wrappers.envs.walks import VideoWalk
 
@@ -56,12 +56,7 @@ class Distraction(gym.Wrapper[Any, ActType, Any, ActType], RecordConstructorArgs
             self, _disable_deepcopy=True, frames=frames, **arguments
         )
         gym.Wrapper.__init__(self, env)
-        self._source = find_source(
-            frames,
-            env.observation_space,
-            render_mode=env.render_mode,
-            metadata=env.metadata,
-        )
+        self._source = find_source(frames, env)
         if self._source.kind == "info":
             raise ValueError(
                 "pictures in info are not distracted: wrap the environment inside "

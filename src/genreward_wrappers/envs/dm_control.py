@@ -20,7 +20,6 @@ Importing this module imports neither mujoco nor dm_control.
 
 from __future__ import annotations
 
-import difflib
 import types
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +27,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from genreward_wrappers.checks import did_you_mean
 from genreward_wrappers.envs._gl import RenderQuality, close_at_exit
 from genreward_wrappers.envs.pixel_env import PixelEnv, import_simulator
 
@@ -235,11 +235,9 @@ def check_task(task: str) -> str:
     if domain in domains:
         mine = [name for name in TASKS if name.startswith(f"{domain}-")]
         raise ValueError(f"unknown task {task!r}: the domain {domain!r} has {mine}")
-    near = difflib.get_close_matches(str(task), TASKS, n=3, cutoff=0.5)
-    hint = f"did you mean one of {near}? " if near else ""
     raise ValueError(
-        f"unknown domain in the task {task!r}: {hint}A task is domain-task, as in "
-        f"'walker-walk', and the domains are {domains}"
+        f"unknown domain in the task {task!r}{did_you_mean(task, TASKS, 3)}: a task is "
+        f"domain-task, as in 'walker-walk', and the domains are {domains}"
     )
 
 

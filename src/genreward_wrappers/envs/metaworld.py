@@ -19,7 +19,6 @@ Importing this module imports neither mujoco nor metaworld.
 
 from __future__ import annotations
 
-import difflib
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,7 +27,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from genreward_wrappers.envs._arguments import check_choice, either
+from genreward_wrappers.checks import did_you_mean, one_of
 from genreward_wrappers.envs._gl import RenderQuality
 from genreward_wrappers.envs._segments import shows_only
 from genreward_wrappers.envs.pixel_env import PixelEnv, import_simulator
@@ -180,8 +179,8 @@ class MetaWorldEnv(PixelEnv):
         """
         self._begin_making(obs, size, render_quality, action_repeat, render_mode)
         self.task = _task_name(task)
-        check_choice("reward", reward, ("dense", "sparse"))
-        check_choice("camera", camera, CAMERAS)
+        one_of(("dense", "sparse"), reward=reward)
+        one_of(CAMERAS, camera=camera)
         self._sparse = reward == "sparse"
         self._background: NDArray[np.bool_] | None = None
 
@@ -325,10 +324,8 @@ def _simulation(task: str) -> Any:
 def _task_name(task: str) -> str:
     name = task if str(task).endswith("-v3") else f"{task}-v3"
     if name not in TASKS:
-        near = difflib.get_close_matches(name, TASKS, n=3, cutoff=0.5)
-        hint = f"did you mean {either(near)}? " if near else ""
         raise ValueError(
-            f"unknown Meta-World task {task!r}: {hint}There are {len(TASKS)}, listed "
-            "in genreward_wrappers.envs.metaworld.TASKS"
+            f"unknown Meta-World task {task!r}{did_you_mean(name, TASKS, 3)}: all "
+            f"{len(TASKS)} are listed in genreward_wrappers.envs.metaworld.TASKS"
         )
     return name

@@ -11,11 +11,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from genreward_wrappers.envs._arguments import (
-    check_choice,
-    height_width,
-    positive_int,
-)
+from genreward_wrappers.checks import one_of, whole
+from genreward_wrappers.data.frames import image_size
 from genreward_wrappers.envs._gl import (
     OffscreenRenderer,
     RenderQuality,
@@ -63,12 +60,12 @@ class PixelEnv(gym.Env[Any, NDArray[np.float32]], abc.ABC):
         render_mode: str | None,
     ) -> None:
         """Checks what does not depend on the simulation."""
-        check_choice("obs", obs, ("pixels", "state", "dict"))
+        one_of(("pixels", "state", "dict"), obs=obs)
         if render_mode is not None:
-            check_choice("render_mode", render_mode, ("rgb_array",))
-        self.size = height_width(size)
+            one_of(("rgb_array",), render_mode=render_mode)
+        self.size = image_size(size)
         self.render_mode = render_mode
-        self.action_repeat = positive_int("action_repeat", action_repeat)
+        self.action_repeat = whole("action_repeat", action_repeat)
         self._obs_kind = obs
         self._quality = resolve_quality(render_quality)
         self._renderer: OffscreenRenderer | None = None

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genreward_wrappers.envs._arguments import positive_int
+from genreward_wrappers.checks import positive, whole
 from genreward_wrappers.envs.dm_control import DmControlEnv
 
 Floats = NDArray[np.float64]
@@ -75,18 +75,11 @@ class Planner:
                 "a planner needs dm_control's simulator: expected an environment "
                 f"dmc/... or distracting/..., got {type(inner).__name__}"
             )
-        for name, value in {"every": every, "moments": moments}.items():
-            positive_int(name, value)
-        for name, value in {"samples": samples, "knots": knots}.items():
-            if positive_int(name, value) < 2:
-                raise ValueError(f"{name}={value}: expected at least 2")
-        for name, number in {
-            "horizon": horizon,
-            "noise": noise,
-            "temperature": temperature,
-        }.items():
-            if not 0 < number < np.inf:
-                raise ValueError(f"{name}={number}: expected a positive number")
+        whole("every", every)
+        whole("moments", moments)
+        whole("samples", samples, 2)
+        whole("knots", knots, 2)
+        positive(horizon=horizon, noise=noise, temperature=temperature)
         # Not before there is an environment: importing these takes a while.
         import mujoco
         import mujoco.rollout

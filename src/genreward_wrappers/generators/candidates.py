@@ -17,7 +17,7 @@ from typing import Any
 
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.atomic import replacing
-from genreward_wrappers.data.files import write_atomic
+from genreward_wrappers.data.files import plain, write_atomic
 from genreward_wrappers.data.frames import evenly
 from genreward_wrappers.data.goals import GoalBundle, GoalError
 from genreward_wrappers.data.video_files import write_video
@@ -73,14 +73,12 @@ def settings_card(
     """
     card = {"model": identity, "settings": dict(settings), "env": env}
     try:
-        # Tuples come back as lists.
-        found: dict[str, Any] = json.loads(json.dumps(card, allow_nan=False))
+        return dict(plain(card))
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"the settings cannot be written as JSON ({error}): give numbers, texts, "
             "lists and booleans"
         ) from error
-    return found
 
 
 def frame_digest(frame: UInt8) -> str:

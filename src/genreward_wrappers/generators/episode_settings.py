@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from genreward_wrappers.checks import did_you_mean, whole
 from genreward_wrappers.generators.settings import Model
 
 if TYPE_CHECKING:
@@ -71,12 +71,9 @@ class GeneratedGoals:
     model: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        for name, low in (("videos", 1), ("batch", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < low:
-                raise ValueError(
-                    f"{name}={value!r}: expected a whole number of at least {low}"
-                )
+        whole("videos", self.videos)
+        whole("batch", self.batch)
+        whole("seed", self.seed, 0)
         if not isinstance(self.prompt, str) or not isinstance(self.generator, str):
             raise TypeError(
                 "expected a folder or id as generator= and words as prompt=, got "
@@ -129,11 +126,8 @@ def _names(cls: Any) -> set[str]:
 
 def _check_names(what: str, given: Mapping[str, Any], accepted: set[str]) -> None:
     for name in given:
-        if name in accepted:
-            continue
-        close = difflib.get_close_matches(str(name), accepted, n=1)
-        raise ValueError(
-            f"{what} has no {name!r}"
-            + (f" (did you mean {close[0]!r}?)" if close else "")
-            + f"; it takes {', '.join(sorted(accepted))}"
-        )
+        if name not in accepted:
+            raise ValueError(
+                f"{what} has no {name!r}{did_you_mean(name, accepted)}; it takes "
+                f"{', '.join(sorted(accepted))}"
+            )

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from genreward_wrappers.checks import at_least
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.frames import image_size
 from genreward_wrappers.encoders.base import resolve_device, resolve_dtype
@@ -138,9 +139,7 @@ class Generator:
             ValueError: The pipeline does not take an argument.
         """
         as_texts([sampling.prompt], "prompt")
-        for name, value in (("steps", sampling.steps), ("frames", sampling.frames)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: expected at least 1")
+        at_least(1, steps=sampling.steps, frames=sampling.frames)
         more = dict(sampling.more or {})
         ours = {"image", "generator", "output_type", "callback_on_step_end"}
         wrong = sorted(name for name in more if name not in self.takes or name in ours)

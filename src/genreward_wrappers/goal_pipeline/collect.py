@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from genreward_wrappers.checks import at_least
 from genreward_wrappers.core import Float32, UInt8
 from genreward_wrappers.data.episodes import Episode, outcome, succeeded
 from genreward_wrappers.data.files import FileError
@@ -107,9 +108,7 @@ def collect(
         ValueError: A number or the policy is invalid, or the folder holds episodes of
             another environment.
     """
-    for name, value in (("episodes", episodes), ("steps", steps)):
-        if value < 1:
-            raise ValueError(f"{name}={value}: expected at least 1")
+    at_least(1, episodes=episodes, steps=steps)
     if frames == 1 or frames < 0:
         raise ValueError(f"frames={frames}: expected at least 2, or 0 for all")
     check_policy(policy, env_id)
@@ -134,12 +133,7 @@ def collect(
 def record(job: Job) -> Episode:
     """Plays one episode."""
     env = _environment(job.env_id, job.options)
-    source = find_source(
-        "auto",
-        env.observation_space,
-        render_mode=env.render_mode,
-        metadata=env.metadata,
-    )
+    source = find_source("auto", env)
     act = make_policy(job.policy, env, job.env_id, job.seed)
     wanted = _wanted(job, env.spec.max_episode_steps)
     observation, _ = env.reset(seed=job.seed)

@@ -12,6 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from genreward_wrappers.checks import at_least
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.frames import find_source
 from genreward_wrappers.data.goals import GoalError
@@ -85,9 +86,7 @@ def generate(
             the folder holds candidates of other settings.
         FileNotFoundError: The model is not on this machine and cannot be downloaded.
     """
-    for name, value in (("starts", starts), ("candidates", candidates)):
-        if value < 1:
-            raise ValueError(f"{name}={value}: expected at least 1")
+    at_least(1, starts=starts, candidates=candidates)
     if not 0 <= seed < 2**31:
         raise ValueError(f"seed={seed}: expected one from 0 to {2**31 - 1}")
     if env_id and image is not None:
@@ -149,12 +148,7 @@ def first_frames(
     except gym.error.Error as error:
         raise ValueError(f"cannot make the environment {env_id!r}: {error}") from error
     try:
-        source = find_source(
-            "auto",
-            env.observation_space,
-            render_mode=env.render_mode,
-            metadata=env.metadata,
-        )
+        source = find_source("auto", env)
         found = []
         for seed in seeds:
             observation, _ = env.reset(seed=seed)

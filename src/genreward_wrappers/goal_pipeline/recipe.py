@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from genreward_wrappers.checks import at_least, not_negative
 from genreward_wrappers.data.files import canonical, hash_file
 from genreward_wrappers.data.minari import MINARI
 from genreward_wrappers.encoders.texts import as_texts
@@ -87,13 +88,12 @@ class Recipe:
 
 def check_recipe(recipe: Recipe) -> None:
     """Raises for what would otherwise only show after hours."""
-    least = {"starts": 1, "candidates": 1, "videos": 1, "episodes": 1, "updates": 1}
-    for name, low in {**least, "check": 0, "horizon": 1, "length": 2}.items():
-        value = getattr(recipe, name)
-        if value is not None and value < low:
-            raise ValueError(f"{name}={value}: expected at least {low}")
-    if not 0 <= recipe.prior < float("inf"):
-        raise ValueError(f"prior={recipe.prior}: expected a number from 0")
+    at_least(1, starts=recipe.starts, candidates=recipe.candidates)
+    at_least(1, videos=recipe.videos, episodes=recipe.episodes, updates=recipe.updates)
+    at_least(1, horizon=recipe.horizon)
+    at_least(0, check=recipe.check)
+    at_least(2, length=recipe.length)
+    not_negative(prior=recipe.prior)
     as_texts(recipe.prompt, "prompt")
     for name in ("success_prompt", "baseline"):
         if getattr(recipe, name) is not None:

@@ -21,7 +21,6 @@ recorded as a step of the bundle's provenance, and `chosen` reads it back.
 from __future__ import annotations
 
 import io
-import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,8 +31,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genreward_wrappers.checks import not_negative
 from genreward_wrappers.core import UInt8
-from genreward_wrappers.data.files import canonical, write_atomic
+from genreward_wrappers.data.files import plain, write_atomic
 from genreward_wrappers.data.goals import GoalBundle, GoalError, load_goal
 from genreward_wrappers.data.schema import Record, Whole, fault
 from genreward_wrappers.encoders.base import VideoEncoder, encoder_card
@@ -168,8 +168,7 @@ def select(
         raise GoalError(
             f"keep={keep}: the goal has {count} videos, expected 1 to {count}"
         )
-    if not 0 <= prior < float("inf"):
-        raise ValueError(f"prior={prior}: expected a number from 0")
+    not_negative(prior=prior)
     if isinstance(encoder, str):
         encoder = load_encoder(encoder, device=device, dtype=dtype)
     similarity = _similarity(goal.videos, encoder, texts, others, on_progress)
@@ -211,7 +210,7 @@ def chosen(goal: GoalBundle) -> Selection | None:
     if not steps:
         return None
     # As JSON, where tuples are lists; anybody may have written it.
-    step = json.loads(canonical(dict(steps[-1])))
+    step = plain(dict(steps[-1]))
     lists = ("curves", "key_frames", "kept")
     if fault(step, _STEP_WRITTEN) or not all(step[name] for name in lists):
         # A step of the same name that `select` did not write.

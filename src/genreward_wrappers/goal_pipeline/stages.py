@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genreward_wrappers.data.files import canonical, hash_file, write_atomic
+from genreward_wrappers.data.files import canonical, hash_file, plain, write_atomic
 from genreward_wrappers.generators.candidates import differences
 
 
@@ -69,7 +69,7 @@ class Work:
             receipt = self._receipt(stage)
             if receipt is None:
                 continue
-            theirs, ours = receipt["settings"], _plain(stage.settings)
+            theirs, ours = receipt["settings"], plain(stage.settings)
             unlike = differences(theirs, ours)
             if not unlike:
                 continue
@@ -134,9 +134,3 @@ class Work:
         receipt = {"settings": stage.settings, "inputs": inputs, "files": files}
         text = json.dumps(receipt, indent=2, sort_keys=True, allow_nan=False)
         write_atomic(self._path(stage), (text + "\n").encode())
-
-
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as JSON returns them: tuples become lists."""
-    plain: dict[str, Any] = json.loads(json.dumps(settings, allow_nan=False))
-    return plain

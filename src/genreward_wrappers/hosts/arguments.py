@@ -12,11 +12,11 @@ from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from genreward_wrappers.checks import check_names
 from genreward_wrappers.core import RewardModel, check_model
 from genreward_wrappers.hosts.host import Host
 from genreward_wrappers.hosts.options import HostOptions
 from genreward_wrappers.rewards.facts import Built, Part
-from genreward_wrappers.rewards.options import check_names
 from genreward_wrappers.rewards.spec import ENV, RewardSpec, accepted_options
 from genreward_wrappers.rewards.spec_text import parse
 

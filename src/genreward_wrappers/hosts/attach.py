@@ -14,7 +14,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
 from genreward_wrappers.core import warn_caller
-from genreward_wrappers.data.episodes import Recorder
+from genreward_wrappers.data.episodes import GOAL_FILE, Recorder
 from genreward_wrappers.data.frames import find_source
 from genreward_wrappers.data.goals import GoalError
 from genreward_wrappers.data.views import BETWEEN, join_views
@@ -96,12 +96,7 @@ def attach(
         )
     horizon = known_horizon(options.horizon, inside.env, inside.spec)
     progress = TimeFeature(options.observe, inside.observation_space, horizon)
-    source = find_source(
-        options.frames,
-        inside.observation_space,
-        render_mode=inside.render_mode,
-        metadata=dict(inside.metadata),
-    )
+    source = find_source(options.frames, inside)
     if source.kind == "render" and inside.no_render:
         raise ValueError(inside.no_render)
     views: dict[str, float] = {}
@@ -147,7 +142,7 @@ def _recorder(
     shown = {"camera": BETWEEN.join(views)} if views else {}
     recorder = Recorder(folder, {"env_id": env_id or "", **shown})
     # For `genreward live`, to show beside the episodes.
-    place = recorder.folder / "goal.safetensors"
+    place = recorder.folder / GOAL_FILE
     models = [part.model for part in built.parts if part.model.goal is not None]
     seen = {m.view: m.goal.with_(nets={}) for m in models if isinstance(m, View)}
     if seen:

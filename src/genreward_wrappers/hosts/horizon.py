@@ -8,6 +8,8 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
 
+from genreward_wrappers.checks import at_least
+
 #: The attributes in which wrappers keep how often they repeat an action.
 REPEATS = ("frame_skip", "_frame_skip", "_skip", "num_repeats", "_num_repeats")
 
@@ -26,8 +28,7 @@ def known_horizon(
         ValueError: Actions are repeated below, and nobody knows how often.
     """
     if horizon is not None:
-        if horizon < 1:
-            raise ValueError(f"horizon={horizon}: expected at least 1 step")
+        at_least(1, horizon=horizon)
         return int(horizon)
     if env is None:
         return _from_spec(spec)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 
+from genreward_wrappers.checks import at_least
 from genreward_wrappers.core import (
     Bool,
     RewardModel,
@@ -105,9 +106,7 @@ class FBCallback(BaseCallback):  # type: ignore[misc]
             verbose: 1 prints the result of each refresh.
         """
         super().__init__(verbose)
-        for name, value in (("every", every), ("updates", updates), ("keep", keep)):
-            if value < 1:
-                raise ValueError(f"{name}={value}: expected at least 1")
+        at_least(1, every=every, updates=updates, keep=keep)
         if features.encoder is None:
             raise ValueError("the reward sees pictures: give features of pictures")
         self.trainer, self.goal, self.features = trainer, goal, features

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
+from genreward_wrappers.checks import at_least
+
 #: The weighted sum of all parts, which is what the agent is paid.
 TOTAL = "total"
 #: What stable-baselines3 makes its success rate from.
@@ -39,8 +41,7 @@ class RewardLogger(BaseCallback):  # type: ignore[misc]
             verbose: As in all callbacks of stable-baselines3.
         """
         super().__init__(verbose)
-        if window < 1:
-            raise ValueError(f"window={window}: expected at least 1 episode")
+        at_least(1, window=window)
         self._window = window
         self._returns: dict[str, deque[float]] = {}
         self._now: list[dict[str, float]] = []

@@ -12,6 +12,7 @@ from dataclasses import replace
 from os import PathLike, fspath
 from typing import Any
 
+from genreward_wrappers.checks import at_least
 from genreward_wrappers.data.goals import load_goal
 from genreward_wrappers.data.video_files import is_videos
 from genreward_wrappers.extras import require
@@ -65,8 +66,7 @@ def run_on_ray(
     Raises:
         ValueError: As `Scorer.run`.
     """
-    if workers < 1:
-        raise ValueError(f"workers={workers}: expected at least 1")
+    at_least(1, workers=workers)
     ray = require("ray", "ray", NEEDS)
     data = require("ray.data", "ray", NEEDS)
     count, size = len(recordings), scorer.batch or 1

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from genreward_wrappers.core import UInt8, warn_caller
-from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.data.episodes import Episode, episode_files
 from genreward_wrappers.data.frames import flat_state, side_by_side
 from genreward_wrappers.data.lerobot import (
     LeRobotEpisode,
@@ -292,12 +292,7 @@ def _of_frames(one: Any) -> Episode:
 def _in_folder(folder: Path) -> list[Recording]:
     """The episodes, videos, or the one video's pictures of a folder."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    # The folder of a recorder also has the goal that the episodes were rewarded for.
-    episodes = [
-        path
-        for path in files
-        if path.suffix == EPISODE_ENDING and path.name != "goal.safetensors"
-    ]
+    episodes = episode_files(folder)
     films = [path for path in files if path.suffix.lower() in VIDEO_ENDINGS]
     pictures = [path for path in files if path.suffix.lower() in PICTURE_ENDINGS]
     if episodes or films:

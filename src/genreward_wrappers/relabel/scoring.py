@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from genreward_wrappers.checks import at_least
 from genreward_wrappers.core import Float32, RewardModel, Score, check_model, weigh
 from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.goals import GoalBundle
@@ -123,10 +124,7 @@ class Scorer:
     _encoders: dict[str, VideoEncoder] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("horizon", "batch"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: expected at least 1")
+        at_least(1, horizon=self.horizon, batch=self.batch)
         self._read = [read_reward(reward) for reward in self.rewards]
 
     def run(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from genreward_wrappers.checks import whole
 from genreward_wrappers.core import (
     Bool,
     Int64,
@@ -26,7 +27,6 @@ from genreward_wrappers.core import (
 )
 from genreward_wrappers.data.frames import area_resize
 from genreward_wrappers.rewards.decorators import Around
-from genreward_wrappers.rewards.options import whole
 
 #: A shift has to explain this share of what differs without one. Two episodes differ
 #: in where things lie, which no shift explains: those stay as they are.

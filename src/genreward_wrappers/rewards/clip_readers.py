@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genreward_wrappers.checks import at_least
 from genreward_wrappers.core import Bool, Int64, Transition, UInt8
 from genreward_wrappers.data.frames import evenly, sample_steps
 from genreward_wrappers.encoders.base import VideoEncoder, as_frames, upload
@@ -247,8 +248,7 @@ class WindowReading:
                 f"a window of {window} steps holds between 2 and {window} frames, got "
                 f"length={length}"
             )
-        if stride < 1:
-            raise ValueError(f"stride={stride}: expected at least 1 step")
+        at_least(1, stride=stride)
         self.encoder = encoder
         self.window, self.stride = window, stride
         # Where in a window its frames lie, the newest step being window - 1.

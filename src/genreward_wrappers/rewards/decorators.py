@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genreward_wrappers.checks import at_least, share
 from genreward_wrappers.core import (
     Bool,
     Float32,
@@ -202,8 +203,7 @@ class Difference(Around):
             name: None is the model's own.
         """
         super().__init__(model, name)
-        if not 0 <= discount <= 1:
-            raise ValueError(f"discount={discount}: expected from 0 to 1")
+        share("discount", discount)
         self._discount = np.float32(discount)
 
     def reset(
@@ -261,8 +261,7 @@ class EveryK(Around):
             name: None is the model's own.
         """
         super().__init__(model, name)
-        if k < 1:
-            raise ValueError(f"k={k}: expected at least 1")
+        at_least(1, k=k)
         self._k = k
         if model.stretch is not None:
             self.stretch = model.stretch * k

@@ -137,20 +137,19 @@ class ExplorerMemory:
 class _Explorer(RewardModel[ExplorerMemory]):
     """What the bonuses share: pooled, standardised pixels, and one update a step."""
 
+    #: A subclass draws them when it is made.
+    _untrained: Learner
+
     def __init__(
         self,
-        *,
+        name: str,
         grid: int,
-        members: int,
-        inputs: int,
-        outputs: int,
         hidden: int,
         learning_rate: float,
         seed: int,
         device: str,
-        name: str,
     ) -> None:
-        if min(grid, hidden, members) < 1 or not learning_rate > 0:
+        if min(grid, hidden) < 1 or not learning_rate > 0:
             raise ValueError(
                 f"grid={grid}, hidden={hidden}, learning_rate={learning_rate}: all "
                 "must be positive"
@@ -158,10 +157,11 @@ class _Explorer(RewardModel[ExplorerMemory]):
         self.name = name
         self._grid, self._rate = grid, learning_rate
         self._device = resolve_device(device)
-        generator = torch.Generator().manual_seed(seed)
-        sizes = (inputs, hidden, hidden, outputs)
-        self._untrained = Learner.untrained(members, sizes, generator).to(self._device)
-        self._generator = generator
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def _draw(self, members: int, *sizes: int) -> Learner:
+        """Nets with layers of these sizes, from the seed."""
+        return Learner.untrained(members, sizes, self._generator).to(self._device)
 
     def reset(
         self, memory: ExplorerMemory | None, frames: UInt8, mask: Bool, seeds: UInt64
@@ -238,20 +238,10 @@ class RND(_Explorer):
             device: "auto", "cpu", "cuda" or "cuda:<index>".
             name: Its name in info.
         """
+        super().__init__(name, grid, hidden, learning_rate, seed, device)
         inputs = 3 * grid * grid
-        super().__init__(
-            grid=grid,
-            members=1,
-            inputs=inputs,
-            outputs=features,
-            hidden=hidden,
-            learning_rate=learning_rate,
-            seed=seed,
-            device=device,
-            name=name,
-        )
-        target = Learner.untrained(1, (inputs, hidden, features), self._generator)
-        self._target = target.to(self._device).weights
+        self._untrained = self._draw(1, inputs, hidden, hidden, features)
+        self._target = self._draw(1, inputs, hidden, features).weights
 
     def _judge(
         self,
@@ -298,18 +288,10 @@ class Disagreement(_Explorer):
         self._actions, self._discrete = action_shape(action_space)
         # Discrete actions may be counted from elsewhere than 0.
         self._start = int(getattr(action_space, "start", 0))
+        super().__init__(name, grid, hidden, learning_rate, seed, device)
         pixels = 3 * grid * grid
-        super().__init__(
-            grid=grid,
-            members=members,
-            inputs=pixels + self._actions,
-            outputs=pixels,
-            hidden=hidden,
-            learning_rate=learning_rate,
-            seed=seed,
-            device=device,
-            name=name,
-        )
+        inputs = pixels + self._actions
+        self._untrained = self._draw(members, inputs, hidden, hidden, pixels)
 
     def _judge(
         self,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from genreward_wrappers.checks import number, whole
 from genreward_wrappers.data.goals import GoalBundle, GoalError
-from genreward_wrappers.rewards.options import Options, number, option, whole
+from genreward_wrappers.rewards.options import Options, option
 
 
 @dataclass(frozen=True)

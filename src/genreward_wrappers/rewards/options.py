@@ -7,12 +7,11 @@ the documentation read it from there.
 
 from __future__ import annotations
 
-import difflib
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from numbers import Integral, Real
 from typing import Any, TypeVar
+
+from genreward_wrappers.checks import check_names, one_of
 
 T = TypeVar("T", bound="Options")
 
@@ -78,12 +77,8 @@ class Options:
     def __post_init__(self) -> None:
         for one in fields(self):
             value = getattr(self, one.name)
-            choices = one.metadata["choices"]
-            if choices and value not in choices:
-                raise ValueError(
-                    f"{one.name}={value!r}: expected one of "
-                    f"{', '.join(map(repr, choices))}"
-                )
+            if one.metadata["choices"]:
+                one_of(one.metadata["choices"], **{one.name: value})
             if value is None:
                 continue
             if one.metadata["check"]:
@@ -99,34 +94,3 @@ class Options:
     def _works(self, name: str) -> bool:
         only = next(one.metadata["only"] for one in fields(self) if one.name == name)
         return only is None or getattr(self, only[0]) in tuple(only[1])
-
-
-def check_names(given: Iterable[str], accepted: Iterable[str], owner: str) -> None:
-    """Raises `TypeError` if a name is not among those that are accepted."""
-    names = tuple(accepted)
-    for name in given:
-        if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            raise TypeError(
-                f"{owner}: no option {name!r}"
-                + (f" (did you mean {close[0]!r}?)" if close else "")
-                + f", expected one of {', '.join(names) or 'none'}"
-            )
-
-
-def whole(name: str, value: object) -> int:
-    """A whole number, at least 1."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{name}={value!r}: expected a whole number, at least 1")
-    return int(value)
-
-
-def number(name: str, value: object) -> float:
-    """A finite number."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, Real)
-        or not math.isfinite(value)
-    ):
-        raise ValueError(f"{name}={value!r}: expected a finite number")
-    return float(value)

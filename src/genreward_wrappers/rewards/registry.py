@@ -12,13 +12,13 @@ parameter ``variant``, and models without one take none.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
+from genreward_wrappers.checks import check_names, did_you_mean, whole
 from genreward_wrappers.core import RewardModel, check_model
 from genreward_wrappers.encoders.names import (
     check_device,
@@ -28,7 +28,6 @@ from genreward_wrappers.encoders.names import (
 from genreward_wrappers.rewards import signatures
 from genreward_wrappers.rewards.align import Aligned
 from genreward_wrappers.rewards.decorators import EveryK
-from genreward_wrappers.rewards.options import check_names, whole
 from genreward_wrappers.rewards.peers.values import CHECKS
 from genreward_wrappers.rewards.signatures import Takes, inspected, read
 
@@ -200,12 +199,10 @@ def _from_entry_point(name: str) -> Callable[..., Any]:
     found = [point for point in entry_points(group=GROUP) if point.name == name]
     if not found:
         names = reward_names()
-        close = difflib.get_close_matches(name, names, n=1)
         raise ValueError(
-            f"there is no reward {name!r}"
-            + (f" (did you mean {close[0]!r}?)" if close else "")
-            + f"; there are {', '.join(map(repr, names))}, and what packages register "
-            f"in the entry-point group {GROUP!r}"
+            f"there is no reward {name!r}{did_you_mean(name, names)}; there are "
+            f"{', '.join(map(repr, names))}, and what packages register in the "
+            f"entry-point group {GROUP!r}"
         )
     if len({point.value for point in found}) > 1:
         raise ValueError(

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from genreward_wrappers.checks import check_names, one_of, whole
 from genreward_wrappers.core import RewardModel
 from genreward_wrappers.data.goals import GoalBundle, GoalError
 from genreward_wrappers.encoders.names import check_encoder
@@ -30,7 +31,6 @@ from genreward_wrappers.rewards.facts import (
     is_settings,
 )
 from genreward_wrappers.rewards.frame_options import FrameOptions
-from genreward_wrappers.rewards.options import check_names, whole
 from genreward_wrappers.rewards.registry import (
     ALIGN,
     EVERY,
@@ -95,11 +95,7 @@ class RewardSpec:
     def __post_init__(self) -> None:
         where = f"reward {self.name!r}"
         check_names(self.options, accepted_options(self.name), where)
-        if self.preset not in PRESET_WEIGHTS:
-            raise ValueError(
-                f"preset={self.preset!r}: expected one of "
-                f"{', '.join(map(repr, PRESET_WEIGHTS))}"
-            )
+        one_of(PRESET_WEIGHTS, preset=self.preset)
         if self.preset != "default" and self.name not in ("genreward", "video"):
             raise ValueError(f"preset={self.preset!r} does nothing with {where}")
         own = ("video", "frame") if self.name == "genreward" else (_head(self.name),)

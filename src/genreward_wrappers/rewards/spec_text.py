@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from genreward_wrappers.checks import check_names
 from genreward_wrappers.rewards.frame_options import FrameOptions
-from genreward_wrappers.rewards.options import check_names
 from genreward_wrappers.rewards.registry import (
     ALIGN,
     EVERY,

@@ -6,13 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from genreward_wrappers.rewards.options import (
-    Options,
-    check_names,
-    number,
-    option,
-    whole,
-)
+from genreward_wrappers.checks import check_names, number, whole
+from genreward_wrappers.rewards.options import Options, option
 from genreward_wrappers.rewards.similarity import SIMILARITIES
 
 #: Scores that compare directions, which have no sharpness to set.

@@ -18,17 +18,26 @@ Arrays = Mapping[str, NDArray[Any]]
 
 def weight_arrays(modules: Mapping[str, nn.Module]) -> dict[str, NDArray[Any]]:
     """The weights of some modules."""
-    return {name: _array(tensor) for name, tensor in _weights(modules).items()}
+    return tensor_arrays(_weights(modules))
+
+
+def tensor_arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    """Tensors as arrays, which share their memory on a CPU."""
+    return {name: _array(tensor) for name, tensor in tensors.items()}
 
 
 def load_weights(modules: Mapping[str, nn.Module], arrays: Arrays) -> None:
-    """Loads exactly the weights that `weight_arrays` returned.
+    """Loads exactly the weights that `weight_arrays` returned; see `load_arrays`."""
+    load_arrays(_weights(modules), arrays)
+
+
+def load_arrays(own: Mapping[str, Tensor], arrays: Arrays) -> None:
+    """Puts exactly the arrays of these names into tensors.
 
     Raises:
         ValueError: The names or shapes differ, and the message has both; or a weight is
             not finite.
     """
-    own = _weights(modules)
     if own.keys() != arrays.keys():
         raise ValueError(
             "the weights have other names.\n"

@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 
 from genreward_wrappers.core import UInt8
-from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.data.episodes import GOAL_FILE, Episode
 from genreward_wrappers.data.frames import image_size
 from genreward_wrappers.data.goals import load_goal
 from genreward_wrappers.data.lerobot import is_lerobot, read_lerobot
@@ -66,7 +66,7 @@ def _inside(folder: Path) -> list[Path]:
         for path in folder.rglob("*")
         # A wrapper keeps the goal beside the episodes that it records.
         if path.suffix.lower() in endings
-        and path.name != "goal.safetensors"
+        and path.name != GOAL_FILE
         # The same video is stored beside a candidate, to look at.
         and (path.suffix == ".safetensors" or not _is_candidate(path))
     )

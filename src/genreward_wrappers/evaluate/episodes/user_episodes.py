@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from genreward_wrappers.core import UInt8
-from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.data.episodes import Episode, episode_files
 from genreward_wrappers.data.minari import MINARI, load_minari, pictures_of
 from genreward_wrappers.data.video_files import VIDEO_ENDINGS, fit, read_video
 from genreward_wrappers.evaluate.judge.curves import ORDINARY
@@ -54,9 +54,7 @@ def _wins(episode: Episode) -> bool:
 
 def _recorded(folder: Path) -> list[Episode]:
     episodes = []
-    for path in sorted(folder.glob("*.safetensors")):
-        if path.name == "goal.safetensors":
-            continue
+    for path in episode_files(folder):
         episode = Episode.load(path)
         kind = episode.info.get("kind")
         kind = kind or ("success" if episode.succeeded else "failure")

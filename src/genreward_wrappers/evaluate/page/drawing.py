@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genreward_wrappers.checks import at_least
 from genreward_wrappers.core import UInt8
-from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.data.episodes import GOAL_FILE, Episode
 from genreward_wrappers.data.frames import evenly
 from genreward_wrappers.data.goals import GoalBundle, load_goal
 from genreward_wrappers.extras import require
@@ -53,10 +54,9 @@ def plot_episode(
         ...     "episode.png"
         ... )  # doctest: +SKIP
     """
-    if shots < 2:
-        raise ValueError(f"shots={shots}: expected at least 2 frames")
+    at_least(2, shots=shots)
     if not isinstance(episode, Episode):
-        beside = Path(episode).with_name("goal.safetensors")
+        beside = Path(episode).with_name(GOAL_FILE)
         if goal is None and beside.is_file():
             goal = beside
         episode = Episode.load(episode)

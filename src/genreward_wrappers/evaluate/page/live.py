@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.data.episodes import GOAL_FILE, Episode
 from genreward_wrappers.data.goals import GoalBundle
 from genreward_wrappers.evaluate.page.report import (
     LIVE_POLICY,
@@ -35,7 +35,6 @@ from genreward_wrappers.evaluate.page.report import (
 )
 
 SUFFIX = ".safetensors"
-GOAL = "goal" + SUFFIX
 
 #: A long run writes thousands; the page lists this many of the newest.
 LISTED = 500
@@ -151,7 +150,7 @@ class Folder:
 
     def goal(self) -> tuple[GoalBundle | None, str]:
         """The folder's goal bundle, if any, and what is wrong with it, if anything."""
-        path = self.path / GOAL
+        path = self.path / GOAL_FILE
         if not path.is_file():
             return None, ""
         if not path.resolve().is_relative_to(self.path):
@@ -167,7 +166,8 @@ class Folder:
         with os.scandir(self.path) as items:
             for item in items:
                 name = item.name
-                if not name.endswith(SUFFIX) or name.startswith(".") or name == GOAL:
+                hidden = name.startswith(".") or name == GOAL_FILE
+                if hidden or not name.endswith(SUFFIX):
                     continue
                 try:
                     inside = Path(item.path).resolve().is_relative_to(self.path)

@@ -36,6 +36,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from genreward_wrappers.checks import share
 from genreward_wrappers.core import (
     Bool,
     RewardModel,
@@ -152,7 +153,6 @@ def with_novelty(
 
     At 0 there is no bonus, and it is not trained; at 1 there is only the bonus.
     """
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha={alpha}: expected from 0 to 1")
+    share("alpha", alpha)
     parts = [(model, 1 - alpha), (novelty or RND(), alpha)]
     return WeightedSum([part for part in parts if part[1] > 0])

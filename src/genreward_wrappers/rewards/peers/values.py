@@ -12,9 +12,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from genreward_wrappers.checks import number, one_of, share, whole
 from genreward_wrappers.data.files import opened
 from genreward_wrappers.encoders.texts import as_texts
-from genreward_wrappers.rewards.options import number, whole
 
 #: LeRobot's models that look at a video so far, and those that look at one picture.
 VIDEO, FRAME = ("robometer", "topreward"), ("reward_classifier",)
@@ -22,9 +22,8 @@ VIDEO, FRAME = ("robometer", "topreward"), ("reward_classifier",)
 
 def vlm_rm(prompt: Any, baseline: Any, alpha: float, resize: str) -> None:
     """Raises for values that `VLMRM` does not take."""
-    if not 0 <= number("alpha", alpha) <= 1:
-        raise ValueError(f"alpha={alpha}: expected a number from 0 to 1")
-    _one_of("resize", resize, ("squash", "model"))
+    share("alpha", alpha)
+    one_of(("squash", "model"), resize=resize)
     as_texts(prompt, "prompt")
     if baseline is not None:
         as_texts(baseline, "baseline")
@@ -38,7 +37,7 @@ def vlm_rm(prompt: Any, baseline: Any, alpha: float, resize: str) -> None:
 
 def liv(prompt: Any, form: str) -> None:
     """Raises for values that `LIV` does not take."""
-    _one_of("form", form, ("plain", "difference"))
+    one_of(("plain", "difference"), form=form)
     if prompt is not None:
         as_texts(prompt, "prompt")
 
@@ -61,7 +60,7 @@ def roboclip(
 
 def viper(prior: Any, likelihood: str, every: int) -> None:
     """Raises for values that `Viper` does not take."""
-    _one_of("likelihood", likelihood, ("last", "joint"))
+    one_of(("last", "joint"), likelihood=likelihood)
     whole("every", every)
     _check_readable(prior, "video prior", "genreward train-viper")
 
@@ -145,13 +144,6 @@ CHECKS: Mapping[str, Callable[..., None]] = {
     "tadpole": tadpole,
     "lerobot": lerobot,
 }
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(
-            f"{name}={value!r}: expected one of {', '.join(map(repr, choices))}"
-        )
 
 
 def _check_readable(path: Any, kind: str, maker: str) -> None:

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from genreward_wrappers.checks import one_of
 from genreward_wrappers.core import UInt8
-from genreward_wrappers.data.episodes import Episode, outcome
+from genreward_wrappers.data.episodes import Episode, episode_files, outcome
 from genreward_wrappers.data.files import FileError, hash_file
 from genreward_wrappers.data.lerobot import is_lerobot, read_lerobot
 from genreward_wrappers.data.minari import MINARI, load_minari, pictures_of
@@ -98,8 +99,7 @@ def find_clips(
     clips = _find(data, prompt, dict(prompts or {}), failures, camera, source)
     if not fit:
         return clips
-    if fit not in FITS:
-        raise ValueError(f"fit={fit!r}: expected one of {', '.join(map(repr, FITS))}")
+    one_of(FITS, fit=fit)
     # What was encoded of the clip as it is, or made to fit otherwise, is another thing.
     return [
         replace(
@@ -140,9 +140,7 @@ def _find(
     if camera:
         raise ValueError(f"camera={camera!r}: {folder} is no LeRobot dataset")
     episodes, failed = [], 0
-    # The folder also has the goal that the episodes were rewarded for.
-    paths = [p for p in folder.rglob("*.safetensors") if p.name != "goal.safetensors"]
-    for path in sorted(paths):
+    for path in episode_files(folder, "**/*.safetensors"):
         try:
             success, about = outcome(path)
         except FileError as error:

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from genreward_wrappers.checks import at_least, not_negative, one_of, positive, share
 from genreward_wrappers.progress import OnFigures, no_progress
 
 METHODS = ("lora", "full", "vae")
@@ -64,33 +65,15 @@ class Finetuning:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(
-                f"method={self.method!r}: expected one of {', '.join(METHODS)}"
-            )
-        for name, least in (
-            ("warm_up", 0),
-            ("batch", 1),
-            ("accumulate", 1),
-            ("rank", 1),
-            ("noised", 0),
-            ("held_out", 0),
-            ("seed", 0),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"{name}={getattr(self, name)}: expected at least {least}"
-                )
+        one_of(METHODS, method=self.method)
+        at_least(1, batch=self.batch, accumulate=self.accumulate, rank=self.rank)
+        at_least(0, warm_up=self.warm_up, noised=self.noised)
+        at_least(0, held_out=self.held_out, seed=self.seed)
         if self.held_out == 1:
             raise ValueError("held_out=1 would leave nothing to train on")
-        for name in ("weight_decay", "clip", "rate"):
-            value = getattr(self, name)
-            # Written this way round because NaN is in no range.
-            if not (0 <= value < math.inf):
-                raise ValueError(f"{name}={value}: expected a number from 0")
-        for name in ("prompt_dropout", "image_dropout"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected from 0 to 1")
+        not_negative(weight_decay=self.weight_decay, clip=self.clip, rate=self.rate)
+        share("prompt_dropout", self.prompt_dropout)
+        share("image_dropout", self.image_dropout)
         for name, value in (("ema", self.ema), *zip(("betas",) * 2, self.betas)):  # noqa: B905
             if not 0 <= value < 1:
                 raise ValueError(f"{name}={value}: expected from 0 to below 1")
@@ -154,21 +137,10 @@ class Plan:
     def __post_init__(self) -> None:
         if self.steps is None and self.minutes is None:
             raise ValueError("nothing says how long to train: give steps or minutes")
-        if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps={self.steps}: expected at least 1")
-        if self.minutes is not None and not 0 < self.minutes < math.inf:
-            raise ValueError(f"minutes={self.minutes}: expected a positive number")
-        for name, least in (
-            ("every", 1),
-            ("report", 1),
-            ("validate", 0),
-            ("videos", 0),
-            ("sampling_steps", 1),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"{name}={getattr(self, name)}: expected at least {least}"
-                )
+        positive(minutes=self.minutes)
+        at_least(1, steps=self.steps, every=self.every, report=self.report)
+        at_least(1, sampling_steps=self.sampling_steps)
+        at_least(0, validate=self.validate, videos=self.videos)
 
     def done(self, step: int, elapsed: float) -> float:
         """How much of the run is over, from 0; at 1 it ends.

@@ -24,6 +24,13 @@ from genreward_wrappers.data.files import (
     load_tensors,
 )
 from genreward_wrappers.data.schema import Record, Whole
+from genreward_wrappers.training.checkpoint import (
+    Arrays,
+    load_arrays,
+    load_optimizer,
+    optimizer_arrays,
+    tensor_arrays,
+)
 from genreward_wrappers.training.finetuning.place import Place
 from genreward_wrappers.training.finetuning.settings import Finetuning
 from genreward_wrappers.training.finetuning.weights import Weights
@@ -37,6 +44,9 @@ LAYOUT = Layout(
     # Three numbers for each weight of the largest models.
     limit=1 << 42,
 )
+
+#: The name of the optimiser's state in a checkpoint.
+ADAM = "adam"
 
 #: What random numbers are for: the order of the clips, a step, a validation.
 ORDER, STEP, JUDGED = 1, 2, 3
@@ -166,13 +176,9 @@ class Tuner:
             path: The file to write.
             run: The settings that a resumed run must share.
         """
-        tensors = {f"weight/{n}": w.detach() for n, w in self.weights.trained.items()}
-        tensors |= {f"average/{n}": w for n, w in self.weights.average.items()}
-        names = list(self.weights.trained)
-        for index, entries in self._adam.state_dict()["state"].items():
-            tensors |= {f"{key}/{names[index]}": t for key, t in entries.items()}
+        arrays = tensor_arrays(self._tensors()) | optimizer_arrays({ADAM: self._adam})
         header = {"step": self.step, "elapsed": self.elapsed, "run": dict(run)}
-        _save(path, {n: t.cpu().contiguous() for n, t in tensors.items()}, header)
+        _save(path, arrays, header)
 
     def restore(self, path: Path, run: Mapping[str, Any]) -> None:
         """Puts a tuner, newly made with the same arguments, where the saved one was.
@@ -180,7 +186,7 @@ class Tuner:
         Raises:
             FileError: It is missing, damaged, or of another run.
         """
-        tensors, header = load_tensors(path, LAYOUT)
+        arrays, header = load_tensors(path, LAYOUT)
         unlike = _differences(header["run"], run)
         if unlike:
             raise FileError(
@@ -188,35 +194,19 @@ class Tuner:
                 "Finish that one, delete it, or give another output"
             )
         try:
-            self._fill(tensors)
+            own = {n: a for n, a in arrays.items() if not n.startswith(f"{ADAM}/")}
+            load_arrays(self._tensors(), own)
+            load_optimizer(self._adam, ADAM, arrays, has_stepped=header["step"] > 0)
             self.step, self.elapsed = header["step"], float(header["elapsed"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise FileError(f"{path} is no valid checkpoint: {error}") from error
 
-    @torch.no_grad()
-    def _fill(self, tensors: Mapping[str, NDArray[Any]]) -> None:
-        parts: dict[str, dict[str, Tensor]] = {}
-        for name, array in tensors.items():
-            part, _, key = name.partition("/")
-            # Copied, since what is read from a file may not be writable.
-            parts.setdefault(part, {})[key] = torch.from_numpy(np.array(array))
-        for part, own in (
-            ("weight", self.weights.trained),
-            ("average", self.weights.average),
-        ):
-            for name, tensor in own.items():
-                tensor.data.copy_(_alike(parts[part][name], tensor, f"{part}/{name}"))
-        state = {
-            index: {
-                "step": _alike(parts["step"][name], torch.ones(()), f"step/{name}"),
-                **{
-                    key: _alike(parts[key][name], own, f"{key}/{name}")
-                    for key in ("exp_avg", "exp_avg_sq")
-                },
-            }
-            for index, (name, own) in enumerate(self.weights.trained.items())
+    def _tensors(self) -> dict[str, Tensor]:
+        """The weights and their average, as a checkpoint names them."""
+        return {
+            **{f"weight/{n}": w for n, w in self.weights.trained.items()},
+            **{f"average/{n}": w for n, w in self.weights.average.items()},
         }
-        self._adam.load_state_dict({**self._adam.state_dict(), "state": state})
 
     def _rows(self, part: int) -> Tensor:
         """The clips of a part of this step: all of them once before any comes again."""
@@ -256,16 +246,6 @@ def _own_numbers(key: tuple[int, ...], device: torch.device) -> Iterator[None]:
         yield
 
 
-def _alike(saved: Tensor, own: Tensor, name: str) -> Tensor:
-    """The saved tensor, if it may take the place of our own."""
-    if (saved.shape, saved.dtype) != (own.shape, own.dtype):
-        raise ValueError(
-            f"{name} is {saved.dtype} {tuple(saved.shape)}, expected "
-            f"{own.dtype} {tuple(own.shape)}"
-        )
-    return saved
-
-
 def _differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
     """What two runs differ in, in words."""
     return [
@@ -275,11 +255,11 @@ def _differences(saved: Mapping[str, Any], given: Mapping[str, Any]) -> list[str
     ]
 
 
-def _save(path: Path, tensors: dict[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Writes tensors without a second copy of them in memory, all or nothing."""
+def _save(path: Path, arrays: Arrays, header: Mapping[str, Any]) -> None:
+    """Writes arrays without a second copy of them in memory, all or nothing."""
     from safetensors.torch import save_file
 
-    views = {name: tensor.numpy() for name, tensor in tensors.items()}
-    metadata = {LAYOUT.key: header_text(views, LAYOUT, header)}
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    metadata = {LAYOUT.key: header_text(arrays, LAYOUT, header)}
     with replacing(path) as scratch:
         save_file(tensors, scratch, metadata)

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from genreward_wrappers.checks import at_least
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.cache import array_cache, cache_folder, expected
 from genreward_wrappers.data.files import canonical
@@ -74,8 +75,7 @@ class Features:
         return cls(bind_encoder(free, encoder, device=device), stack)
 
     def __post_init__(self) -> None:
-        if self.stack < 1:
-            raise ValueError(f"stack={self.stack}: expected at least 1 picture")
+        at_least(1, stack=self.stack)
 
     @property
     def card(self) -> dict[str, Any]:

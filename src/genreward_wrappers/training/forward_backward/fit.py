@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from genreward_wrappers.checks import at_least, share
 from genreward_wrappers.data.goals import GoalBundle
 from genreward_wrappers.progress import OnFigures, no_progress
 from genreward_wrappers.training.forward_backward.bundle import to_bundle
@@ -64,11 +65,8 @@ class Plan:
     on_progress: OnFigures = no_progress
 
     def __post_init__(self) -> None:
-        for name in ("updates", "every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
-        if not 0 <= self.anneal_share <= 1:
-            raise ValueError(f"anneal_share={self.anneal_share}: expected from 0 to 1")
+        at_least(1, updates=self.updates, every=self.every)
+        share("anneal_share", self.anneal_share)
 
     def rate(self, step: int) -> float:
         """The share of the learning rate for an update; they are counted from 0."""

@@ -30,6 +30,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from genreward_wrappers.checks import one_of
+
 HEADS = ("min", "mean")
 
 #: A measure that varies over states by less than this share of its mean is dead: no
@@ -60,8 +62,7 @@ def measure(forward: Tensor, backward: Tensor) -> Tensor:
 
 def join_heads(values: Tensor, heads: str, dim: int) -> Tensor:
     """One value of several heads: the smaller, which errs less upwards, or the mean."""
-    if heads not in HEADS:
-        raise ValueError(f"heads={heads!r}: expected one of {HEADS}")
+    one_of(HEADS, heads=heads)
     return values.amin(dim) if heads == "min" else values.mean(dim)
 
 

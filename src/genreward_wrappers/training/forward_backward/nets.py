@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from genreward_wrappers.checks import at_least
 from genreward_wrappers.data.schema import fault, record_of
 from genreward_wrappers.training.forward_backward.losses import check_discount
 
@@ -55,9 +56,8 @@ class FBConfig:
     discount: float = 0.98
 
     def __post_init__(self) -> None:
-        for name in ("features", "actions", "z", "hidden", "backward_hidden"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
+        at_least(1, features=self.features, actions=self.actions, z=self.z)
+        at_least(1, hidden=self.hidden, backward_hidden=self.backward_hidden)
         check_discount(self.discount)
 
     @property

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
+from genreward_wrappers.checks import at_least, not_negative, one_of, share
 from genreward_wrappers.training.forward_backward import losses
 
 
@@ -44,21 +44,10 @@ class FBTraining:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.batch < 2:
-            raise ValueError(f"batch={self.batch}: expected at least 2")
-        if self.heads not in losses.HEADS:
-            raise ValueError(f"heads={self.heads!r}: expected one of {losses.HEADS}")
-        for name, low, high in (
-            ("learning_rate", 0, math.inf),
-            ("weight_decay", 0, math.inf),
-            ("target_rate", 0, 1),
-            ("orthonormality", 0, math.inf),
-            ("q_weight", 0, math.inf),
-            ("z_from_states", 0, 1),
-            ("noise", 0, math.inf),
-            ("noise_clip", 0, math.inf),
-        ):
-            value = getattr(self, name)
-            # Written this way round because NaN is in no range.
-            if not (low <= value <= high and math.isfinite(value)):
-                raise ValueError(f"{name}={value}: expected from {low} to {high}")
+        at_least(2, batch=self.batch)
+        one_of(losses.HEADS, heads=self.heads)
+        not_negative(learning_rate=self.learning_rate, weight_decay=self.weight_decay)
+        not_negative(orthonormality=self.orthonormality, q_weight=self.q_weight)
+        not_negative(noise=self.noise, noise_clip=self.noise_clip)
+        share("target_rate", self.target_rate)
+        share("z_from_states", self.z_from_states)

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genreward_wrappers.data.episodes import Episode
-from genreward_wrappers.data.minari import MINARI, load_minari, pictures_of
+from genreward_wrappers.data.episodes import Episode, episode_files
+from genreward_wrappers.data.frames import flat_state
+from genreward_wrappers.data.minari import MINARI, load_minari, pictures_of, shapes_of
 from genreward_wrappers.data.replay import (
     actions_of,
     observations_of,
@@ -69,9 +70,7 @@ def load_trajectories(
             f"data {source!r}: pickles are never read. Give a replay buffer from "
             "Python: train_fb(goal, from_sb3(model.replay_buffer, features), ...)"
         )
-    paths = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    # The folder also has the goal that the episodes were rewarded for.
-    paths = [path for path in paths if path.name != "goal.safetensors"]
+    paths = episode_files(folder)
     if not paths:
         raise ValueError(
             f"data {source!r}: expected a folder of recorded episodes, as `genreward "
@@ -182,24 +181,11 @@ def from_sb3(buffer: Any, features: Features) -> Recorded:
 def _states_of(observations: Any, features: Features, name: str) -> NDArray[Any]:
     """Features of a trajectory's observations, pictures or flat states."""
     if features.encoder is None:
-        parts = _parts(observations)
-        flat = [v for v in parts.values() if v.ndim == 2 and v.dtype.kind == "f"]
-        if not flat:
-            raise ValueError(f"{name}: no flat states in {_shapes(parts)}")
-        return np.concatenate(flat, 1).astype(np.float32)
+        states = flat_state(observations, 1)
+        if states is None:
+            raise ValueError(f"{name}: no flat states in {shapes_of(observations)}")
+        return states
     return _named(features, pictures_of(observations, name), None, name)
-
-
-def _parts(observations: Any) -> dict[str, NDArray[Any]]:
-    parts = observations if isinstance(observations, Mapping) else {"": observations}
-    return {key: np.asarray(v) for key, v in parts.items()}
-
-
-def _shapes(parts: Mapping[str, NDArray[Any]]) -> str:
-    return ", ".join(
-        f"{key or 'the observation'}: {v.dtype} {v.shape[1:]}"
-        for key, v in parts.items()
-    )
 
 
 def _named(

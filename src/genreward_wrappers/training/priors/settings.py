@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+
+from genreward_wrappers.checks import at_least, positive
 
 #: Windows of an update. VIPER's are longer.
 BATCH = {"viper": 4, "diffusion-reward": 32}
@@ -37,12 +38,8 @@ class PriorTraining:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("codec_steps", "steps", "codec_batch", "batch", "revive"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: expected at least 1")
-        for name in ("codec_rate", "rate"):
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name}={value}: expected a positive number")
+        at_least(1, codec_steps=self.codec_steps, steps=self.steps, revive=self.revive)
+        at_least(1, codec_batch=self.codec_batch, batch=self.batch)
+        positive(codec_rate=self.codec_rate, rate=self.rate)
         if not 0 <= self.average < 1:
             raise ValueError(f"average={self.average}: expected from 0 to below 1")

@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from genreward_wrappers.checks import at_least
 from genreward_wrappers.core import UInt8
 from genreward_wrappers.data.files import FileError, Layout, load_tensors, save_tensors
 from genreward_wrappers.data.schema import Record, Whole
@@ -370,8 +371,7 @@ def train(
     Raises:
         ValueError: There is something else at ``output``.
     """
-    if every < 1:
-        raise ValueError(f"every={every}: expected at least 1 update")
+    at_least(1, every=every)
     checkpoint = output.with_name(f"{output.name}.checkpoint")
     if output.exists():
         done = Prior.load(output, trainer.kind, str(trainer.device))
