@@ -69,16 +69,16 @@ class TestLearning:
         data = poses(20, 2)
         assert sorted(set(data.episodes[data.held_out()])) == [9, 19]
         trainer = PoseTrainer(data, SMALL, device="cpu")
-        rows = torch.cat([trainer._draw(kind) for kind in trainer._rows * 20])
+        rows = torch.cat([trainer._draw() for _ in range(20)])
         assert not data.held_out()[rows].any()
 
-    def test_a_batch_is_half_of_generated_pictures(self):
+    def test_a_quarter_of_a_batch_was_generated(self):
         recorded = poses(10, 20)
         made = Poses.of(*scene(4, 3), 3, generated=True)
         data = Poses.joined([recorded, made])
         trainer = PoseTrainer(data, SMALL, PoseTraining(batch=16), device="cpu")
-        rows = torch.cat([trainer._draw(kind) for kind in trainer._rows])
-        assert data.generated[rows].tolist() == [False] * 8 + [True] * 8
+        rows = trainer._draw()
+        assert data.generated[rows].tolist() == [False] * 12 + [True] * 4
         # None of those that are judged was generated.
         assert trainer.judge(generated=True) == {}
 
@@ -97,6 +97,26 @@ class TestLearning:
         assert not (tmp_path / "pose.checkpoint").exists()
         for name, weight in whole.net.state_dict().items():
             assert torch.equal(weight, reader.model.state_dict()[name].cpu()), name
+
+    def test_it_begins_with_a_trained_reader_and_its_units(self):
+        first = PoseTrainer(poses(), SMALL, PoseTraining(seed=1), device="cpu")
+        first.update()
+        again = PoseTrainer(
+            poses(5), SMALL, PoseTraining(), begin=first.reader(), device="cpu"
+        )
+        for name, weight in first.net.state_dict().items():
+            assert torch.equal(again.net.state_dict()[name], weight), name
+        # What is read is in its units, not in those of the new episodes.
+        wanted = again.data.states[:, [1, 0]]
+        expected = (wanted - first.net.mean.numpy()) / first.net.unit.numpy()
+        np.testing.assert_allclose(again._wanted.numpy(), expected, rtol=1e-5)
+        assert again.provenance()["begin"] == first.reader().fingerprint["sha256"]
+
+    def test_it_begins_with_no_reader_of_other_numbers(self):
+        first = PoseTrainer(poses(), SMALL, device="cpu").reader()
+        other = PoseConfig((0,), (16, 16), (8, 8, 8), 32)
+        with pytest.raises(ValueError, match="begin: it has PoseConfig"):
+            PoseTrainer(poses(), other, begin=first, device="cpu")
 
 
 class TestEpisodes:

@@ -58,6 +58,12 @@ def add_train_pose(commands: Commands) -> None:
         "the episodes that succeeded, such as embedded:goal-generator-64: the one that "
         "makes the goals. None by default.",
     )
+    command.add_argument(
+        "--begin",
+        type=Path,
+        metavar="FOLDER",
+        help="A trained reader of the same numbers to begin with; none by default.",
+    )
     add_shared(
         command,
         "--size",
@@ -81,9 +87,9 @@ def add_train_pose(commands: Commands) -> None:
 
 def run_train_pose(args: argparse.Namespace) -> int:
     """Trains the reader and prints how well it reads what it has not seen."""
-    check_places(args.episodes)
+    check_places([*args.episodes, *([args.begin] if args.begin else [])])
     check_writable(args.output.parent)
-    from genreward_wrappers.encoders.pose import PoseConfig
+    from genreward_wrappers.encoders.pose import PoseConfig, load_pose
     from genreward_wrappers.training.pose import PoseTrainer, PoseTraining, train_pose
     from genreward_wrappers.training.pose_data import load_poses
 
@@ -92,6 +98,7 @@ def run_train_pose(args: argparse.Namespace) -> int:
         load_poses(args.episodes, config.size, args.generator),
         config,
         PoseTraining(**given(args, "steps", "batch", "seed")),
+        begin=args.begin and load_pose(args.begin, device="cpu"),
         device=args.device,
     )
     train_pose(trainer, args.output, every=args.every)
