@@ -6,7 +6,15 @@ noise, and random motion from some step on), and the goal videos that the embedd
 generator makes of first frames, with the poses of the script in those very episodes.
 Where a generated video is blurred, the reader learns the mean pose.
 
-    python scripts/models/train_pose.py runs/pose --output models/pose-64
+    python scripts/models/train_pose.py runs/pose \
+        --output src/genreward_wrappers/assets/pose-64
+
+A generator that was fine-tuned on one task has a reader of its own, which begins with
+the embedded one:
+
+    python scripts/models/train_pose.py runs/pose-2 --task pick-out-of-hole \
+        --generator models/pick-out-of-hole/generator --begin embedded:pose-64 \
+        --steps 2500 --output models/pick-out-of-hole/pose
 
 Collecting takes about 15 minutes on one core, training 10. Pictures of finished tasks
 are kept in the folder, and both parts resume.
@@ -15,6 +23,7 @@ are kept in the folder, and both parts resume.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import gymnasium as gym
@@ -23,9 +32,10 @@ from training import log
 
 import genreward_wrappers  # noqa: F401  the environments
 from genreward_wrappers.data.frames import evenly
-from genreward_wrappers.encoders.pose import PoseConfig
+from genreward_wrappers.encoders.pose import PoseConfig, PoseReader
+from genreward_wrappers.encoders.registry import load_encoder
 from genreward_wrappers.envs.policies import make_policy
-from genreward_wrappers.generators.episode_settings import GeneratedGoals
+from genreward_wrappers.generators.episode_settings import EMBEDDED, GeneratedGoals
 from genreward_wrappers.training.pose import PoseTrainer, PoseTraining, train_pose
 from genreward_wrappers.training.pose_data import Poses
 
@@ -92,7 +102,7 @@ def seen(task: str) -> Poses:
     return Poses.joined(parts)
 
 
-def generated(task: str) -> Poses:
+def generated(task: str, generator: str) -> Poses:
     """Goal videos of first frames, with the script's poses in the same episodes."""
     first, env_id = GENERATED_SEED[task], f"metaworld/{task}"
     env = gym.make(
@@ -102,7 +112,7 @@ def generated(task: str) -> Poses:
         size=64,
         max_episode_steps=STEPS,
     )
-    maker = GeneratedGoals(cache="").maker(env_id)
+    maker = GeneratedGoals(generator=generator, steps=1, cache="").maker(env_id)
     parts = []
     for begin in range(0, GENERATED[task], TOGETHER):
         pictures, paths = [], []
@@ -124,14 +134,14 @@ def generated(task: str) -> Poses:
     return Poses.joined(parts)
 
 
-def collected(folder: Path) -> Poses:
-    """The pictures of all tasks; those of finished tasks are read from the folder."""
+def collected(folder: Path, tasks: Sequence[str], generator: str) -> Poses:
+    """The pictures of some tasks; those of finished ones are read from the folder."""
     parts, number = [], 0
-    for task in TASKS:
-        for collect in (seen, generated):
-            path = folder / f"{task}-{collect.__name__}.npz"
+    for task in tasks:
+        for kind in ("seen", "generated"):
+            path = folder / f"{task}-{kind}.npz"
             if not path.exists():
-                part = collect(task)
+                part = seen(task) if kind == "seen" else generated(task, generator)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 np.savez(path, **vars(part))
                 log(f"{path}: {len(part.frames)} pictures")
@@ -148,10 +158,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--task", choices=TASKS, help="one of the tasks alone")
+    parser.add_argument("--generator", default=EMBEDDED)
+    parser.add_argument("--begin", help="a trained reader")
     parser.add_argument("--steps", type=int, default=PoseTraining.steps)
     args = parser.parse_args()
+    begin = load_encoder(args.begin, device="cpu") if args.begin else None
+    assert begin is None or isinstance(begin, PoseReader)
+    tasks = [args.task] if args.task else TASKS
     trainer = PoseTrainer(
-        collected(args.folder), PoseConfig(COLUMNS), PoseTraining(steps=args.steps)
+        collected(args.folder, tasks, args.generator),
+        PoseConfig(COLUMNS),
+        PoseTraining(steps=args.steps),
+        begin=begin,
     )
     train_pose(trainer, args.output, log=log)
     for kind in (False, True):

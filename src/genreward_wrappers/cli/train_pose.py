@@ -8,6 +8,7 @@ from pathlib import Path
 from genreward_wrappers.cli.arguments import (
     Commands,
     add_command,
+    add_count,
     add_shared,
     check_places,
     check_writable,
@@ -22,7 +23,7 @@ def add_train_pose(commands: Commands) -> None:
         commands,
         "train-pose",
         run_train_pose,
-        "train an encoder that reads a robot's pose from a picture",
+        "train an encoder that reads a robot's pose",
         "Trains a small network on recorded episodes to read some numbers of the state "
         "from the picture, and judges it on episodes that it has not seen. An "
         "interrupted run resumes.",
@@ -44,13 +45,24 @@ def add_train_pose(commands: Commands) -> None:
         help="Which numbers of the state to read, counted from 0: those of the robot's "
         "own pose.",
     )
-    add_shared(command, "--output", help="The folder to write the encoder to.")
+    add_shared(
+        command,
+        "--output",
+        metavar="FOLDER",
+        help="The folder to write the encoder to.",
+    )
     command.add_argument(
         "--generator",
         metavar="MODEL",
         help="Also train on the videos that this pipeline makes of the first frames of "
-        "the episodes that succeeded, such as embedded:goal-generator-64. Give the one "
-        "that makes the goals.",
+        "the episodes that succeeded, such as embedded:goal-generator-64: the one that "
+        "makes the goals. None by default.",
+    )
+    command.add_argument(
+        "--begin",
+        type=Path,
+        metavar="FOLDER",
+        help="A trained reader of the same numbers to begin with; none by default.",
     )
     add_shared(
         command,
@@ -58,29 +70,26 @@ def add_train_pose(commands: Commands) -> None:
         default=[64],
         help="The height and width that the pictures are brought to, multiples of 8.",
     )
-    for flag, said in (
-        ("--steps", "How many updates to train for"),
-        ("--batch", "How many pictures an update sees"),
-    ):
-        command.add_argument(
-            flag, type=int, metavar="N", help=f"{said}; the model's own by default."
-        )
+    add_count(
+        command, "--steps", "How many updates to train for; the model's own by default."
+    )
+    add_count(
+        command,
+        "--batch",
+        "How many pictures an update sees; the model's own by default.",
+    )
     add_shared(command, "--seed")
-    command.add_argument(
-        "--every",
-        type=int,
-        default=500,
-        metavar="N",
-        help="How many updates lie between two checkpoints.",
+    add_count(
+        command, "--every", "How many updates lie between two checkpoints.", default=500
     )
     add_shared(command, "--device")
 
 
 def run_train_pose(args: argparse.Namespace) -> int:
     """Trains the reader and prints how well it reads what it has not seen."""
-    check_places(args.episodes)
+    check_places([*args.episodes, *([args.begin] if args.begin else [])])
     check_writable(args.output.parent)
-    from genreward_wrappers.encoders.pose import PoseConfig
+    from genreward_wrappers.encoders.pose import PoseConfig, load_pose
     from genreward_wrappers.training.pose import PoseTrainer, PoseTraining, train_pose
     from genreward_wrappers.training.pose_data import load_poses
 
@@ -89,6 +98,7 @@ def run_train_pose(args: argparse.Namespace) -> int:
         load_poses(args.episodes, config.size, args.generator),
         config,
         PoseTraining(**given(args, "steps", "batch", "seed")),
+        begin=args.begin and load_pose(args.begin, device="cpu"),
         device=args.device,
     )
     train_pose(trainer, args.output, every=args.every)

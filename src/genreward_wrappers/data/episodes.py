@@ -58,10 +58,10 @@ LAYOUT = Layout(
     ),
 )
 
-#: The file names of a recorder: the number of the episode, and the run.
 #: The goal that the episodes of a folder were rewarded for, beside them.
 GOAL_FILE = "goal.safetensors"
 
+#: The file names of a recorder: the number of the episode, and the run.
 _NUMBERED = re.compile(r"episode-(\d+)(-[0-9a-f]+)?\.safetensors")
 
 

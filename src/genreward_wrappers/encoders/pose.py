@@ -13,7 +13,6 @@ them alike.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genreward_wrappers.data.files import plain
 from genreward_wrappers.encoders.images import ImageEncoder, Pictures
 from genreward_wrappers.encoders.names import POSE
 from genreward_wrappers.encoders.strict_loading import (
@@ -175,13 +175,13 @@ def save_pose(
         config: What it reads.
         training: How it was trained and how well it reads, for ``training.json``.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     folder.mkdir(parents=True, exist_ok=True)
     weights = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    save_file(weights, folder / WEIGHTS)
+    (folder / WEIGHTS).write_bytes(save(weights))
     for name, content in (
-        (CONFIG, {"_class_name": POSE, **_plain(config)}),
+        (CONFIG, {"_class_name": POSE, **plain(asdict(config))}),
         ("training.json", training),
     ):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
@@ -212,11 +212,11 @@ def load_pose(
     """
     said = json.loads((folder / CONFIG).read_text())
     said.pop("_class_name", None)
-    plain: dict[str, Any] = {
+    fields: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in said.items()
     }
     try:
-        config = PoseConfig(**plain)
+        config = PoseConfig(**fields)
     except (TypeError, ValueError) as error:
         raise WeightsError(
             f"{folder / CONFIG} is no configuration of a pose reader: {error}"
@@ -239,12 +239,6 @@ def load_pose(
     reader = PoseReader(
         model, config, device=device, dtype=dtype, source=source or str(folder)
     )
+    reader.control = untrained
     reader.check_size(size)
     return reader
-
-
-def _plain(config: PoseConfig) -> dict[str, Any]:
-    """As JSON restores it: lists for tuples."""
-    return {
-        k: list(v) if isinstance(v, Sequence) else v for k, v in asdict(config).items()
-    }

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genreward_wrappers.core import Bool, Int64, UInt8
-from genreward_wrappers.data.episodes import Episode
+from genreward_wrappers.data.episodes import Episode, episode_files
 from genreward_wrappers.data.frames import evenly
 from genreward_wrappers.data.goal_maker import GoalMaker
 from genreward_wrappers.data.video_files import fit
@@ -170,7 +170,6 @@ def _maker(generator: str, env_id: str | None) -> GoalMaker:
 def _files(sources: Sequence[str | PathLike[str]]) -> list[Path]:
     found: list[Path] = []
     for source in map(Path, sources):
-        inside = sorted(source.rglob("*.safetensors")) if source.is_dir() else [source]
-        # A wrapper keeps the goal beside the episodes that it records.
-        found += [path for path in inside if path.name != "goal.safetensors"]
+        within = source.is_dir()
+        found += episode_files(source, "**/*.safetensors") if within else [source]
     return found
