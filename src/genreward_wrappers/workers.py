@@ -12,12 +12,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+Map = Callable[..., Iterator[Any]]
 
 
 class Workers:
@@ -68,6 +69,31 @@ def workers(count: int) -> Iterator[Workers]:
         some.stop(now=True)
         raise
     some.stop(now=False)
+
+
+@contextmanager
+def parallel(processes: int) -> Iterator[Map]:
+    """A `map` over equally long sequences, in this process or in several.
+
+    Results come in order, each as soon as it is ready. The processes are started by the
+    first call that has something for more than one of them to do.
+
+    Args:
+        processes: How many there are at most.
+    """
+    pool: Workers | None = None
+
+    def each(function: Callable[..., T], *columns: Sequence[Any]) -> Iterator[T]:
+        nonlocal pool
+        if processes <= 1 or len(columns[0]) <= 1:
+            return map(function, *columns)
+        if pool is None:
+            pool = stack.enter_context(workers(processes))
+        futures = [pool.submit(function, *row) for row in zip(*columns, strict=True)]
+        return (future.result() for future in futures)
+
+    with ExitStack() as stack:
+        yield each
 
 
 def _nothing() -> None:

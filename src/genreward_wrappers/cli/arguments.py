@@ -197,6 +197,12 @@ SHARED: dict[str, dict[str, Any]] = {
 }
 
 
+#: The help of a ``--goal`` that may also be a video.
+GOAL_OR_VIDEO = (
+    "A goal bundle, or a video of the task; the environment's embedded goal by default."
+)
+
+
 class Help(argparse.HelpFormatter):
     """Help that ends with each option's default, and keeps examples as they are."""
 

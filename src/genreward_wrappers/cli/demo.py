@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from genreward_wrappers.cli.arguments import (
+    GOAL_OR_VIDEO,
     Commands,
     add_command,
     add_shared,
@@ -71,12 +72,7 @@ def add_demo(commands: Commands) -> None:
         "--env metaworld/coffee-button",
     )
     add_shared(command, "--env", default="metaworld/door-open")
-    add_shared(
-        command,
-        "--goal",
-        help="A goal bundle, or a video of the task; the environment's embedded goal "
-        "by default.",
-    )
+    add_shared(command, "--goal", help=GOAL_OR_VIDEO)
     add_shared(
         command,
         "--output",

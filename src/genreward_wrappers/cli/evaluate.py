@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genreward_wrappers.cli.arguments import (
+    GOAL_OR_VIDEO,
     Commands,
     add_command,
     add_count,
@@ -50,12 +51,7 @@ def add_evaluate(commands: Commands) -> None:
         "knows, for example \"vlm-rm:prompt='a red, round disc',alpha=0\". May be "
         "given several times; genreward by default.",
     )
-    add_shared(
-        command,
-        "--goal",
-        help="A goal bundle, or a video of the task; the environment's embedded goal "
-        "by default.",
-    )
+    add_shared(command, "--goal", help=GOAL_OR_VIDEO)
     episodes = command.add_argument_group("the test episodes")
     episodes.add_argument(
         "--rollouts",

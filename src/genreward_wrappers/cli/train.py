@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genreward_wrappers.cli.arguments import (
+    GOAL_OR_VIDEO,
     Commands,
     add_command,
     add_count,
@@ -47,12 +48,7 @@ def add_train(commands: Commands) -> None:
         "finished run continues with a larger number.",
         default=15_000,
     )
-    add_shared(
-        command,
-        "--goal",
-        help="A goal bundle, or a video of the task; the environment's embedded goal "
-        "by default.",
-    )
+    add_shared(command, "--goal", help=GOAL_OR_VIDEO)
     command.add_argument(
         "--reward",
         default="pixels",

@@ -23,7 +23,6 @@ LIMIT = 60.0
 
 HARMLESS = "harmless if only the exit code is wrong: call env.close() before the end"
 
-
 # A crash is expected in these scripts, and should leave no core file.
 _QUIETLY = """
 import sys
@@ -33,7 +32,6 @@ try:
 except ImportError:
     pass
 """
-
 
 _TRAIN = """
     import torch
@@ -45,7 +43,6 @@ except Exception as error:
     print(f"{type(error).__name__}:", *str(error).split(), file=sys.stderr)
     sys.exit(3)
 """
-
 
 _OWN = f"""{_QUIETLY}
 try:
@@ -64,7 +61,6 @@ try:
     except ImportError:
         pass
 {_TRAIN}"""
-
 
 _RAW = f"""{_QUIETLY}
 try:

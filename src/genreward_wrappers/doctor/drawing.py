@@ -26,13 +26,10 @@ from genreward_wrappers.doctor.finding import (
 #: Seconds for which a speed is measured.
 MEASURED = 1.5
 
-
 #: Below this many pictures per second, drawing dominates the time of training.
 SLOW = 30.0
 
-
 _SOFTWARE = r"llvmpipe|softpipe|swrast|swr\b|software|osmesa|swiftshader|gdi generic"
-
 
 _FEWER = (
     'keep render_quality="fast", and render fewer frames: length= with '

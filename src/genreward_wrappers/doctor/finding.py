@@ -19,16 +19,13 @@ PACKAGE = "genreward-wrappers"
 
 Status: TypeAlias = Literal["ok", "info", "warn", "fail"]
 
-
 REINSTALL = f"pip install --force-reinstall --no-deps {PACKAGE}"
-
 
 EGL = (
     "on Linux: apt-get install libegl1 libgl1-mesa-dri (or libosmesa6), with MUJOCO_GL "
     "unset; on a GPU machine the driver's EGL library must be visible, in containers "
     "NVIDIA_DRIVER_CAPABILITIES=all"
 )
-
 
 # The extra and the package of the simulator of this package's own environments, by the
 # prefix of their ids.

@@ -21,7 +21,6 @@ from genreward_wrappers.doctor.finding import (
 #: Side of the pictures in which the hand is located.
 SIDE = 128
 
-
 _HAND = ("hand", "rightclaw", "rightpad", "leftclaw", "leftpad")
 
 

@@ -222,11 +222,16 @@ def resize_frames(frames: Tensor, size: tuple[int, int]) -> Tensor:
         )
     lead = frames.shape[:-3]
     planes = frames.reshape(-1, have_height, have_width, 3).permute(0, 3, 1, 2)
-    small = torch.nn.functional.interpolate(
-        planes.float(), size=size, mode="bilinear", antialias=True, align_corners=False
-    )
-    small = small.round_().clamp_(0, 255).to(torch.uint8)
+    small = scale_planes(planes, size, "bilinear")
     return small.permute(0, 2, 3, 1).reshape(*lead, height, width, 3)
+
+
+def scale_planes(planes: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    """Scales planes (n, 3, H, W) with antialiasing; they stay uint8."""
+    scaled = torch.nn.functional.interpolate(
+        planes.float(), size=size, mode=mode, antialias=True, align_corners=False
+    )
+    return scaled.round_().clamp_(0, 255).to(torch.uint8)
 
 
 class VideoEncoder(ABC):

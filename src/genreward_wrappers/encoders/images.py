@@ -25,6 +25,7 @@ from genreward_wrappers.encoders.base import (
     as_frames,
     resolve_device,
     resolve_dtype,
+    scale_planes,
     upload,
 )
 from genreward_wrappers.encoders.memory import batch_limit
@@ -69,8 +70,8 @@ class Pictures:
         scaled_height, scaled_width = self._scaled(height, width)
         # Across and then down, rounded in between, as Pillow does. (Some versions of it
         # begin with the other side of tall pictures: in noise that is a few levels.)
-        planes = _scale(planes, (height, scaled_width), self.interpolation)
-        planes = _scale(planes, (scaled_height, scaled_width), self.interpolation)
+        planes = scale_planes(planes, (height, scaled_width), self.interpolation)
+        planes = scale_planes(planes, (scaled_height, scaled_width), self.interpolation)
         scaled = self._cut(planes)
         return scaled.permute(0, 2, 3, 1).reshape(*lead, *self.size, 3)
 
@@ -121,14 +122,6 @@ class Pictures:
         top = round((planes.shape[-2] - height) / 2)
         left = round((planes.shape[-1] - width) / 2)
         return planes[..., top : top + height, left : left + width]
-
-
-def _scale(planes: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    """Scales planes (n, 3, H, W), which stay uint8."""
-    scaled = torch.nn.functional.interpolate(
-        planes.float(), size=size, mode=mode, antialias=True, align_corners=False
-    )
-    return scaled.round_().clamp_(0, 255).to(torch.uint8)
 
 
 class ImageEncoder(VideoEncoder):

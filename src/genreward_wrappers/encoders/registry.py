@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -91,25 +92,22 @@ def _load(
         if dtype != torch.float32:
             raise ValueError(f"{spec!r} computes in float32, got dtype={dtype}")
         return PooledPixels(size or (64, 64), int(pixels[1] or 8), device=device)
+    how: dict[str, Any] = {"device": device, "dtype": dtype, "size": size}
     library, _, name = spec.partition(":")
     if library == "open_clip":
         from genreward_wrappers.encoders.clip import load_clip
 
-        return load_clip(name, device=device, dtype=dtype, size=size, download=download)
+        return load_clip(name, **how, download=download)
     if library == "transformers":
         from genreward_wrappers.encoders.vision import load_vision
 
-        return load_vision(
-            name, device=device, dtype=dtype, size=size, download=download
-        )
+        return load_vision(name, **how, download=download)
 
     folder = folder_of(spec)
     if folder is not None and (folder / CLIP_CONFIG).is_file():
         from genreward_wrappers.encoders.clip import load_clip
 
-        return load_clip(
-            str(folder), device=device, dtype=dtype, size=size, source=spec
-        )
+        return load_clip(str(folder), **how, source=spec)
 
     # The same architecture with untrained weights.
     untrained = spec.startswith("random:")
@@ -118,14 +116,7 @@ def _load(
     if folder is not None and class_of(folder) == POSE:
         from genreward_wrappers.encoders.pose import load_pose
 
-        return load_pose(
-            folder,
-            device=device,
-            dtype=dtype,
-            size=size,
-            source=source,
-            untrained=untrained,
-        )
+        return load_pose(folder, **how, source=source, untrained=untrained)
 
     # Only the models below need diffusers.
     from genreward_wrappers.encoders.vae_checkpoint import load_video_vae
@@ -136,21 +127,12 @@ def _load(
             hub[1],
             subfolder=hub[2],
             revision=hub[3],
-            device=device,
-            dtype=dtype,
-            size=size,
+            **how,
             untrained=untrained,
             download=download,
         )
     assert folder is not None, "checked above"
-    return load_video_vae(
-        folder,
-        device=device,
-        dtype=dtype,
-        size=size,
-        source=source,
-        untrained=untrained,
-    )
+    return load_video_vae(folder, **how, source=source, untrained=untrained)
 
 
 def _stamp(spec: str) -> tuple[object, ...]:

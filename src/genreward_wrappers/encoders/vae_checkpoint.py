@@ -24,19 +24,12 @@ from genreward_wrappers.encoders.video_vae import (
 from genreward_wrappers.extras import require
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-
-
 INDEX = f"{WEIGHTS}.index.json"
-
-
 HUB_PATTERNS = ("config.json", WEIGHTS, INDEX, "diffusion_pytorch_model-*.safetensors")
-
+DECODER_PARTS = ("decoder.", "post_quant_conv.")
 
 #: The seed of the weights of untrained models, which are the same every time.
 UNTRAINED_SEED = 0
-
-
-DECODER_PARTS = ("decoder.", "post_quant_conv.")
 
 
 def load_video_vae(
@@ -73,7 +66,7 @@ def load_video_vae(
         FileNotFoundError: A file is missing, or the Hub cannot be reached.
         ValueError: The configuration or the weights are not those of a known model.
     """
-    diffusers = _import_diffusers()
+    diffusers = require("diffusers", "video", "video VAEs need diffusers")
     folder = Path(folder_or_id).expanduser()
     if folder.is_dir():
         folder = folder / (subfolder or "")
@@ -194,7 +187,3 @@ def _download(
             f"and give the local folder, '<folder>/{subfolder or ''}', instead."
         ) from error
     return Path(snapshot) / (subfolder or "")
-
-
-def _import_diffusers() -> Any:
-    return require("diffusers", "video", "video VAEs need diffusers")

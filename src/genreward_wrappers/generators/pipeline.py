@@ -318,7 +318,7 @@ class Generator:
         if self.model.offload == "none":
             pipeline.to(self.device)
         else:
-            _import_accelerate()
+            require("accelerate", "finetune", "--offload needs accelerate")
             if self.model.offload == "model":
                 pipeline.enable_model_cpu_offload(device=self.device)
             else:
@@ -419,7 +419,3 @@ def _picture(image: UInt8) -> Any:
 def _default(parameter: inspect.Parameter) -> Any:
     empty = parameter.default is inspect.Parameter.empty
     return None if empty else parameter.default
-
-
-def _import_accelerate() -> None:
-    require("accelerate", "finetune", "--offload needs accelerate")

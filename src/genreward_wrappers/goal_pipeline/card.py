@@ -107,7 +107,8 @@ def readme(goal: GoalBundle, repo: str, file: str, picture: str) -> str:
         file: The bundle's file name.
         picture: The file name of its contact sheet.
     """
-    parts = [_front_matter(goal), f"# Goal videos: {_line(_title(goal))}"]
+    title = goal.env_id or goal.prompt or "no environment"
+    parts = [_front_matter(goal), f"# Goal videos: {_line(title)}"]
     forbidden = forbidding(goal)
     if forbidden:
         quoted = "; ".join(map(_line, forbidden))
@@ -191,10 +192,6 @@ def _front_matter(goal: GoalBundle) -> str:
         lines += ["license: other", f'license_name: "{name[:64]}"']
     lines += ["tags:", *(f"- {tag}" for tag in ("reinforcement-learning", "genreward"))]
     return "\n".join(["---", *lines, "---"])
-
-
-def _title(goal: GoalBundle) -> str:
-    return goal.env_id or goal.prompt or "no environment"
 
 
 def _line(text: str) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from os import PathLike
@@ -35,7 +35,7 @@ from genreward_wrappers.data.frames import (
 from genreward_wrappers.envs.policies import check_policy, make_policy
 from genreward_wrappers.envs.stages import captions, runs
 from genreward_wrappers.progress import OnProgress, no_progress
-from genreward_wrappers.workers import workers
+from genreward_wrappers.workers import parallel
 
 #: Goals begin at one million, test episodes at two, learning runs at three.
 FIRST_SEED = 4_000_000
@@ -124,9 +124,11 @@ def collect(
     missing = [job for job in jobs if not _is_there(paths[job])]
     done = len(jobs) - len(missing)
     on_progress(done, len(jobs))
-    for _ in _play_all(missing, paths, processes):
-        done += 1
-        on_progress(done, len(jobs))
+    with parallel(min(processes, len(missing))) as each:
+        # Each counts as soon as its file exists.
+        for _ in each(_play, missing, [paths[job] for job in missing]):
+            done += 1
+            on_progress(done, len(jobs))
     return list(paths.values())
 
 
@@ -187,22 +189,6 @@ def _about(job: Job) -> dict[str, Any]:
     """The info saved with an episode, which later episodes in the folder must match."""
     about = asdict(job)
     return {**about, "options": dict(job.options)}
-
-
-def _play_all(
-    jobs: Sequence[Job], paths: Mapping[Job, Path], processes: int
-) -> Iterator[None]:
-    """Plays and saves; each episode counts as soon as its file exists."""
-    if processes <= 1 or len(jobs) <= 1:
-        for job in jobs:
-            _play(job, paths[job])
-            yield
-        return
-    with workers(min(processes, len(jobs))) as pool:
-        futures = [pool.submit(_play, job, paths[job]) for job in jobs]
-        for future in futures:
-            future.result()
-            yield
 
 
 def _play(job: Job, path: Path) -> None:

@@ -123,12 +123,9 @@ def relabel_dataset(
         warn_caller(LAST_FRAME)
     scorer = Scorer([reward], **options)
     scorer.prepare(recordings[0])
-    about = {
-        **{
-            key: value
-            for key, value in scorer.provenance().items()
-            if key != "horizons"
-        },
+    about = scorer.provenance()
+    del about["horizons"]
+    about |= {
         "horizon": scorer.horizon,
         "env_id": scorer.env_id,
         "dtype": scorer.dtype,

@@ -30,7 +30,6 @@ import importlib.util
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,7 @@ from genreward_wrappers.data.goals import GoalBundle
 from genreward_wrappers.envs.families import find_script
 from genreward_wrappers.envs.policies import make_policy, noisy_policy, random_policy
 from genreward_wrappers.progress import OnProgress, no_progress
-from genreward_wrappers.workers import Workers, workers
+from genreward_wrappers.workers import Map, parallel
 
 #: The seeds of the test episodes. Goals and encoders are made from one million on,
 #: learning runs use those from three million on, and what people call seed 0 is far
@@ -131,7 +130,7 @@ def record_rollouts(
     total = sum(counts.values()) + (len(others) if counts.get("other-task") else 0)
     done = 0
     episodes: list[Episode] = []
-    with _players(processes) as play_all:
+    with parallel(processes) as each:
         for kind, count in counts.items():
             # One more of each other task is its goal in the confusion matrix.
             wanted = {f"metaworld/{task}": count}
@@ -147,7 +146,7 @@ def record_rollouts(
                     Job(where, chosen, kind, _seed(kind, i), steps)
                     for i in range(PATIENCE * needed)
                 )
-                for episode in _take(jobs, needed, play_all, cache):
+                for episode in _take(jobs, needed, each, cache):
                     episodes.append(episode)
                     done += 1
                     on_progress(done, total)
@@ -246,7 +245,6 @@ def _environment(env_id: str, options: tuple[tuple[str, Any], ...]) -> Any:
     return gym.make(env_id, obs="state", render_mode="rgb_array", **dict(options))
 
 
-Play = Callable[[Sequence[Job]], Iterator[Episode]]
 Act = Callable[[NDArray[np.float64], int], NDArray[np.float32]]
 
 
@@ -315,7 +313,7 @@ def _seed(kind: str, index: int) -> int:
 def _take(
     jobs: Iterator[Job],
     needed: int,
-    play_all: Play,
+    each: Map,
     cache: Path | None,
 ) -> list[Episode]:
     """The first ``needed`` episodes that turn out as wanted, by their seeds."""
@@ -328,7 +326,7 @@ def _take(
             break
         found = {job: _load(job, cache) for job in batch}
         missing = [job for job, episode in found.items() if episode is None]
-        for job, episode in zip(missing, play_all(missing), strict=True):
+        for job, episode in zip(missing, each(play, missing), strict=True):
             found[job] = episode
             if cache is not None:
                 _cache(job, cache).put(_name(job), episode)
@@ -373,35 +371,6 @@ def _makers() -> dict[str, str]:
         **{
             name: importlib.metadata.version(name)
             for name in ("metaworld", "mujoco", "numpy", "fast-simplification")
-            if _installed(name)
+            if importlib.util.find_spec(name.replace("-", "_"))
         },
     }
-
-
-def _installed(name: str) -> bool:
-    return importlib.util.find_spec(name.replace("-", "_")) is not None
-
-
-class _players:
-    """A map over episodes: in this process, or in several."""
-
-    def __init__(self, processes: int) -> None:
-        self._processes = processes
-        self._stack = ExitStack()
-        self._pool: Workers | None = None
-
-    def __enter__(self) -> Play:
-        return self._map
-
-    def _map(self, jobs: Sequence[Job]) -> Iterator[Episode]:
-        """The episodes in the order of their jobs, each as soon as it is ready."""
-        if self._processes <= 1 or len(jobs) <= 1:
-            return map(play, jobs)
-        if self._pool is None:
-            # Only when it is needed: everything may be in the cache.
-            self._pool = self._stack.enter_context(workers(self._processes))
-        futures = [self._pool.submit(play, job) for job in jobs]
-        return (future.result() for future in futures)
-
-    def __exit__(self, *exception: Any) -> None:
-        self._stack.__exit__(*exception)

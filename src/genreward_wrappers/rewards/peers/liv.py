@@ -87,11 +87,7 @@ class LIV(RewardModel[LIVMemory]):
             ValueError: There is no goal, or two, or the encoder reads no texts.
         """
         values.liv(prompt, form)
-        if (prompt is None) == (goal is None):
-            raise ValueError(
-                "expected one of prompt=, the goal in words, and goal=, the goal as a "
-                f"picture; got prompt={prompt!r} and goal={goal!r}"
-            )
+        values.one_goal(prompt, goal, "picture")
         texts = [] if prompt is None else as_texts(prompt)
         if isinstance(encoder, str):
             encoder = load_encoder(encoder, device=device, dtype=dtype)

@@ -106,11 +106,7 @@ class RoboCLIP(RewardModel[RoboMemory]):
                 too short.
         """
         values.roboclip(prompt, weights, horizon, length, size)
-        if (prompt is None) == (goal is None):
-            raise ValueError(
-                "expected one of prompt=, the goal in words, and goal=, the goal as a "
-                f"video; got prompt={prompt!r} and goal={_brief(goal)}"
-            )
+        values.one_goal(prompt, goal, "video")
         if horizon is None:
             raise ValueError(
                 "RoboCLIP is paid at the end of an episode and needs to know when that "
@@ -211,9 +207,3 @@ def _path(weights: Any) -> str:
             "wrote"
         )
     return str(weights)
-
-
-def _brief(goal: Any) -> str:
-    if isinstance(goal, np.ndarray):
-        return f"an array {goal.dtype} {goal.shape}"
-    return repr(goal)

@@ -12,6 +12,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from genreward_wrappers.checks import number, one_of, share, whole
 from genreward_wrappers.data.files import opened
 from genreward_wrappers.encoders.texts import as_texts
@@ -32,6 +34,18 @@ def vlm_rm(prompt: Any, baseline: Any, alpha: float, resize: str) -> None:
             f"alpha={alpha} looks along the way from a baseline to the goal: give "
             "baseline=, a text for the scene without the goal, or alpha=0 for the "
             "plain cosine"
+        )
+
+
+def one_goal(prompt: Any, goal: Any, kind: str) -> None:
+    """Raises unless there is one goal, in words or as a picture or video."""
+    if (prompt is None) == (goal is None):
+        shown = repr(goal)
+        if isinstance(goal, np.ndarray):
+            shown = f"an array {goal.dtype} {goal.shape}"
+        raise ValueError(
+            "expected one of prompt=, the goal in words, and goal=, the goal as a "
+            f"{kind}; got prompt={prompt!r} and goal={shown}"
         )
 
 
