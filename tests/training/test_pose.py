@@ -11,7 +11,6 @@ from genreward_wrappers.data.episodes import Episode
 from genreward_wrappers.data.files import FileError
 from genreward_wrappers.encoders.pose import PoseConfig
 from genreward_wrappers.encoders.registry import load_encoder
-from genreward_wrappers.training import pose_data
 from genreward_wrappers.training.pose import PoseTrainer, PoseTraining, train_pose
 from genreward_wrappers.training.pose_data import Poses, load_poses
 
@@ -128,26 +127,30 @@ class TestEpisodes:
         assert np.array_equal(data.states, one.states[[0, 3, 6, 9, 12]])
         assert not data.generated.any()
 
-    def test_generated_pictures_get_the_states_of_the_same_time(
-        self, tmp_path, monkeypatch
-    ):
+    def test_generated_pictures_get_the_states_of_the_same_time(self, tmp_path):
         class Maker:
             def __call__(self, frames):
                 video = np.repeat(frames[:, None], 4, 1)  # at steps 0, 4, 8 and 12
                 return [type("Made", (), {"videos": video})()]
 
-        monkeypatch.setattr(pose_data, "_maker", lambda *_: Maker())
+        class Goals:
+            generator = "some pipeline"
+
+            def maker(self, env_id):
+                assert env_id == "metaworld/reach"
+                return Maker()
+
         one, failed = episode(0), episode(1, success=False)
         one.save(tmp_path / "a.safetensors")
         failed.save(tmp_path / "b.safetensors")
-        data = load_poses([tmp_path], (16, 16), "some pipeline")
+        data = load_poses([tmp_path], (16, 16), Goals())
         made = data.generated
         assert made.sum() == 4
         assert np.array_equal(data.states[made], one.states[[0, 4, 8, 12]])
         assert set(data.episodes[made]) == {0}
         failed.save(tmp_path / "a.safetensors")
         with pytest.raises(ValueError, match="none of the episodes succeeded"):
-            load_poses([tmp_path], (16, 16), "some pipeline")
+            load_poses([tmp_path], (16, 16), Goals())
 
     def test_what_cannot_be_read_is_refused(self, tmp_path):
         with pytest.raises(ValueError, match="no recorded episodes"):

@@ -13,6 +13,7 @@ from genreward_wrappers.cli.arguments import (
     check_places,
     check_writable,
     given,
+    read_pairs,
     read_size,
 )
 
@@ -53,10 +54,11 @@ def add_train_pose(commands: Commands) -> None:
     )
     command.add_argument(
         "--generator",
-        metavar="MODEL",
+        metavar="MODEL[,KEY=VALUE,...]",
         help="Also train on the videos that this pipeline makes of the first frames of "
-        "the episodes that succeeded, such as embedded:goal-generator-64: the one that "
-        "makes the goals. None by default.",
+        "the episodes that succeeded: the one that makes the goals, called as for "
+        "them, such as embedded:goal-generator-64 or my-generator,steps=1. None by "
+        "default.",
     )
     command.add_argument(
         "--begin",
@@ -90,12 +92,20 @@ def run_train_pose(args: argparse.Namespace) -> int:
     check_places([*args.episodes, *([args.begin] if args.begin else [])])
     check_writable(args.output.parent)
     from genreward_wrappers.encoders.pose import PoseConfig, load_pose
+    from genreward_wrappers.generators.episode_settings import GeneratedGoals
+    from genreward_wrappers.generators.settings import check_source
     from genreward_wrappers.training.pose import PoseTrainer, PoseTraining, train_pose
     from genreward_wrappers.training.pose_data import load_poses
 
+    generated = None
+    if args.generator:
+        model, *more = args.generator.split(",")
+        check_source(model)
+        settings = {"cache": "", **read_pairs(more, "--generator", "steps=1")}
+        generated = GeneratedGoals.of({"generator": model, **settings})
     config = PoseConfig(tuple(args.columns), read_size(args.size))
     trainer = PoseTrainer(
-        load_poses(args.episodes, config.size, args.generator),
+        load_poses(args.episodes, config.size, generated),
         config,
         PoseTraining(**given(args, "steps", "batch", "seed")),
         begin=args.begin and load_pose(args.begin, device="cpu"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -100,22 +99,24 @@ class Poses:
 def load_poses(
     sources: Sequence[str | PathLike[str]],
     size: tuple[int, int] = (64, 64),
-    generator: str | None = None,
+    generated: GeneratedGoals | None = None,
 ) -> Poses:
     """The pictures of recorded episodes, brought to one size, with their states.
 
     Args:
         sources: Episodes (.safetensors), or folders with any of them anywhere below.
         size: The height and width to bring the pictures to.
-        generator: What also makes a video from the first frame of every episode that
-            succeeded, as in `GeneratedGoals`. Generated videos are blurred where the
-            future is uncertain; a reader that was trained on them reads the mean pose.
+        generated: What also makes a video from the first frame of every episode that
+            succeeded. Generated videos are blurred where the future is uncertain; a
+            reader that was trained on them reads the mean pose.
 
     Raises:
         ValueError: There are none, or they hold no states, or not equally many numbers;
-            or a generator is given and no episode succeeded.
+            or videos are to be generated and no episode succeeded.
     """
     parts: list[Poses] = []
+    # One for all episodes of an environment, since it loads the generator.
+    makers: dict[str, GoalMaker] = {}
     for number, path in enumerate(_files(sources)):
         episode = Episode.load(path)
         if episode.states is None:
@@ -131,27 +132,29 @@ def load_poses(
         frames = fit(episode.frames, size, len(episode.frames), str(path))
         states = episode.states[episode.frame_steps]
         parts.append(Poses.of(frames, states, number))
-        if generator is not None and episode.succeeded:
-            parts.append(_continued(episode, generator, size, number))
+        if generated is not None and episode.succeeded:
+            env_id = str(episode.info.get("env_id", ""))
+            if env_id not in makers:
+                makers[env_id] = generated.maker(env_id or None)
+            parts.append(_continued(episode, makers[env_id], size, number))
     if not parts:
         raise ValueError(
             "there are no recorded episodes (.safetensors) in "
             f"{', '.join(map(str, sources)) or 'nothing'}"
         )
-    if generator is not None and not any(part.generated.any() for part in parts):
+    if generated is not None and not makers:
         raise ValueError(
-            f"generator={generator!r}: none of the episodes succeeded, and only those "
-            "that did are what a generated video shows"
+            f"generated={generated.generator!r}: none of the episodes succeeded, and "
+            "only those that did are what a generated video shows"
         )
     return Poses.joined(parts)
 
 
 def _continued(
-    episode: Episode, generator: str, size: tuple[int, int], number: int
+    episode: Episode, maker: GoalMaker, size: tuple[int, int], number: int
 ) -> Poses:
     """What is generated from an episode's first frame, with the episode's states."""
     assert episode.states is not None
-    maker = _maker(generator, str(episode.info.get("env_id", "")) or None)
     videos = maker(episode.frames[:1])[0].videos
     frames = videos.reshape(-1, *videos.shape[2:])
     # A generated video spans the whole episode.
@@ -159,12 +162,6 @@ def _continued(
     states = np.tile(episode.states[steps], (len(videos), 1))
     frames = fit(frames, size, len(frames), "a generated video")
     return Poses.of(frames, states, number, generated=True)
-
-
-@lru_cache
-def _maker(generator: str, env_id: str | None) -> GoalMaker:
-    """One for all episodes of an environment, since it loads the generator."""
-    return GeneratedGoals(generator=generator, cache="").maker(env_id)
 
 
 def _files(sources: Sequence[str | PathLike[str]]) -> list[Path]:
