@@ -97,15 +97,15 @@ def run_train_pose(args: argparse.Namespace) -> int:
     from genreward_wrappers.training.pose import PoseTrainer, PoseTraining, train_pose
     from genreward_wrappers.training.pose_data import load_poses
 
-    generated = None
+    goals = None
     if args.generator:
         model, *more = args.generator.split(",")
         check_source(model)
         settings = {"cache": "", **read_pairs(more, "--generator", "steps=1")}
-        generated = GeneratedGoals.of({"generator": model, **settings})
+        goals = GeneratedGoals.of({"generator": model, **settings})
     config = PoseConfig(tuple(args.columns), read_size(args.size))
     trainer = PoseTrainer(
-        load_poses(args.episodes, config.size, generated),
+        load_poses(args.episodes, config.size, goals),
         config,
         PoseTraining(**given(args, "steps", "batch", "seed")),
         begin=args.begin and load_pose(args.begin, device="cpu"),
