@@ -242,6 +242,7 @@ def _tuner() -> Tuner:
     tuner = Tuner(weights, task, 4, training, Place(torch.device("cpu")))
     net(torch.ones(1, 3)).sum().backward()
     tuner._adam.step()
+    tuner.step = 1
     return tuner
 
 

@@ -23,12 +23,13 @@ are kept in the folder, and both parts resume.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
-from training import log
+from training import log, write_json
 
 import genreward_wrappers  # noqa: F401  the environments
 from genreward_wrappers.data.frames import evenly
@@ -173,6 +174,15 @@ def main() -> None:
         begin=begin,
     )
     train_pose(trainer, args.output, log=log)
+    card = args.output / "training.json"
+    seeds = [
+        first + number
+        for firsts, counts in ((SEEN_SEED, SEEN), (GENERATED_SEED, GENERATED))
+        for task in tasks
+        for first, number in ((firsts[task], 0), (firsts[task], counts[task] - 1))
+    ]
+    said = {"seeds": [min(seeds), max(seeds)], "steps": args.steps}
+    write_json(card, {**json.loads(card.read_text()), **said})
     for kind in (False, True):
         log(f"{'generated' if kind else 'seen'}: {trainer.judge(kind)}")
 

@@ -281,6 +281,7 @@ def test_assets_that_are_whole(assets):
     assert {f.name for f in found} == {
         "assets",
         "encoder clip-64",
+        "encoder pose-64",
         "encoder video-vae-64",
     }
     assert f"{len(embedded_goals())} embedded goals" in found[-1].says

@@ -123,7 +123,7 @@ def test_only_rounding_parts_it_from_the_released_code(make, monkeypatch):
         planes = planes.float()
         return torch.nn.functional.interpolate(planes, size, mode=mode, antialias=True)
 
-    monkeypatch.setattr(images, "_scale", unrounded)
+    monkeypatch.setattr(images, "scale_planes", unrounded)
     found = rewards(looks.normalise(looks.fit(film)))
     np.testing.assert_allclose(found, released, atol=1e-6)
 
