@@ -103,8 +103,8 @@ class Tracked(Episodes):
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         """The next of the episodes whose goals are known."""
         self._now, self._earned, self._step = False, 0.0, 0
-        self._goal = self.goals[len(self.success) % len(self.goals)]
         number = len(self.success) % len(self.goals)
+        self._goal = self.goals[number]
         state, info = self.env.reset(seed=FIRST_SEED + number, options=options)
         self._ground, self._high = state[HEIGHT], 0.0
         return state, info

@@ -33,7 +33,7 @@ from training import log, write_json
 
 import genreward_wrappers  # noqa: F401  the environments
 from genreward_wrappers.data.frames import evenly
-from genreward_wrappers.encoders.pose import PoseConfig, PoseReader
+from genreward_wrappers.encoders.pose import CARD, PoseConfig, PoseReader
 from genreward_wrappers.encoders.registry import load_encoder
 from genreward_wrappers.envs.policies import make_policy
 from genreward_wrappers.generators.episode_settings import EMBEDDED, GeneratedGoals
@@ -174,7 +174,8 @@ def main() -> None:
         begin=begin,
     )
     train_pose(trainer, args.output, log=log)
-    card = args.output / "training.json"
+    path = args.output / CARD
+    card = json.loads(path.read_text())
     seeds = [
         first + number
         for firsts, counts in ((SEEN_SEED, SEEN), (GENERATED_SEED, GENERATED))
@@ -182,9 +183,8 @@ def main() -> None:
         for first, number in ((firsts[task], 0), (firsts[task], counts[task] - 1))
     ]
     said = {"seeds": [min(seeds), max(seeds)], "steps": args.steps}
-    write_json(card, {**json.loads(card.read_text()), **said})
-    for kind in (False, True):
-        log(f"{'generated' if kind else 'seen'}: {trainer.judge(kind)}")
+    write_json(path, {**card, **said})
+    log(str(card["judged"]))
 
 
 if __name__ == "__main__":

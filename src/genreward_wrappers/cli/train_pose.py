@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from genreward_wrappers.cli.arguments import (
@@ -91,7 +92,7 @@ def run_train_pose(args: argparse.Namespace) -> int:
     """Trains the reader and prints how well it reads what it has not seen."""
     check_places([*args.episodes, *([args.begin] if args.begin else [])])
     check_writable(args.output.parent)
-    from genreward_wrappers.encoders.pose import PoseConfig, load_pose
+    from genreward_wrappers.encoders.pose import CARD, PoseConfig, load_pose
     from genreward_wrappers.generators.episode_settings import GeneratedGoals
     from genreward_wrappers.generators.settings import check_source
     from genreward_wrappers.training.pose import PoseTrainer, PoseTraining, train_pose
@@ -112,8 +113,12 @@ def run_train_pose(args: argparse.Namespace) -> int:
         device=args.device,
     )
     train_pose(trainer, args.output, every=args.every)
-    for name, generated in (("recorded", False), ("generated", True)):
-        judged = trainer.judge(generated)
+    judged_of = json.loads((args.output / CARD).read_text())["judged"]
+    for name, part in (
+        ("recorded", "held out"),
+        ("generated", "held out, generated"),
+    ):
+        judged = judged_of[part]
         for row, column in enumerate(config.columns if judged else ()):
             error, spread, share = (
                 judged[k][row] for k in ("error", "spread", "explained")

@@ -33,6 +33,8 @@ from genreward_wrappers.encoders.strict_loading import (
 from genreward_wrappers.encoders.weight_files import WeightsError
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+#: How a reader was trained and how well it reads.
+CARD = "training.json"
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ def save_pose(
     (folder / WEIGHTS).write_bytes(save(weights))
     for name, content in (
         (CONFIG, {"_class_name": POSE, **plain(asdict(config))}),
-        ("training.json", training),
+        (CARD, training),
     ):
         (folder / name).write_text(json.dumps(content, indent=2) + "\n")
 

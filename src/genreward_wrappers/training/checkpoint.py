@@ -6,6 +6,7 @@ Names are ``<module>/<weight>`` and ``<optimizer>/<parameter's index>/<entry>``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,32 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from genreward_wrappers.data.files import FileError, Layout, load_tensors
+
 Arrays = Mapping[str, NDArray[Any]]
+
+
+def load_run(
+    path: Path, layout: Layout, run: Mapping[str, Any]
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """The arrays and the header of a checkpoint of this very run.
+
+    Args:
+        path: The checkpoint.
+        layout: What its file looks like.
+        run: All that the run depends on, which the header has under the same name.
+
+    Raises:
+        FileError: The file is missing, damaged, or belongs to another run.
+    """
+    arrays, header = load_tensors(path, layout)
+    if header["run"] != run:
+        raise FileError(
+            f"{path} is the checkpoint of another run.\n  saved:    "
+            f"{header['run']}\n  expected: {run}\n"
+            "Finish that one, delete it, or give another output"
+        )
+    return arrays, header
 
 
 def weight_arrays(modules: Mapping[str, nn.Module]) -> dict[str, NDArray[Any]]:

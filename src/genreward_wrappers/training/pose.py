@@ -13,13 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from genreward_wrappers.checks import at_least, positive
-from genreward_wrappers.data.files import (
-    FileError,
-    Layout,
-    load_tensors,
-    plain,
-    save_tensors,
-)
+from genreward_wrappers.data.files import FileError, Layout, plain, save_tensors
 from genreward_wrappers.data.schema import Record, Whole
 from genreward_wrappers.encoders.base import resolve_device
 from genreward_wrappers.encoders.pose import (
@@ -31,6 +25,7 @@ from genreward_wrappers.encoders.pose import (
 )
 from genreward_wrappers.training.checkpoint import (
     load_optimizer,
+    load_run,
     load_weights,
     optimizer_arrays,
     weight_arrays,
@@ -268,13 +263,7 @@ class PoseTrainer:
         Raises:
             FileError: The file is missing, damaged, or belongs to another run.
         """
-        tensors, header = load_tensors(path, LAYOUT)
-        if header["run"] != self._run():
-            raise FileError(
-                f"{path} is the checkpoint of another run.\n  saved:    "
-                f"{header['run']}\n  expected: {self._run()}\n"
-                "Finish that one, delete it, or give another output"
-            )
+        tensors, header = load_run(path, LAYOUT, self._run())
         try:
             self._restore(dict(tensors), header["step"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -311,8 +300,7 @@ def train_pose(
     Raises:
         ValueError: There is something at ``output``.
     """
-    if every < 1:
-        raise ValueError(f"every={every}: expected at least 1 update")
+    at_least(1, every=every)
     if output.exists():
         raise ValueError(f"{output} exists already; delete it, or give another output")
     checkpoint = output.with_name(f"{output.name}.checkpoint")

@@ -17,6 +17,7 @@ from genreward_wrappers.data.episodes import Episode, episode_files
 from genreward_wrappers.data.frames import evenly
 from genreward_wrappers.data.goal_maker import GoalMaker
 from genreward_wrappers.data.video_files import fit
+from genreward_wrappers.encoders.base import as_frames
 from genreward_wrappers.generators.episode_settings import GeneratedGoals
 
 #: One episode of so many is never trained on; the reader is judged by it.
@@ -42,12 +43,7 @@ class Poses:
     generated: Bool
 
     def __post_init__(self) -> None:
-        frames, states = self.frames, self.states
-        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
-            raise ValueError(
-                "expected uint8 frames (n, height, width, 3), got "
-                f"{frames.dtype} {frames.shape}"
-            )
+        frames, states = as_frames(self.frames), self.states
         counts = {len(frames), len(states), len(self.episodes), len(self.generated)}
         if states.ndim != 2 or len(counts) > 1:
             raise ValueError(

@@ -25,12 +25,13 @@ from torch import Tensor, nn
 
 from genreward_wrappers.checks import at_least
 from genreward_wrappers.core import UInt8
-from genreward_wrappers.data.files import FileError, Layout, load_tensors, save_tensors
+from genreward_wrappers.data.files import FileError, Layout, plain, save_tensors
 from genreward_wrappers.data.schema import Record, Whole
 from genreward_wrappers.encoders.base import resolve_device
 from genreward_wrappers.encoders.strict_loading import hash_tensors
 from genreward_wrappers.training.checkpoint import (
     load_optimizer,
+    load_run,
     load_weights,
     optimizer_arrays,
     weight_arrays,
@@ -189,13 +190,7 @@ class PriorTrainer:
             FileError: The file is missing, damaged, or belongs to another run.
         """
         layout = LAYOUT.made_by(f"genreward train-{self.kind}")
-        tensors, header = load_tensors(path, layout)
-        if header["run"] != self._run():
-            raise FileError(
-                f"{path} is the checkpoint of another run.\n  saved:    "
-                f"{header['run']}\n  expected: {self._run()}\n"
-                "Finish that one, delete it, or give another output"
-            )
+        tensors, header = load_run(path, layout, self._run())
         try:
             self._restore(tensors, header["step"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -204,11 +199,7 @@ class PriorTrainer:
     def _run(self) -> dict[str, Any]:
         shapes = {"codec": self.codec.config, "net": self.net.config}
         told = {name: dataclasses.asdict(shape) for name, shape in shapes.items()}
-        # As JSON restores it: lists for tuples.
-        told["codec"] = {
-            k: list(v) if isinstance(v, tuple) else v for k, v in told["codec"].items()
-        }
-        return {**self.provenance(), **told}
+        return {**self.provenance(), **plain(told)}
 
     def _restore(self, tensors: Mapping[str, NDArray[Any]], step: int) -> None:
         rest = dict(tensors)
